@@ -1,0 +1,179 @@
+// queue.h: the durable queue of one shard: accept, hand out, settle, defer, recover.
+//
+// Scope      The interface of this room. Below it: the log of records in segments (log.h), their bytes
+//            (codec.h), the disk (disk.h) and the retry scheduler (scheduler.h). It knows nothing of
+//            SMTP: who may send, where mail goes and what a reply means are decided elsewhere.
+// Owns       The index of all messages on this shard, their timers, and the write path.
+// Threading  Bound to one shard.
+// Failure    SpoolError. commit() returns success only when the message is durable; after any other
+//            result it is certain that the message will not be delivered, unless the process dies
+//            before the abort record is durable.
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/stream.h"
+#include "dataplane/base/task.h"
+#include "dataplane/base/wait.h"
+#include "queue/disk.h"
+#include "queue/message.h"
+
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace queue {
+
+enum class SpoolError : std::uint8_t {
+    full,        // no room for new mail: 452 4.3.1
+    overloaded,  // memory or commit backlog at its bound for too long: 451 4.4.5
+    write_failed, // the device refused or shortened a write: 451 4.3.0
+    read_failed, // the device could not give the bytes back
+    damaged,     // the bytes came back and their checksum is wrong
+    timed_out,
+    cancelled,
+    read_only,   // the log cannot be written any more: 421 4.3.0
+    too_large,   // more bytes than the message may have: 552 5.3.4
+};
+[[nodiscard]] std::string_view to_string(SpoolError error) noexcept;
+
+template <class T = void>
+using SpoolResult = std::expected<T, SpoolError>;
+
+struct QueueOptions {
+    std::uint64_t content_bytes_max = 50ULL << 20;
+    std::uint32_t resident_bytes_max = 256U << 20; // content kept for first attempts, slabs included
+    std::chrono::seconds full_check{1};
+    std::uint32_t segment_bytes = 64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
+};
+
+struct RecoveryReport {
+    std::uint64_t segments_read = 0;
+    std::uint64_t records_read = 0;
+    std::uint64_t messages_recovered = 0;
+    std::uint64_t records_damaged = 0;  // below the durable watermark: acknowledged data that rotted
+    std::uint64_t torn_tails = 0;       // above it: writes that the crash cut short; never acknowledged
+    std::uint64_t possible_duplicates = 0;
+    std::chrono::milliseconds took{};
+};
+
+struct QueueCounters {
+    std::uint64_t accepted = 0, accepted_bytes = 0;
+    std::uint64_t batches = 0, batch_bytes = 0; // what was written, padding included
+    std::uint64_t write_errors = 0, read_errors = 0, damaged_records = 0;
+    std::uint64_t segments_free = 0, segments_total = 0;
+    std::uint64_t queued_messages = 0, ready_messages = 0, deferred_messages = 0;
+    std::uint64_t resident_bytes = 0;
+};
+
+/// A message on its way in. Content streams into slabs; beyond inline_content_bytes_max it goes to the
+/// log in chunks as it comes, so that memory stays bounded. Dropping a draft aborts it.
+class Draft {
+public:
+    Draft() = default;
+    Draft(Draft&&) noexcept;
+    Draft& operator=(Draft&&) noexcept;
+    ~Draft();
+
+    [[nodiscard]] MessageId id() const noexcept;
+    [[nodiscard]] Envelope& envelope() noexcept;
+    [[nodiscard]] std::uint64_t content_bytes() const noexcept;
+    [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(message_); }
+
+    /// The free end of the content, to write into directly, followed by appended(). Empty when a slab
+    /// must be waited for first: co_await make_room().
+    [[nodiscard]] std::span<std::byte> room() noexcept;
+    void appended(std::size_t bytes) noexcept;
+    [[nodiscard]] base::Task<SpoolResult<>> make_room(base::Deadline deadline);
+    /// Copies `bytes` to the end of the content; waits for room where it must.
+    [[nodiscard]] base::Task<SpoolResult<>> append(std::span<const std::byte> bytes, base::Deadline deadline);
+
+    /// Makes the message durable: `prelude` (added headers), then the content, with the envelope.
+    /// Returns when it is safe, never before. The message is then ready for delivery.
+    /// \pre   at least one recipient; prelude of at most prelude_bytes_max
+    [[nodiscard]] base::Task<SpoolResult<MessageRef>> commit(std::string_view prelude, base::Deadline deadline);
+
+private:
+    friend class MessageQueue;
+    Draft(MessageQueue& queue, MessageRef message) noexcept;
+    MessageQueue* queue_ = nullptr;
+    MessageRef message_;
+};
+
+/// Reads a message's content in pieces of bounded size, from memory or from disk.
+class ContentReader {
+public:
+    ContentReader(MessageQueue& queue, MessageRef message) noexcept;
+    /// The next piece; an empty chain after the last one. Damaged content is never handed out.
+    [[nodiscard]] base::Task<SpoolResult<base::SlabChain>> next(base::Deadline deadline);
+    [[nodiscard]] std::uint64_t bytes_left() const noexcept;
+    /// Whether all that is left is in memory, so that next() will not wait for the disk.
+    [[nodiscard]] bool resident() const noexcept;
+
+private:
+    MessageQueue* queue_;
+    MessageRef message_;
+    std::uint64_t offset_ = 0;
+};
+
+/// Who takes messages that are to be attempted now: new ones, due ones, and those found at start.
+class ReadySink {
+public:
+    virtual ~ReadySink() = default;
+    /// Called once per delivery round. Whoever takes the message ends the round with exactly one of
+    /// MessageQueue::settle() and defer().
+    virtual void message_ready(MessageRef message) = 0;
+};
+
+/// What an operator's queue command selects; empty fields select everything.
+struct QueueFilter {
+    std::string domain, tenant, account, sender;
+    std::optional<MessageId> id;
+};
+
+class MessageQueue {
+public:
+    virtual ~MessageQueue() = default;
+
+    /// Opens or creates the log on `disk`, reads what is valid and makes every unfinished message
+    /// ready or deferred. `disk` and `loop` outlive the queue.
+    [[nodiscard]] static base::Task<SpoolResult<std::unique_ptr<MessageQueue>>>
+    open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryReport& report);
+
+    /// Begins a message, or says `full`, `overloaded` or `read_only`. `expected_bytes` is the client's
+    /// SIZE, 0 when it gave none.
+    [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes);
+
+    /// Nothing is handed out before this is called; then everything that waited is.
+    void set_sink(ReadySink& sink);
+
+    /// Ends a round in which every recipient reached a final state: the message is done, and its
+    /// record of that goes out with the next batch.
+    void settle(MessageRef message);
+    /// Ends a round with recipients still pending: writes the status, drops the content from memory
+    /// and wakes the message at `due`.
+    void defer(MessageRef message, base::WallTime due, std::string_view why);
+    /// Records progress within a round (some recipients final) so that a crash does not repeat them.
+    void progress(const Message& message);
+    /// Waits until all records written so far are durable.
+    [[nodiscard]] base::Task<SpoolResult<>> sync(base::Deadline deadline);
+
+    /// Operator commands. Each returns how many messages it touched.
+    void for_each(const QueueFilter& filter, const std::function<bool(const Message&)>& visit) const;
+    std::uint64_t flush(const QueueFilter& filter);   // deferred ones become due now
+    std::uint64_t suspend(const QueueFilter& filter); // applies to mail that comes later as well
+    std::uint64_t resume(const QueueFilter& filter);
+    [[nodiscard]] bool suspended(const Message& message) const;
+
+    /// Stops taking new mail, finishes what is in the commit path, writes a clean mark.
+    [[nodiscard]] base::Task<SpoolResult<>> close(base::Deadline deadline);
+    [[nodiscard]] QueueCounters counters() const noexcept;
+};
+
+inline constexpr std::size_t inline_content_bytes_max = 512U << 10; // above it content goes in chunks
+inline constexpr std::size_t prelude_bytes_max = 16U << 10;
+
+} // namespace queue

@@ -38,6 +38,7 @@ IpAddress IpAddress::v6(std::array<std::uint8_t, 16> bytes) noexcept {
 
 std::optional<IpAddress> IpAddress::parse(std::string_view text) noexcept {
     if (text.empty() || text.size() >= address_text_bytes_max) return std::nullopt;
+    if (text.find('\0') != std::string_view::npos) return std::nullopt; // inet_pton would stop there
     std::array<char, address_text_bytes_max> terminated{};
     std::copy(text.begin(), text.end(), terminated.begin());
     std::array<std::uint8_t, 4> four{};

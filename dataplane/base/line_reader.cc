@@ -17,13 +17,17 @@ std::string_view LineReader::strip(std::string_view line, LineEnd& end) const no
 
 Task<NetResult<Line>> LineReader::read_line(Deadline deadline) {
     release();
-    collected_.clear();
-    skipping_ = false;
+    if (returned_) {
+        collected_.clear();
+        skipping_ = false;
+        returned_ = false;
+    }
     for (;;) {
         const std::string_view text = as_text(stream_->unread());
         const std::size_t lf = text.find('\n');
         if (lf != std::string_view::npos) {
             Line line;
+            returned_ = true;
             if (skipping_ || collected_.size() + lf + 1 > line_bytes_max_) {
                 stream_->consume(lf + 1);
                 line.end = LineEnd::too_long;
@@ -65,7 +69,7 @@ void LineReader::release() noexcept {
 void LineReader::switch_to(Stream& stream) noexcept {
     stream_ = &stream;
     held_bytes_ = 0;
-    collected_.clear();
+    returned_ = true;
 }
 
 } // namespace dataplane::base

@@ -28,7 +28,8 @@ public:
     LineReader(Stream& stream, std::size_t line_bytes_max);
 
     /// \note bytes of a returned line are consumed from the Stream at the next read_line() or by
-    /// release(), so that text can point straight into the receive buffer.
+    /// release(), so that text can point straight into the receive buffer. After timed_out or
+    /// cancelled the next call goes on with the same line.
     [[nodiscard]] Task<NetResult<Line>> read_line(Deadline deadline);
     /// Whether a whole line has come already, so that read_line() would not wait.
     [[nodiscard]] bool line_waiting() const noexcept;
@@ -45,6 +46,7 @@ private:
     std::size_t held_bytes_ = 0; // of the last line, still in the Stream
     std::string collected_;      // a line that lies across receive buffers
     bool skipping_ = false;      // inside a line that was too long
+    bool returned_ = true;       // what was collected has been handed out
 };
 
 } // namespace dataplane::base

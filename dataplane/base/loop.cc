@@ -52,11 +52,23 @@ Loop::Loop(const Clock& clock, unsigned shard)
 }
 
 Loop::~Loop() {
+    drop_tasks();
+    while (!turn_end_.alone()) turn_end_.next->unlink();
+}
+
+void Loop::drop_tasks() noexcept {
     while (!spawned_.alone()) {
         auto& promise = static_cast<Spawned::promise_type&>(*spawned_.next);
-        std::coroutine_handle<Spawned::promise_type>::from_promise(promise).destroy();
+        const auto handle = std::coroutine_handle<Spawned::promise_type>::from_promise(promise);
+        forget(handle); // it may not have started yet
+        handle.destroy();
     }
-    while (!turn_end_.alone()) turn_end_.next->unlink();
+}
+
+void Loop::forget(std::coroutine_handle<> handle) noexcept {
+    for (std::size_t i = ready_first_; i < ready_.size(); ++i) {
+        if (ready_[i].handle == handle) ready_[i].handle = nullptr;
+    }
 }
 
 void Loop::make_ready(std::coroutine_handle<> handle, const char* label) {
@@ -82,6 +94,7 @@ void Loop::run_ready() {
     std::size_t steps = 0;
     while (ready_first_ < ready_.size() && steps < steps_per_turn_max) {
         const Ready next = ready_[ready_first_++];
+        if (!next.handle) continue; // forgotten
         ++steps;
         next.handle.resume();
         if (!watched) continue;

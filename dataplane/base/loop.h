@@ -67,12 +67,18 @@ public:
 
     void arm(Timer& timer, TimePoint when) noexcept { wheel_.arm(timer, when); }
     void make_ready(std::coroutine_handle<> handle, const char* label);
+    /// Takes back a make_ready() that has not run yet: the coroutine is being destroyed. Walks the
+    /// queue, which is fine for what happens only when a task is torn down between two steps.
+    void forget(std::coroutine_handle<> handle) noexcept;
     void at_turn_end(TurnEnd& work) noexcept;
 
     /// Runs a task that nobody awaits. It starts in the next step, not inside this call.
     /// \param label  names it to the watchdog; a string literal
     void spawn(Task<void> task, const char* label);
     [[nodiscard]] std::size_t spawned_count() const noexcept { return spawned_count_; }
+    /// Destroys every spawned task where it waits: for shutting down, before the things that the
+    /// tasks use are destroyed. Not from inside a task.
+    void drop_tasks() noexcept;
 
     /// One turn: reads the clock, fires timers, runs what was ready when the turn began and what
     /// that made ready, up to a bound, then the put-off work. Returns whether more is ready now.

@@ -15,9 +15,7 @@ Wakeup::Wakeup() : descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
 Wakeup::~Wakeup() { close(descriptor_); }
 
 void Wakeup::signal() noexcept {
-    // Orders the message before the look at asleep_; the shard does the two in the other order.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (!asleep_.load(std::memory_order_relaxed)) return;
+    if (!asleep_.exchange(false, std::memory_order_acq_rel)) return;
     const std::uint64_t one = 1;
     static_cast<void>(!write(descriptor_, &one, sizeof one)); // full means it is signalled already
 }

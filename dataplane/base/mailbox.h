@@ -12,7 +12,8 @@
 
 namespace dataplane::base {
 
-/// Rouses a shard that sleeps. Signalling one that is awake costs an atomic load.
+/// Rouses a shard that sleeps. Signalling one that is awake costs an atomic exchange, and only the
+/// first signal of a sleep costs a system call.
 class Wakeup {
 public:
     Wakeup(); // makes an eventfd; std::system_error when the process is out of descriptors
@@ -23,8 +24,10 @@ public:
     void signal() noexcept; // any thread
     [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
     /// Shard: says that it is about to sleep. The shard looks at its mailboxes once more after this.
-    void will_sleep() noexcept { asleep_.store(true, std::memory_order_seq_cst); }
-    void awake() noexcept { asleep_.store(false, std::memory_order_relaxed); }
+    /// \note an exchange here and in signal(), not a store and a load between fences: either this
+    /// one reads what signal() wrote, and the message before it is seen, or signal() reads `true`.
+    void will_sleep() noexcept { asleep_.exchange(true, std::memory_order_acq_rel); }
+    void awake() noexcept { asleep_.exchange(false, std::memory_order_acq_rel); }
 
 private:
     int descriptor_;
@@ -54,12 +57,10 @@ public:
         return true;
     }
     bool drain() override {
-        bool any = false;
-        while (auto message = ring_.pop()) {
-            handler_(context_, std::move(*message));
-            any = true;
-        }
-        return any;
+        // What was there at the start: a producer that never rests must not hold the turn up.
+        const std::size_t count = ring_.size();
+        for (std::size_t i = 0; i < count; ++i) handler_(context_, std::move(*ring_.pop()));
+        return count > 0;
     }
     [[nodiscard]] bool pending() const noexcept override { return ring_.size() != 0; }
 

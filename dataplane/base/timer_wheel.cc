@@ -31,7 +31,11 @@ void TimerWheel::arm(Timer& timer, TimePoint when) noexcept {
     timer.cancel();
     if (when == TimePoint::max()) return;
     const auto since = when.time_since_epoch();
-    auto tick = since.count() <= 0 ? 0 : static_cast<std::uint64_t>((since + tick_ - Duration{1}) / tick_);
+    std::uint64_t tick = 0;
+    if (since.count() > 0) {
+        tick = static_cast<std::uint64_t>(since / tick_);
+        if (since % tick_ != Duration::zero()) ++tick;
+    }
     if (tick <= current_) tick = current_ + 1;
     timer.tick_ = tick;
     link(timer);

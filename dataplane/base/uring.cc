@@ -13,6 +13,8 @@ Uring::Uring(UringOptions options) {
     params.cq_entries = options.completion_entries;
     const int result = io_uring_queue_init_params(options.entries, &ring_, &params);
     if (result < 0) throw std::system_error(-result, std::generic_category(), "io_uring_queue_init");
+    // Spares each entry into the kernel the look-up of the ring's descriptor; works without as well.
+    static_cast<void>(io_uring_register_ring_fd(&ring_));
 }
 
 Uring::~Uring() { io_uring_queue_exit(&ring_); }
@@ -78,21 +80,30 @@ void Uring::poll() {
     drain_inboxes();
 }
 
+void Uring::wait_kernel(Duration limit) noexcept {
+    ++enter_count_;
+    if (limit == Duration::max()) {
+        static_cast<void>(io_uring_submit_and_wait(&ring_, 1));
+        return;
+    }
+    const auto nanoseconds = limit.count();
+    __kernel_timespec timeout{nanoseconds / 1'000'000'000, nanoseconds % 1'000'000'000};
+    io_uring_cqe* cqe = nullptr;
+    static_cast<void>(io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr));
+}
+
+void Uring::settle(Duration limit) {
+    wait_kernel(limit);
+    reap();
+}
+
 void Uring::sleep_until(TimePoint now, TimePoint until) {
     arm_wakeup();
     wakeup_.will_sleep();
     const bool mail = std::any_of(inboxes_.begin(), inboxes_.end(),
                                   [](const Inbox* inbox) { return inbox->pending(); });
     if (!mail && until > now) {
-        io_uring_cqe* cqe = nullptr;
-        ++enter_count_;
-        if (until == TimePoint::max()) {
-            static_cast<void>(io_uring_submit_and_wait(&ring_, 1));
-        } else {
-            const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(until - now);
-            __kernel_timespec timeout{left.count() / 1'000'000'000, left.count() % 1'000'000'000};
-            static_cast<void>(io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr));
-        }
+        wait_kernel(until == TimePoint::max() ? Duration::max() : until - now);
     }
     wakeup_.awake();
     reap();

@@ -56,6 +56,11 @@ public:
     void remove_inbox(Inbox& inbox) { std::erase(inboxes_, &inbox); }
     [[nodiscard]] Wakeup& wakeup() noexcept { return wakeup_; }
 
+    /// A number for a group of provided buffers that no other user of this ring has.
+    [[nodiscard]] std::uint16_t take_buffer_group() noexcept { return next_buffer_group_++; }
+    /// Submits, waits for a completion for at most `limit`, and handles what has come: for an owner
+    /// of operations that is being destroyed and must see their end.
+    void settle(Duration limit);
     /// The kernel ring itself, for registering buffers and files.
     [[nodiscard]] io_uring& raw() noexcept { return ring_; }
     [[nodiscard]] std::uint64_t enter_count() const noexcept { return enter_count_; }
@@ -67,6 +72,7 @@ private:
     };
 
     void reap() noexcept;
+    void wait_kernel(Duration limit) noexcept;
     void drain_inboxes();
     void arm_wakeup();
 
@@ -76,6 +82,7 @@ private:
     std::uint64_t wake_value_ = 0;
     std::vector<Inbox*> inboxes_;
     std::uint64_t enter_count_ = 0;
+    std::uint16_t next_buffer_group_ = 0;
 };
 
 } // namespace dataplane::base

@@ -24,7 +24,8 @@ void WaitNode::wake(Wake reason) noexcept {
     if (!waiting_) return;
     unlink();
     reason_ = reason;
-    loop_.make_ready(std::exchange(waiting_, nullptr), label_);
+    queued_ = std::exchange(waiting_, nullptr);
+    loop_.make_ready(queued_, label_);
 }
 
 void WaitNode::unlink() noexcept {

@@ -26,7 +26,8 @@ struct Deadline {
     [[nodiscard]] static Deadline never() noexcept { return {}; }
     [[nodiscard]] static Deadline in(const Loop& loop, Duration limit,
                                      CancelSource* cancel = nullptr) noexcept {
-        return {loop.now() + limit, cancel};
+        const TimePoint now = loop.now();
+        return {limit < TimePoint::max() - now ? now + limit : TimePoint::max(), cancel};
     }
     /// The same cancellation with the earlier of the two times.
     [[nodiscard]] Deadline sooner(TimePoint other) const noexcept {
@@ -41,7 +42,10 @@ class WaitNode {
 public:
     WaitNode(Loop& loop, const char* label, Deadline deadline) noexcept
         : loop_(loop), label_(label), deadline_(deadline), timer_(&WaitNode::on_timer) {}
-    ~WaitNode() { unlink(); }
+    ~WaitNode() {
+        unlink();
+        if (queued_) loop_.forget(queued_); // destroyed between its wake-up and its resumption
+    }
     WaitNode(const WaitNode&) = delete;
     WaitNode& operator=(const WaitNode&) = delete;
 
@@ -49,7 +53,11 @@ public:
     bool park(std::coroutine_handle<> waiting) noexcept;
     /// Ends the wait and queues the coroutine on its loop. Harmless when it has ended already.
     void wake(Wake reason) noexcept;
-    [[nodiscard]] Wake reason() const noexcept { return reason_; }
+    /// For await_resume(): why the wait ended.
+    [[nodiscard]] Wake reason() const noexcept {
+        queued_ = nullptr;
+        return reason_;
+    }
 
     struct QueueLink : detail::Link {
         WaitNode* node = nullptr;
@@ -75,6 +83,7 @@ private:
     NodeTimer timer_;
     CancelLink cancel_link_;
     std::coroutine_handle<> waiting_;
+    mutable std::coroutine_handle<> queued_; // on the loop, not resumed yet
     Wake reason_ = Wake::event;
 };
 

@@ -8,7 +8,9 @@
 
 #include "dataplane/base/ref.h"
 #include "dataplane/base/slab.h"
+#include "dataplane/base/timer_wheel.h"
 #include "queue/envelope.h"
+#include "queue/ticket.h"
 
 #include <compare>
 #include <cstdint>
@@ -19,7 +21,7 @@
 
 namespace queue {
 
-class MessageQueue;
+class QueueCore;
 
 /// Never reused: shard (8 bits), boot epoch (16), counter (40). Prints as 16 hex digits.
 struct MessageId {
@@ -53,7 +55,7 @@ public:
     MessageId id;
     Envelope envelope;
     std::vector<RecipientStatus> status; // one per recipient of the envelope, same index
-    std::uint32_t attempts = 0;          // delivery rounds so far
+    std::uint32_t attempts = 0;          // delivery rounds that ended in defer()
     base::WallTime due{};                // when the next one is, while it is deferred
     std::string last_error;              // of the last attempt, for people; bounded by the writer
     std::uint64_t content_bytes = 0;     // headers and body as they go out, dot-stuffing aside
@@ -68,9 +70,48 @@ public:
     void retire() noexcept;
 
 private:
-    friend class MessageQueue;
-    MessageQueue* owner_ = nullptr;
-    std::uint64_t place_ = 0; // where its record is; the queue's own encoding
+    friend class QueueCore;
+    friend class Collector;
+    friend class Recovery;
+    friend class MessageIndex;
+    friend class RetryScheduler;
+    friend class RecordReader;
+    friend class Draft;
+    friend class ContentReader;
+
+    enum class Phase : std::uint8_t {
+        blank,      // unused, or made outside of a queue
+        draft,      // content is coming in
+        committing, // its record is in a batch that is not durable yet
+        ready,      // waits to be given to the sink
+        handed,     // in a delivery round
+        deferred,   // waits for `due`
+        held,       // due or new, but suspended
+        done,       // settled or refused
+    };
+    struct RetryTimer : base::Timer {
+        RetryTimer() noexcept;
+        Message* message = nullptr;
+    };
+    // A part of the body that has a record of its own.
+    struct Chunk {
+        Place place;
+        std::uint32_t bytes = 0; // of body, without the record's own
+    };
+
+    QueueCore* owner_ = nullptr; // null for one made outside of a queue
+    Phase phase_ = Phase::blank;
+    bool status_dirty_ = false;  // its status waits to be written
+    bool submitted_ = false;     // its record may have reached the disk
+    Place place_;                // of its MSG or MSG_COMMIT record
+    std::uint32_t payload_bytes_ = 0; // of that record
+    std::uint32_t content_at_ = 0;    // where in the payload the content (or the prelude) begins
+    std::uint32_t prelude_bytes_ = 0;
+    std::vector<Chunk> chunks_;
+    std::uint64_t chunk_body_bytes_ = 0; // of the body, in chunks
+    RetryTimer retry_;
+    Ticket ticket_;
+    Message* next_ready_ = nullptr;
     Message* next_free_ = nullptr;
 };
 using MessageRef = base::Ref<Message>;

@@ -58,6 +58,7 @@ struct RecoveryReport {
     std::uint64_t torn_tails = 0;       // above it: writes that the crash cut short; never acknowledged
     std::uint64_t possible_duplicates = 0;
     std::chrono::milliseconds took{};
+    std::string problem; // why open() refused, for people
 };
 
 struct QueueCounters {
@@ -98,10 +99,12 @@ public:
 
 private:
     friend class MessageQueue;
-    Draft(MessageQueue& queue, MessageRef message) noexcept;
-    MessageQueue* queue_ = nullptr;
+    Draft(QueueCore& core, MessageRef message) noexcept;
+    QueueCore* core_ = nullptr;
     MessageRef message_;
 };
+
+class MessageQueue;
 
 /// Reads a message's content in pieces of bounded size, from memory or from disk.
 class ContentReader {
@@ -114,7 +117,7 @@ public:
     [[nodiscard]] bool resident() const noexcept;
 
 private:
-    MessageQueue* queue_;
+    QueueCore* core_;
     MessageRef message_;
     std::uint64_t offset_ = 0;
 };
@@ -134,9 +137,12 @@ struct QueueFilter {
     std::optional<MessageId> id;
 };
 
-class MessageQueue {
+class MessageQueue final {
 public:
-    virtual ~MessageQueue() = default;
+    /// close() it first. Drafts, readers and all content have gone before; the loop may have, too.
+    ~MessageQueue();
+    MessageQueue(const MessageQueue&) = delete;
+    MessageQueue& operator=(const MessageQueue&) = delete;
 
     /// Opens or creates the log on `disk`, reads what is valid and makes every unfinished message
     /// ready or deferred. `disk` and `loop` outlive the queue.
@@ -154,14 +160,16 @@ public:
     /// record of that goes out with the next batch.
     void settle(MessageRef message);
     /// Ends a round with recipients still pending: writes the status, drops the content from memory
-    /// and wakes the message at `due`.
+    /// and wakes the message at `due`. Counts the round in Message::attempts.
     void defer(MessageRef message, base::WallTime due, std::string_view why);
     /// Records progress within a round (some recipients final) so that a crash does not repeat them.
     void progress(const Message& message);
     /// Waits until all records written so far are durable.
     [[nodiscard]] base::Task<SpoolResult<>> sync(base::Deadline deadline);
 
-    /// Operator commands. Each returns how many messages it touched.
+    /// Operator commands. Each returns how many messages it touched. for_each goes in no particular
+    /// order until `visit` returns false. Suspensions are kept in memory only; resume() ends those
+    /// that its filter covers.
     void for_each(const QueueFilter& filter, const std::function<bool(const Message&)>& visit) const;
     std::uint64_t flush(const QueueFilter& filter);   // deferred ones become due now
     std::uint64_t suspend(const QueueFilter& filter); // applies to mail that comes later as well
@@ -171,6 +179,11 @@ public:
     /// Stops taking new mail, finishes what is in the commit path, writes a clean mark.
     [[nodiscard]] base::Task<SpoolResult<>> close(base::Deadline deadline);
     [[nodiscard]] QueueCounters counters() const noexcept;
+
+private:
+    friend class ContentReader;
+    explicit MessageQueue(std::unique_ptr<QueueCore> core) noexcept;
+    std::unique_ptr<QueueCore> core_;
 };
 
 inline constexpr std::size_t inline_content_bytes_max = 512U << 10; // above it content goes in chunks

@@ -1,0 +1,50 @@
+// content_reader.cc: a message's content, from memory or record by record from the disk.
+#include "queue/core.h"
+
+namespace queue {
+
+ContentReader::ContentReader(MessageQueue& queue, MessageRef message) noexcept
+    : core_(queue.core_.get()), message_(std::move(message)) {}
+
+std::uint64_t ContentReader::bytes_left() const noexcept { return message_->content_bytes - offset_; }
+
+bool ContentReader::resident() const noexcept {
+    return bytes_left() == 0 || (offset_ == 0 && !message_->content.empty());
+}
+
+base::Task<SpoolResult<base::SlabChain>> ContentReader::next(base::Deadline deadline) {
+    const Message& message = *message_;
+    if (bytes_left() == 0) co_return base::SlabChain{};
+    if (resident()) {
+        offset_ = message.content_bytes;
+        co_return message.content.share();
+    }
+    for (;;) {
+        // Which record, and which part of it, holds the byte at offset_.
+        Place place = message.place_;
+        std::uint32_t payload_bytes = message.payload_bytes_;
+        std::uint32_t from = message.content_at_;
+        auto bytes = static_cast<std::uint32_t>(message.payload_bytes_ - message.content_at_);
+        std::uint64_t begin = 0;
+        std::size_t chunk = 0;
+        for (; chunk < message.chunks_.size() && offset_ >= begin + bytes; ++chunk) {
+            begin += bytes;
+            place = message.chunks_[chunk].place;
+            bytes = message.chunks_[chunk].bytes;
+            from = chunk_prefix_bytes;
+            payload_bytes = chunk_prefix_bytes + bytes;
+        }
+        CHECK(offset_ == begin);
+        auto piece = co_await core_->reader_.read(place, payload_bytes, from, bytes, deadline);
+        const Place now = chunk == 0 ? message.place_ : message.chunks_[chunk - 1].place;
+        if (!piece && now != place) continue; // the collector moved it under our hands
+        if (!piece) {
+            if (piece.error() == SpoolError::damaged) core_->count_damage();
+            co_return std::unexpected(piece.error());
+        }
+        offset_ += bytes;
+        co_return std::move(*piece);
+    }
+}
+
+} // namespace queue

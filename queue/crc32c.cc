@@ -1,0 +1,114 @@
+#include "queue/crc32c.h"
+
+#include <array>
+#include <cstring>
+#ifdef __SSE4_2__
+#include <nmmintrin.h>
+#endif
+
+namespace queue {
+namespace {
+
+constexpr std::uint32_t polynomial = 0x82F63B78; // reflected
+
+constexpr std::uint32_t step_bit(std::uint32_t crc) {
+    return (crc >> 1) ^ ((crc & 1) != 0 ? polynomial : 0);
+}
+
+#ifdef __SSE4_2__
+
+constexpr std::size_t stream_bytes = 256;
+using MoveTable = std::array<std::array<std::uint32_t, 256>, 4>;
+
+// What each byte of a checksum becomes once stream_bytes of zeros have followed it.
+constexpr MoveTable make_move_table() {
+    MoveTable table{};
+    for (unsigned bit = 0; bit < 32; ++bit) {
+        std::uint32_t moved = std::uint32_t{1} << bit;
+        for (std::size_t i = 0; i < stream_bytes * 8; ++i) moved = step_bit(moved);
+        for (unsigned value = 0; value < 256; ++value) {
+            if ((value >> (bit % 8) & 1) != 0) table[bit / 8][value] ^= moved;
+        }
+    }
+    return table;
+}
+constexpr MoveTable move_table = make_move_table();
+
+std::uint64_t move_over_stream(std::uint64_t crc) noexcept {
+    return move_table[0][crc & 0xFF] ^ move_table[1][crc >> 8 & 0xFF] ^
+           move_table[2][crc >> 16 & 0xFF] ^ move_table[3][crc >> 24 & 0xFF];
+}
+
+template <bool copying>
+std::uint64_t take_word(std::uint64_t crc, std::byte*& to, const std::byte* from,
+                        std::size_t ahead) noexcept {
+    std::uint64_t word;
+    std::memcpy(&word, from + ahead, sizeof word);
+    if constexpr (copying) std::memcpy(to + ahead, &word, sizeof word);
+    return _mm_crc32_u64(crc, word);
+}
+
+template <bool copying>
+std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from, std::size_t left) noexcept {
+    std::uint64_t crc = ~start;
+    while (left >= 3 * stream_bytes) {
+        std::uint64_t second = 0;
+        std::uint64_t third = 0;
+        for (std::size_t i = 0; i < stream_bytes; i += 8) {
+            crc = take_word<copying>(crc, to, from, i);
+            second = take_word<copying>(second, to, from, i + stream_bytes);
+            third = take_word<copying>(third, to, from, i + 2 * stream_bytes);
+        }
+        crc = move_over_stream(move_over_stream(crc) ^ second) ^ third;
+        from += 3 * stream_bytes;
+        if constexpr (copying) to += 3 * stream_bytes;
+        left -= 3 * stream_bytes;
+    }
+    while (left >= 8) {
+        crc = take_word<copying>(crc, to, from, 0);
+        from += 8;
+        if constexpr (copying) to += 8;
+        left -= 8;
+    }
+    for (; left > 0; --left) {
+        if constexpr (copying) *to++ = *from;
+        crc = _mm_crc32_u8(static_cast<std::uint32_t>(crc), static_cast<std::uint8_t>(*from++));
+    }
+    return ~static_cast<std::uint32_t>(crc);
+}
+
+#else
+
+constexpr std::array<std::uint32_t, 256> byte_table = [] {
+    std::array<std::uint32_t, 256> table{};
+    for (std::uint32_t value = 0; value < 256; ++value) {
+        std::uint32_t crc = value;
+        for (int i = 0; i < 8; ++i) crc = step_bit(crc);
+        table[value] = crc;
+    }
+    return table;
+}();
+
+template <bool copying>
+std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from, std::size_t left) noexcept {
+    std::uint32_t crc = ~start;
+    if constexpr (copying) std::memcpy(to, from, left);
+    for (; left > 0; --left) {
+        crc = (crc >> 8) ^ byte_table[(crc ^ static_cast<std::uint8_t>(*from++)) & 0xFF];
+    }
+    return ~crc;
+}
+
+#endif
+
+} // namespace
+
+std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
+    return run<false>(crc, nullptr, bytes.data(), bytes.size());
+}
+
+std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to, std::span<const std::byte> from) noexcept {
+    return run<true>(crc, to, from.data(), from.size());
+}
+
+} // namespace queue

@@ -1,0 +1,21 @@
+// crc32c.h: the checksum of everything on disk, alone or in the same pass as a copy.
+//
+// Scope      CRC-32C (Castagnoli, RFC 3720 §B.4), composable: crc32c(crc32c(0, a), b) is that of ab.
+// Threading  Any.
+//
+// Three streams interleaved, because the SSE4.2 instruction takes one operand a cycle but three to
+// give its result; the streams are joined through a table that moves a checksum over 256 bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace queue {
+
+[[nodiscard]] std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept;
+/// Copies `from` to `to` and returns the checksum of what went by. The ranges must not overlap.
+[[nodiscard]] std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to,
+                                        std::span<const std::byte> from) noexcept;
+
+} // namespace queue

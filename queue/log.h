@@ -1,0 +1,257 @@
+// log.h: the write path: records into batches, batches into segments, one durable write per batch.
+//
+// Scope      Group commit without a timer: a batch is written at the end of the turn in which its
+//            first record came, unless enough writes are in flight already; then it collects until one
+//            of them is done. Segments are opened ahead of need. What records mean is the caller's.
+// Owns       The batch buffers, the segment table, the superblock.
+// Threading  Bound to one shard.
+// Failure    A refused or short write fails every ticket of its batch, ends its segment, and is never
+//            tried again on the same place. Records nobody waits for (status, completion) are written
+//            again elsewhere. A second failure in a row ends writing: read_only().
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/task.h"
+#include "dataplane/base/wait.h"
+#include "queue/codec.h"
+#include "queue/disk.h"
+#include "queue/limits.h"
+#include "queue/segments.h"
+#include "queue/ticket.h"
+
+#include <array>
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <new>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace queue {
+
+/// Memory the kernel may write from and to directly.
+struct BlockMemory {
+    struct Free {
+        void operator()(std::byte* memory) const noexcept {
+            ::operator delete(memory, std::align_val_t{block_bytes});
+        }
+    };
+    std::unique_ptr<std::byte, Free> data;
+    std::size_t bytes = 0;
+
+    BlockMemory() = default;
+    explicit BlockMemory(std::size_t size)
+        : data(static_cast<std::byte*>(::operator new(size, std::align_val_t{block_bytes}))), bytes(size) {}
+    [[nodiscard]] std::span<std::byte> span() const noexcept { return {data.get(), bytes}; }
+};
+
+/// One write: a frame header and records. Log's own, but Ticket points to it.
+struct Batch {
+    enum class State : std::uint8_t { free, open, writing, salvaging };
+    BlockMemory memory;
+    State state = State::free;
+    bool urgent = false;   // somebody waits for a record of it
+    bool homeless = false; // its segment has gone bad: it must move before anything else happens to it
+    bool filled = false;   // holds more than a watermark
+    std::uint32_t slot = 0;
+    std::uint64_t segment_seq = 0;
+    std::uint32_t offset = 0;   // of the frame, in the segment
+    std::uint32_t capacity = 0; // bytes the frame may take there
+    std::uint32_t used = 0;
+    std::uint32_t records = 0;
+    std::uint32_t salvaged = 0; // bytes walked while salvaging
+    std::uint64_t seq = 0;
+    std::uint64_t watermark = 0;
+    std::vector<Ticket*> tickets; // null where its owner has lost interest
+    base::WaitQueue done{"spool commit"};
+    base::Task<void> task;
+};
+
+enum class AppendClass : std::uint8_t {
+    mail,      // refused when only the reserve is left
+    essential, // status, completion, collection: may use the reserve
+};
+
+enum class Room : std::uint8_t { now, wait, full, read_only };
+
+struct LogCounters {
+    std::uint64_t batches = 0, batch_bytes = 0, write_errors = 0;
+};
+
+class RecordWriter;
+
+class Log {
+public:
+    /// \param turn_end  asked for at the loop's turn end whenever pump() has something to do
+    Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock);
+    ~Log();
+    Log(const Log&) = delete;
+    Log& operator=(const Log&) = delete;
+
+    /// Makes this boot known on disk (superblock) and allows writing. Segments found by recovery have
+    /// been entered into segments() before.
+    [[nodiscard]] base::Task<std::expected<void, DiskError>> start();
+
+    [[nodiscard]] SegmentTable& segments() noexcept { return segments_; }
+    [[nodiscard]] const SegmentTable& segments() const noexcept { return segments_; }
+    [[nodiscard]] std::uint32_t seed() const noexcept { return seed_; }
+    [[nodiscard]] const Superblock& superblock() const noexcept { return superblock_; }
+    /// The largest payload of one record.
+    [[nodiscard]] std::uint32_t payload_bytes_max() const noexcept;
+
+    /// Makes place for a record of `payload_bytes`; after Room::now the next begin() has it.
+    [[nodiscard]] Room make_room(std::uint32_t payload_bytes, AppendClass append_class);
+    /// Wakes whenever make_room() may have a new answer.
+    [[nodiscard]] base::WaitQueue& room_wait() noexcept { return room_; }
+    /// \pre  make_room() said Room::now for this size in this very step
+    /// \param lsn  0 takes the next one; an older one is given back to a record that is written again
+    [[nodiscard]] RecordWriter begin(RecordType type, MessageId id, std::uint32_t payload_bytes,
+                                     std::uint64_t lsn = 0);
+    /// Writes the open batch out as soon as possible: somebody waits for it.
+    void urge() noexcept;
+
+    /// The queue to wait on until a pending ticket is settled; look at its state after each wake.
+    [[nodiscard]] base::WaitQueue& settled(Ticket& ticket) noexcept;
+    /// Loses interest: a pending or durable record counts as dead from now on. Any ticket may come.
+    void abandon(Ticket& ticket) noexcept;
+    /// Keeps the record alive and makes the ticket blank again.
+    void keep(Ticket& ticket) noexcept;
+
+    /// Waits until everything appended so far is durable; false when the log became read-only, or
+    /// the deadline passed.
+    [[nodiscard]] base::Task<bool> sync(base::Deadline deadline);
+    /// Ends writing: nothing open, nothing in flight, then the clean mark.
+    [[nodiscard]] base::Task<bool> close(base::Deadline deadline);
+
+    /// The owner is being destroyed: asks for no more turns.
+    void stop() noexcept { stopping_ = true; }
+
+    /// Once per turn: rewrites what a failed batch held, submits, frees segments.
+    void pump();
+
+    [[nodiscard]] bool read_only() const noexcept { return read_only_; }
+    /// Segments that could still be opened.
+    [[nodiscard]] std::uint32_t free_segments() const noexcept;
+    [[nodiscard]] std::uint32_t accept_reserve() const noexcept { return accept_reserve_; }
+    [[nodiscard]] std::uint32_t batch_capacity() const noexcept { return batch_capacity_; }
+    [[nodiscard]] const LogCounters& counters() const noexcept { return counters_; }
+
+private:
+    friend class RecordWriter;
+
+    void add_ticket(Ticket& ticket, std::uint32_t bytes);
+    struct OpenSegment {
+        std::uint32_t slot = Place::no_slot;
+        std::uint32_t write_offset = 0;
+        [[nodiscard]] bool valid() const noexcept { return slot != Place::no_slot; }
+    };
+
+    // A batch that was refused and whose refusal is not on disk yet.
+    struct Failure {
+        std::uint64_t batch_seq = 0;
+        const Batch* reported_in = nullptr;
+    };
+
+    [[nodiscard]] bool mail_fits(std::uint32_t frame_bytes) const noexcept;
+    [[nodiscard]] bool open_batch(std::uint32_t frame_bytes);
+    [[nodiscard]] bool segment_for(std::uint32_t frame_bytes);
+    [[nodiscard]] bool find_home(Batch& batch);
+    [[nodiscard]] bool submit(Batch& batch);
+    base::Task<void> write_batch(Batch& batch);
+    void succeeded(Batch& batch);
+    void failed(Batch& batch);
+    void end_writing() noexcept;
+    void salvage(Batch& batch);
+    void report_failures();
+    void settle_tickets(Batch& batch, Ticket::State state) noexcept;
+    void count_failure() noexcept;
+
+    void prepare();
+    base::Task<void> prepare_segment(std::uint32_t slot, std::uint64_t seq);
+    void retire_bad();
+    base::Task<void> write_bad_slot();
+    base::Task<std::expected<void, DiskError>> write_superblock();
+
+    [[nodiscard]] std::uint64_t completed() const noexcept;
+    [[nodiscard]] std::uint64_t durable_mark() const noexcept;
+    [[nodiscard]] bool quiet() const noexcept;
+    void arm_timers() noexcept;
+    void wake() noexcept;
+
+    struct OwnedTimer : base::Timer {
+        OwnedTimer(Fire fire, Log& owner) noexcept : Timer(fire), log(owner) {}
+        Log& log;
+    };
+
+    base::Loop& loop_;
+    Disk& disk_;
+    base::TurnEnd& turn_end_;
+    Superblock superblock_;
+    std::uint32_t seed_;
+    SegmentTable segments_;
+    std::uint32_t batch_capacity_;
+    std::uint32_t accept_reserve_;
+
+    std::array<Batch, batch_buffer_count> batches_;
+    Batch* open_ = nullptr;
+    unsigned in_flight_ = 0;
+    OpenSegment current_;
+    OpenSegment next_;
+    bool preparing_ = false;
+    bool retiring_ = false;
+    BlockMemory header_blocks_;
+    BlockMemory superblock_blocks_;
+    std::vector<std::uint32_t> bad_taken_; // slots whose header was refused
+    base::Task<void> prepare_task_;
+    base::Task<void> retire_task_;
+
+    std::uint64_t next_lsn_;
+    std::uint64_t next_segment_seq_;
+    std::uint64_t next_batch_seq_ = 1;
+    std::vector<Failure> failures_unreported_; // no watermark passes them
+    std::uint64_t watermark_written_ = 0;
+    std::uint64_t last_filled_batch_ = 0; // the last that holds more than a watermark
+    unsigned failures_in_a_row_ = 0;
+    std::uint64_t failure_count_ = 0;
+    bool started_ = false;
+    bool read_only_ = false;
+    bool closed_ = false;
+    bool stopping_ = false;
+    OwnedTimer lazy_timer_;
+    OwnedTimer watermark_timer_;
+    base::WaitQueue room_{"spool room"};
+    base::WaitQueue progress_{"spool sync"};
+    LogCounters counters_;
+};
+
+/// Fills one record in place. Nothing else may be appended before finish().
+class RecordWriter {
+public:
+    /// Copies the next part of the payload.
+    void append(std::span<const std::byte> part) noexcept;
+    /// The next `bytes` of the payload, to be filled by encode(span).
+    template <class Encode>
+    void encode(std::uint32_t bytes, Encode&& fill) noexcept {
+        const std::span<std::byte> part = next(bytes);
+        fill(part);
+        filled(part);
+    }
+    /// Stamps the header. Without a ticket nobody waits for the record, and it may travel lazily.
+    void finish(Ticket* ticket) noexcept;
+
+private:
+    friend class Log;
+    RecordWriter(Log& log, Batch& batch, const RecordHeader& header) noexcept;
+    [[nodiscard]] std::span<std::byte> next(std::uint32_t bytes) noexcept;
+    void filled(std::span<const std::byte> part) noexcept;
+
+    Log& log_;
+    Batch& batch_;
+    RecordHeader header_;
+    RecordSeeds seeds_;
+    std::uint32_t at_;  // next payload byte, in the batch
+    std::uint32_t crc_;
+};
+
+} // namespace queue

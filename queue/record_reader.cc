@@ -1,0 +1,141 @@
+#include "queue/record_reader.h"
+
+#include "queue/core.h"
+#include "queue/crc32c.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace queue {
+
+class RecordReader::Hold {
+public:
+    Hold(RecordReader& reader, Job& job) noexcept : reader_(reader), job_(job) {}
+    ~Hold() {
+        if (job_.done) {
+            reader_.give_back(job_);
+        } else {
+            job_.abandoned = true;
+        }
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+
+private:
+    RecordReader& reader_;
+    Job& job_;
+};
+
+RecordReader::~RecordReader() = default;
+
+RecordReader::Job& RecordReader::take_job() {
+    if (free_.empty()) {
+        jobs_.push_back(std::make_unique<Job>());
+        free_.push_back(jobs_.back().get());
+    }
+    Job& job = *free_.back();
+    free_.pop_back();
+    job.done = job.abandoned = false;
+    job.result = {};
+    return job;
+}
+
+void RecordReader::give_back(Job& job) noexcept {
+    for (std::size_t i = 0; i < job.slab_count; ++i) job.slabs[i].reset();
+    job.slab_count = 0;
+    free_.push_back(&job);
+}
+
+base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place, std::uint32_t payload_bytes,
+                                                            std::uint32_t from, std::uint32_t bytes,
+                                                            base::Deadline deadline) {
+    CHECK(from + bytes <= payload_bytes);
+    const std::uint32_t skew = place.offset % block_bytes;
+    const std::size_t slab_count = (skew + record_bytes(payload_bytes) + large_slab_bytes - 1) / large_slab_bytes;
+    CHECK(slab_count <= slabs_max);
+    while (core_.large_slabs().free_count() < slab_count) { // all at once, so that two never starve each other
+        const base::Wake woken = co_await core_.slab_wait().wait(core_.loop(), deadline);
+        if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
+        if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
+    }
+    Job& job = take_job();
+    job.place = place;
+    job.payload_bytes = payload_bytes;
+    job.skew = skew;
+    for (std::size_t i = 0; i < slab_count; ++i) job.slabs[i] = core_.large_slabs().take();
+    job.slab_count = slab_count;
+    job.task = run(job);
+    job.task.start();
+
+    const Hold hold{*this, job};
+    while (!job.done) {
+        const base::Wake woken = co_await job.wait.wait(core_.loop(), deadline);
+        if (job.done || woken == base::Wake::event) continue;
+        co_return std::unexpected(woken == base::Wake::cancelled ? SpoolError::cancelled
+                                                                 : SpoolError::timed_out);
+    }
+    if (!job.result) co_return std::unexpected(job.result.error());
+    base::SlabChain chain;
+    for_range(job, record_header_bytes + from, bytes,
+              [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+                  chain.push({job.slabs[slab], offset, length});
+              });
+    co_return chain;
+}
+
+template <class Visit>
+void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t bytes, Visit&& visit) {
+    std::uint32_t at = job.skew + from;
+    while (bytes > 0) {
+        const std::uint32_t offset = at % large_slab_bytes;
+        const std::uint32_t length = std::min(bytes, large_slab_bytes - offset);
+        visit(at / large_slab_bytes, offset, length);
+        at += length;
+        bytes -= length;
+    }
+}
+
+base::Task<void> RecordReader::run(Job& job) {
+    std::uint64_t from = core_.log().segments().begin_of(job.place.slot) + job.place.offset - job.skew;
+    std::uint32_t left = job.skew + record_bytes(job.payload_bytes);
+    left = static_cast<std::uint32_t>((left + block_bytes - 1) / block_bytes * block_bytes);
+    for (std::size_t i = 0; i < job.slab_count && job.result; ++i) {
+        const std::uint32_t part = std::min(left, large_slab_bytes);
+        const std::span<std::byte> to{job.slabs[i].data(), part};
+        auto read = co_await core_.disk().read(from, to);
+        if (!read) job.result = std::unexpected(SpoolError::read_failed);
+        from += part;
+        left -= part;
+    }
+    if (!job.result) {
+        core_.count_read_error();
+    } else {
+        job.result = check(job);
+    }
+    job.done = true;
+    job.wait.wake_all();
+    if (job.abandoned) give_back(job);
+}
+
+SpoolResult<> RecordReader::check(const Job& job) const noexcept {
+    std::array<std::byte, record_header_bytes> header_bytes;
+    std::size_t copied = 0;
+    for_range(job, 0, record_header_bytes, [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+        std::memcpy(header_bytes.data() + copied, job.slabs[slab].data() + offset, length);
+        copied += length;
+    });
+    const Log& log = core_.log();
+    const RecordSeeds seeds =
+        record_seeds(log.seed(), log.segments().seq_of(job.place.slot), job.place.offset);
+    auto header = decode_record_header(header_bytes, record_bytes(job.payload_bytes), seeds);
+    if (!header || header->payload_bytes != job.payload_bytes) return std::unexpected(SpoolError::damaged);
+    std::uint32_t crc = seeds.payload;
+    for_range(job, record_header_bytes, job.payload_bytes,
+              [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+                  crc = crc32c(crc, {job.slabs[slab].data() + offset, length});
+              });
+    if (crc != header->payload_crc) return std::unexpected(SpoolError::damaged);
+    return {};
+}
+
+} // namespace queue

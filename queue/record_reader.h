@@ -1,0 +1,65 @@
+// record_reader.h: reads one record's payload from disk into slabs and checks it.
+//
+// Scope      Whole records only: nothing is handed out before the checksum over all of it was right.
+// Owns       Its jobs. A job whose waiter has gone keeps its memory until the disk is done with it.
+// Threading  Bound to one shard.
+// Failure    SpoolError::read_failed or damaged; timed_out and cancelled from the deadline.
+#pragma once
+
+#include "dataplane/base/slab.h"
+#include "dataplane/base/task.h"
+#include "dataplane/base/wait.h"
+#include "queue/limits.h"
+#include "queue/queue.h"
+#include "queue/ticket.h"
+
+#include <array>
+#include <memory>
+#include <vector>
+
+namespace queue {
+
+class QueueCore;
+
+class RecordReader {
+public:
+    explicit RecordReader(QueueCore& core) noexcept : core_(core) {}
+    ~RecordReader();
+    RecordReader(const RecordReader&) = delete;
+    RecordReader& operator=(const RecordReader&) = delete;
+
+    /// The payload's bytes [from, from + bytes) of a record with `payload_bytes` of payload.
+    [[nodiscard]] base::Task<SpoolResult<base::SlabChain>> read(Place place, std::uint32_t payload_bytes,
+                                                                std::uint32_t from, std::uint32_t bytes,
+                                                                base::Deadline deadline);
+
+private:
+    // A record is at most a batch, and may begin and end inside a block.
+    static constexpr std::size_t slabs_max = batch_bytes_max / large_slab_bytes + 1;
+    struct Job {
+        std::array<base::SlabRef, slabs_max> slabs;
+        std::size_t slab_count = 0;
+        Place place;
+        std::uint32_t payload_bytes = 0;
+        std::uint32_t skew = 0; // of the record's first byte in the first slab
+        bool done = false;
+        bool abandoned = false;
+        SpoolResult<> result;
+        base::WaitQueue wait{"spool read"};
+        base::Task<void> task;
+    };
+    class Hold; // gives the job back, or leaves it to its task when that is still at work
+
+    [[nodiscard]] Job& take_job();
+    void give_back(Job& job) noexcept;
+    base::Task<void> run(Job& job);
+    [[nodiscard]] SpoolResult<> check(const Job& job) const noexcept;
+    template <class Visit>
+    static void for_range(const Job& job, std::uint32_t from, std::uint32_t bytes, Visit&& visit);
+
+    QueueCore& core_;
+    std::vector<std::unique_ptr<Job>> jobs_;
+    std::vector<Job*> free_;
+};
+
+} // namespace queue

@@ -1,0 +1,113 @@
+#include "queue/segment_scan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace queue {
+namespace {
+
+class Scanner {
+public:
+    Scanner(std::span<const std::byte> segment, std::uint32_t seed, std::uint32_t shard, SegmentScan& scan) noexcept
+        : segment_(segment), seed_(seed), shard_(shard), scan_(scan) {}
+
+    void run() {
+        std::uint32_t at = segment_header_bytes;
+        while (at < size()) {
+            if (at % block == 0) { // frames begin on blocks
+                if (const auto frame = frame_at(at)) {
+                    read_frame(*frame);
+                    at += frame->bytes;
+                    continue;
+                }
+                if (blank(at)) {
+                    at += block;
+                    continue;
+                }
+            }
+            const std::uint32_t next = record_at(at, size(), nullptr);
+            at = next != 0 ? next : at + record_alignment;
+        }
+    }
+
+private:
+    static constexpr auto block = static_cast<std::uint32_t>(block_bytes);
+
+    [[nodiscard]] std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(segment_.size()); }
+
+    [[nodiscard]] std::optional<FrameHeader> frame_at(std::uint32_t at) const noexcept {
+        auto frame = decode_frame_header(segment_.subspan(at), seed_, at);
+        if (!frame || frame->segment_seq != scan_.segment_seq || frame->shard != shard_ || frame->bytes == 0) {
+            return std::nullopt;
+        }
+        return *frame;
+    }
+
+    [[nodiscard]] bool blank(std::uint32_t at) const noexcept {
+        const auto bytes = segment_.subspan(at, block);
+        return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, block - 1) == 0;
+    }
+
+    void read_frame(const FrameHeader& header) {
+        FoundFrame frame{header, 0};
+        std::uint32_t at = header.offset + frame_header_bytes;
+        const std::uint32_t end = header.offset + header.used;
+        while (at < end) {
+            const std::uint32_t next = record_at(at, end, &frame);
+            at = next != 0 ? next : at + record_alignment;
+        }
+        scan_.frames.push_back(frame);
+    }
+
+    /// Takes the record at `at`. Returns where it ends, or 0 when there is no valid header.
+    std::uint32_t record_at(std::uint32_t at, std::uint32_t end, FoundFrame* frame) {
+        if (at > end || end - at < record_header_bytes) return 0;
+        const RecordSeeds seeds = record_seeds(seed_, scan_.segment_seq, at);
+        auto header = decode_record_header(segment_.subspan(at, record_header_bytes), end - at, seeds);
+        if (!header) return 0;
+        const auto payload = segment_.subspan(at + record_header_bytes, header->payload_bytes);
+        if (payload_valid(*header, payload, seeds)) {
+            scan_.records.push_back({*header, at, payload});
+            if (frame != nullptr) ++frame->records_valid;
+        } else if (frame == nullptr) {
+            ++scan_.stray_records_damaged;
+        }
+        return at + record_bytes(header->payload_bytes);
+    }
+
+    std::span<const std::byte> segment_;
+    std::uint32_t seed_;
+    std::uint32_t shard_;
+    SegmentScan& scan_;
+};
+
+/// Without a header the frames themselves say which generation is the last.
+[[nodiscard]] std::uint64_t newest_frame_seq(std::span<const std::byte> segment, std::uint32_t seed,
+                                             std::uint32_t shard) noexcept {
+    std::uint64_t newest = 0;
+    for (std::size_t at = segment_header_bytes; at < segment.size(); at += block_bytes) {
+        auto frame = decode_frame_header(segment.subspan(at), seed, static_cast<std::uint32_t>(at));
+        if (frame && frame->shard == shard) newest = std::max(newest, frame->segment_seq);
+    }
+    return newest;
+}
+
+} // namespace
+
+SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool, std::uint32_t shard,
+                         std::uint32_t slot) {
+    SegmentScan scan;
+    if (segment.size() < segment_header_bytes || segment.size() % block_bytes != 0) return scan;
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+        auto header = decode_segment_header(segment.subspan(copy * block_bytes).first<block_bytes>(), copy);
+        if (!header || header->pool != pool || header->shard != shard || header->slot != slot) continue;
+        scan.segment_seq = std::max(scan.segment_seq, header->segment_seq);
+    }
+    const std::uint32_t seed = pool_seed(pool, shard);
+    if (scan.segment_seq == 0) scan.segment_seq = newest_frame_seq(segment, seed, shard);
+    if (scan.segment_seq == 0) return scan;
+    Scanner{segment, seed, shard, scan}.run();
+    return scan;
+}
+
+} // namespace queue

@@ -1,0 +1,42 @@
+// segment_scan.h: finds every record in the bytes of one segment, whatever has happened to them.
+//
+// Scope      Sans-I/O. A frame that is damaged does not hide what lies behind it, and a record that is
+//            damaged does not hide its neighbours: where lengths cannot be trusted the scan feels its
+//            way forward in steps of the record alignment until a header checks out again.
+// Threading  Any.
+// Failure    None: damage is counted. What it means is recovery.h's business.
+#pragma once
+
+#include "queue/codec.h"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace queue {
+
+struct FoundRecord {
+    RecordHeader header;
+    std::uint32_t offset = 0; // of the header, in the segment
+    std::span<const std::byte> payload;
+};
+
+struct FoundFrame {
+    FrameHeader header;
+    std::uint32_t records_valid = 0;
+};
+
+struct SegmentScan {
+    std::uint64_t segment_seq = 0; // 0: nothing was ever written here that can be recognised
+    std::vector<FoundRecord> records;
+    std::vector<FoundFrame> frames;
+    std::uint64_t stray_records_damaged = 0; // headers that check out outside of any frame, payloads that do not
+};
+
+/// \param segment  the whole segment; the spans in the result point into it
+/// \param pool     its identity; a header of another pool is no header
+[[nodiscard]] SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
+                                       std::uint32_t shard, std::uint32_t slot);
+
+} // namespace queue

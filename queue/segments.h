@@ -1,0 +1,87 @@
+// segments.h: which segment slots are free, which hold what, and in which order they come back.
+//
+// Scope      Bookkeeping only. A slot is taken, filled, sealed, and freed once nothing in it lives.
+//            Slots are freed strictly in the order in which they were taken: a completion record lies
+//            behind the message it ends, so the message's bytes are overwritten before it is, and no
+//            finished mail can rise again (docs/spool-format.md, "Recycling").
+// Owns       The table, sized once.
+// Threading  Bound to one shard.
+#pragma once
+
+#include "queue/codec.h"
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+namespace queue {
+
+class SegmentTable {
+public:
+    SegmentTable(std::uint32_t segment_bytes, std::uint32_t segment_count);
+
+    // Geometry.
+    [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(segments_.size()); }
+    [[nodiscard]] std::uint64_t begin_of(std::uint32_t slot) const noexcept;
+    [[nodiscard]] std::uint32_t bytes_of(std::uint32_t slot) const noexcept;
+    [[nodiscard]] std::uint32_t bytes_min() const noexcept; // of the smallest slot
+
+    // Slots, in the order of their use.
+    /// Says that a slot is free (at start), or holds segment `seq` (at start, oldest first).
+    void add_free(std::uint32_t slot);
+    void add_sealed(std::uint32_t slot, std::uint64_t seq);
+    void retire(std::uint32_t slot) noexcept; // known bad, and the oldest if in use: out for good
+    /// Takes the free slot that was freed first.
+    [[nodiscard]] std::optional<std::uint32_t> take();
+    void prepared(std::uint32_t slot, std::uint64_t seq) noexcept; // its header is durable
+    void opened(std::uint32_t slot);                               // records go there now
+    void seal(std::uint32_t slot) noexcept;
+    void mark_bad(std::uint32_t slot) noexcept;
+    [[nodiscard]] std::uint64_t seq_of(std::uint32_t slot) const noexcept { return segments_[slot].seq; }
+    [[nodiscard]] bool sealed(std::uint32_t slot) const noexcept;
+
+    // What lives in them.
+    void add_live(std::uint32_t slot, std::uint32_t bytes) noexcept;
+    void drop_live(std::uint32_t slot, std::uint32_t bytes) noexcept;
+    void write_begun(std::uint32_t slot) noexcept { ++segments_[slot].writes; }
+    void write_ended(std::uint32_t slot) noexcept;
+    [[nodiscard]] std::uint32_t live_records(std::uint32_t slot) const noexcept {
+        return segments_[slot].live_records;
+    }
+
+    /// Frees sealed segments from the oldest on. Stops at one that lives, or at a bad one, which is
+    /// returned: its slot must be written down as bad before later segments go.
+    [[nodiscard]] std::optional<std::uint32_t> free_oldest();
+    /// The oldest segment when it is sealed: what keeps all behind it from being freed.
+    [[nodiscard]] std::optional<std::uint32_t> oldest_sealed() const noexcept;
+
+    /// The number of the oldest segment in use; nothing when there is none.
+    [[nodiscard]] std::optional<std::uint64_t> oldest_seq() const noexcept;
+
+    [[nodiscard]] std::uint32_t free_count() const noexcept {
+        return static_cast<std::uint32_t>(free_.size());
+    }
+    /// Bytes of sealed segments that are not live: what collection could win back at most.
+    [[nodiscard]] std::uint64_t dead_bytes() const noexcept { return sealed_bytes_ - sealed_live_bytes_; }
+
+private:
+    enum class State : std::uint8_t { free, taken, open, sealed, retired };
+    struct Segment {
+        std::uint64_t seq = 0;
+        std::uint64_t live_bytes = 0;
+        std::uint32_t live_records = 0;
+        std::uint32_t writes = 0; // in flight: a slot must not be reused under one
+        State state = State::retired;
+        bool bad = false;
+    };
+
+    std::uint32_t segment_bytes_;
+    std::vector<Segment> segments_;
+    std::deque<std::uint32_t> free_; // freed first at the front
+    std::deque<std::uint32_t> used_; // open or sealed, oldest at the front
+    std::uint64_t sealed_bytes_ = 0;
+    std::uint64_t sealed_live_bytes_ = 0;
+};
+
+} // namespace queue

@@ -1,0 +1,130 @@
+// tls_context.h: what a shard sets up once so that its streams can speak TLS.
+//
+// Scope      TlsLibrary (one OpenSSL library context per shard), ServerContext (certificate and
+// policy
+//            of a listener), ClientContext (trust and the session cache of deliveries).
+// Owns       Streams hold references to what they use: a context may be replaced or destroyed while
+//            its connections go on, and the old one dies with the last of them.
+// Threading  All bound to the shard of the TlsLibrary's Loop. OpenSSL 3.0 takes locks on everything
+//            that hangs off a library context, so shards share none.
+// Failure    create() reads files, which blocks: at start-up, or on a reload that may cost a few
+//            milliseconds. It returns TlsContextError and leaves the old context alone. Out of
+//            memory in TlsLibrary's constructor throws std::runtime_error (start-up).
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/ref.h"
+#include "tls_offload/limits.h"
+
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <string_view>
+
+namespace tls_offload {
+
+struct LibraryState;
+struct ServerState;
+struct ClientState;
+
+struct TlsCounters {
+    std::uint64_t accepted = 0;         // finished handshakes, server side
+    std::uint64_t connected = 0;        // finished handshakes, client side
+    std::uint64_t resumed = 0;          // of both
+    std::uint64_t handshake_failed = 0; // of both; timeouts and cancellations included
+    std::uint64_t truncated = 0;        // the peer sent FIN without close_notify
+    std::uint64_t broken = 0;           // a TLS error after the handshake
+};
+
+class TlsLibrary {
+public:
+    explicit TlsLibrary(base::Loop& loop);
+    ~TlsLibrary();
+    TlsLibrary(const TlsLibrary&) = delete;
+    TlsLibrary& operator=(const TlsLibrary&) = delete;
+
+    [[nodiscard]] const TlsCounters& counters() const noexcept;
+    /// Buffers lent to streams that hold bytes right now; 0 when all are idle.
+    [[nodiscard]] std::size_t lent_blocks() const noexcept;
+
+private:
+    friend class ServerContext;
+    friend class ClientContext;
+    base::Ref<LibraryState> state_;
+};
+
+enum class TlsContextErrorKind : std::uint8_t {
+    library,          // OpenSSL itself: out of memory, or a policy it does not know
+    certificate_file, // missing, unreadable, or not a PEM certificate chain
+    key_file,         // missing, unreadable, encrypted, or not a PEM private key
+    key_mismatch,     // the key is not the certificate's
+    ca_file,
+    ca_dir,
+};
+struct TlsContextError {
+    TlsContextErrorKind kind = TlsContextErrorKind::library;
+    std::string text; // names the file and gives the reason
+};
+
+/// What a server offers. Both have AEAD suites with (EC)DHE only, session tickets and resumption;
+/// no renegotiation, early data or compression.
+enum class TlsPolicy : std::uint8_t {
+    modern,       // TLS 1.3
+    intermediate, // TLS 1.2 and 1.3
+};
+
+struct ServerOptions {
+    std::string certificate_file; // PEM: the leaf first, then its chain
+    std::string key_file;         // PEM, not encrypted
+    TlsPolicy policy = TlsPolicy::intermediate;
+};
+
+class ServerContext {
+public:
+    [[nodiscard]] static std::expected<ServerContext, TlsContextError>
+    create(TlsLibrary& library, const ServerOptions& options);
+    ServerContext(ServerContext&&) noexcept;
+    ServerContext& operator=(ServerContext&&) noexcept;
+    ~ServerContext();
+
+    [[nodiscard]] const base::Ref<ServerState>& state() const noexcept { return state_; }
+
+private:
+    explicit ServerContext(base::Ref<ServerState> state) noexcept;
+    base::Ref<ServerState> state_;
+};
+
+/// How much TLS a destination must show. Falling back after a failure is the caller's business.
+enum class TlsLevel : std::uint8_t {
+    none,    // never passed to connect_tls
+    may,     // any certificate; the widest set of suites that TLS 1.2 and 1.3 have
+    encrypt, // as may: the difference is what the caller does without TLS
+    verify,  // a chain to a known CA, the right name, AEAD with forward secrecy
+};
+
+struct ClientContextOptions {
+    // Trust for TlsLevel::verify. Both empty: the system's bundle, and its absence is no error, for
+    // then no certificate verifies. A directory is as c_rehash makes it, and is read whole at once.
+    std::string ca_file;
+    std::string ca_dir;
+    std::size_t session_keys_max = tls_offload::session_keys_max; // 0: never resume
+};
+
+class ClientContext {
+public:
+    [[nodiscard]] static std::expected<ClientContext, TlsContextError>
+    create(TlsLibrary& library, const ClientContextOptions& options);
+    ClientContext(ClientContext&&) noexcept;
+    ClientContext& operator=(ClientContext&&) noexcept;
+    ~ClientContext();
+
+    /// Destinations whose sessions are remembered.
+    [[nodiscard]] std::size_t session_key_count() const noexcept;
+    [[nodiscard]] const base::Ref<ClientState>& state() const noexcept { return state_; }
+
+private:
+    explicit ClientContext(base::Ref<ClientState> state) noexcept;
+    base::Ref<ClientState> state_;
+};
+
+} // namespace tls_offload

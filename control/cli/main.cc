@@ -1,0 +1,451 @@
+// main.cc: millracectl: the operator's command line.
+//
+// Scope      Parses the command line, asks the running millrace-control (admin_client.h), prints. `check` and
+//            `config-doc` need nobody; `account` works on the database itself when nobody answers.
+// Failure    Exit code 0: done. 1: refused or failed, the reason on standard error. 2: wrong command line.
+
+#include "control/accounts.h"
+#include "control/cli/admin_client.h"
+#include "control/cli/password_input.h"
+#include "control/config.h"
+#include "control/policy_compiler.h"
+#include "control/settings.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+namespace {
+
+using control::Account;
+using control::AccountResult;
+using control::cli::AdminClient;
+using control::cli::AdminPlace;
+using control::cli::ClientFailure;
+using control::cli::Json;
+
+constexpr int exit_ok = 0, exit_failed = 1, exit_usage = 2;
+
+struct Options {
+    std::string config = "/etc/millrace/millrace.toml";
+    std::string admin, token_file;
+    bool json = false;
+    // queue
+    std::string domain, tenant, account, sender, id;
+    std::uint32_t limit = 100;
+    bool everything = false;
+    // account
+    std::string name, source, password_file;
+    std::vector<std::string> sender_domains;
+    std::uint32_t messages_per_hour = 0;
+    // config-doc, check
+    std::string file;
+};
+
+std::string text(const Json& object, const char* key) {
+    const auto found = object.find(key);
+    if (found == object.end()) return "";
+    return found->is_string() ? found->get<std::string>() : found->dump();
+}
+
+/// What others wrote (addresses, replies) goes to a terminal only in harmless bytes.
+std::string harmless(std::string line) {
+    for (char& byte : line) {
+        if (static_cast<unsigned char>(byte) < ' ' || byte == 0x7f) byte = '?';
+    }
+    return line;
+}
+
+int complain(const std::string& why) {
+    std::cerr << "millracectl: " << harmless(why) << '\n';
+    return exit_failed;
+}
+
+void print(const Json& json) { std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n'; }
+
+std::string when(std::int64_t unix_s) {
+    if (unix_s <= 0) return "-";
+    const auto time = static_cast<std::time_t>(unix_s);
+    std::tm parts{};
+    gmtime_r(&time, &parts);
+    std::ostringstream out;
+    out << std::put_time(&parts, "%Y-%m-%d %H:%M:%SZ");
+    return out.str();
+}
+
+/// From the command line, or from the configuration; an error in some other line of it is no obstacle.
+AdminClient client(const Options& options) {
+    const control::Config config = control::load_config(options.config).config;
+    AdminPlace place{config.admin_address.ip.to_string(), config.admin_address.port, config.admin_token_file};
+    if (const auto given = control::base::SocketAddress::parse(options.admin)) {
+        place.host = given->ip.to_string();
+        place.port = given->port;
+    }
+    if (!options.token_file.empty()) place.token_file = options.token_file;
+    return AdminClient(std::move(place));
+}
+
+int check(const Options& options) {
+    control::ConfigResult loaded = control::load_config(options.file);
+    if (loaded.errors.empty()) loaded.errors = control::compile_screening(loaded.config);
+    const control::schema::PolicyT& policy = loaded.config.policy;
+    if (options.json) {
+        Json errors = Json::array();
+        for (const auto& error : loaded.errors) {
+            errors.push_back({{"file", error.file}, {"line", error.line}, {"key", error.key}, {"text", error.text}});
+        }
+        print({{"ok", loaded.errors.empty()}, {"errors", std::move(errors)}, {"warnings", loaded.warnings}});
+        return loaded.errors.empty() ? exit_ok : exit_failed;
+    }
+    for (const auto& error : loaded.errors) std::cerr << harmless(error.to_string()) << '\n';
+    for (const std::string& warning : loaded.warnings) std::cerr << "warning: " << harmless(warning) << '\n';
+    if (!loaded.errors.empty()) {
+        std::cerr << loaded.errors.size() << (loaded.errors.size() == 1 ? " error" : " errors") << " in " << options.file << '\n';
+        return exit_failed;
+    }
+    std::cout << "OK: " << options.file << ": host " << policy.hostname << ", " << policy.start_up->shards << " shard(s), "
+              << policy.listeners.size() << " listener(s), " << policy.sources.size() << " source(s), " << policy.pools.size()
+              << " pool(s), " << policy.routes.size() << " route(s), " << policy.sites.size() << " site(s), "
+              << loaded.config.patterns.size() << " screening rule(s)\n";
+    return exit_ok;
+}
+
+int reload(const Options& options) {
+    auto reply = client(options).post("/api/admin/reload", Json::object());
+    const bool refused = !reply && reply.error().body.is_object() && reply.error().body.contains("errors");
+    if (!reply && !refused) return complain(reply.error().text);
+    const Json& report = reply ? *reply : reply.error().body;
+    if (options.json) {
+        print(report);
+        return reply ? exit_ok : exit_failed;
+    }
+    for (const Json& error : report["errors"]) std::cerr << harmless(error.get<std::string>()) << '\n';
+    for (const Json& warning : report["warnings"]) std::cerr << "warning: " << harmless(warning.get<std::string>()) << '\n';
+    if (!reply) return complain("the policy in use stays as it was");
+    std::cout << "policy version " << report["version"] << (report["in_use"] == true ? " is in use\n" : " is published\n");
+    return exit_ok;
+}
+
+int status(const Options& options) {
+    const auto reply = client(options).get("/status");
+    if (!reply) return complain(reply.error().text);
+    if (options.json) {
+        print(*reply);
+        return exit_ok;
+    }
+    const Json& plane = (*reply)["data_plane"];
+    const Json& policy = (*reply)["policy"];
+    std::cout << "host        " << text(*reply, "hostname") << "\nconfig      " << text(*reply, "config") << '\n';
+    if (plane["connected"] == true) {
+        std::cout << "data plane  running, pid " << plane["process_id"] << ", " << plane["shards"] << " shard(s)\n";
+    } else {
+        std::cout << "data plane  not connected\n";
+    }
+    std::cout << "policy      published " << policy["published"] << ", in use " << policy["in_use"] << '\n';
+    if (!text(policy, "text").empty()) std::cout << "            " << harmless(text(policy, "text")) << '\n';
+    std::cout << "accounts    " << (*reply)["accounts"] << '\n';
+    const Json& stats = (*reply)["stats"];
+    if (!stats.is_object()) return exit_ok;
+    const Json& counters = stats["counters"];
+    const Json& gauges = stats["gauges"];
+    std::cout << "in          " << counters["messages_received"] << " messages, " << gauges["open_in"] << " connections open\n"
+              << "out         " << counters["messages_delivered"] << " delivered, " << counters["messages_deferred"] << " deferred, "
+              << counters["messages_bounced"] << " failed, " << gauges["open_out"] << " connections open\n"
+              << "queue       " << gauges["queued_messages"] << " messages: " << gauges["ready_messages"] << " ready, "
+              << gauges["deferred_messages"] << " waiting\n";
+    return exit_ok;
+}
+
+int stats(const Options& options) {
+    const auto reply = client(options).get("/status");
+    if (!reply) return complain(reply.error().text);
+    const Json& page = (*reply)["stats"];
+    if (!page.is_object()) return complain("there is no statistics page: millraced has not run with this run_dir");
+    if (options.json) {
+        print(page);
+        return exit_ok;
+    }
+    for (const char* group : {"counters", "gauges"}) {
+        for (const auto& [name, value] : page[group].items()) {
+            std::cout << name << std::string(name.size() < 26 ? 26 - name.size() : 1, ' ') << value << '\n';
+        }
+    }
+    for (const auto& [name, value] : page["latencies"].items()) {
+        std::cout << name << " latency below: p50 " << value["p50_us_below"] << " us, p99 " << value["p99_us_below"] << " us, p99.9 "
+                  << value["p999_us_below"] << " us (" << value["count"] << " values)\n";
+    }
+    return exit_ok;
+}
+
+Json filter(const Options& options) {
+    Json body = Json::object();
+    for (const auto& [key, value] : {std::pair{"domain", &options.domain}, std::pair{"tenant", &options.tenant},
+                                     std::pair{"account", &options.account}, std::pair{"sender", &options.sender},
+                                     std::pair{"id", &options.id}}) {
+        if (!value->empty()) body[key] = *value;
+    }
+    return body;
+}
+
+int queue(const Options& options, const std::string& verb) {
+    Json body = filter(options);
+    if (verb == "list") body["limit"] = options.limit;
+    const bool changes = verb == "flush" || verb == "suspend" || verb == "resume";
+    if (changes && body.empty() && !options.everything) {
+        std::cerr << "millracectl: say which mail: --domain, --tenant, --account, --sender, --id, or --everything\n";
+        return exit_usage;
+    }
+    const auto reply = client(options).post("/api/admin/queue/" + verb, body);
+    if (!reply) return complain(reply.error().text);
+    if (verb == "show" && !reply->contains("message")) return complain("no message in the queue has the id " + options.id);
+    if (options.json || verb == "show" || verb == "count") {
+        print(verb == "show" && !options.json ? (*reply)["message"] : *reply);
+        return exit_ok;
+    }
+    if (changes) {
+        std::cout << text(*reply, "touched") << " message(s)\n";
+        return exit_ok;
+    }
+    for (const Json& message : reply->value("messages", Json::array())) {
+        std::string recipients;
+        for (const Json& recipient : message.value("recipients", Json::array())) {
+            recipients += (recipients.empty() ? "" : ",") + text(recipient, "address");
+        }
+        std::cout << text(message, "id") << "  " << text(message, "size") << " B  age " << text(message, "age_s") << " s  tries "
+                  << text(message, "attempts") << (message.value("suspended", false) ? "  suspended" : "") << '\n'
+                  << "  from <" << harmless(text(message, "sender")) << "> to " << harmless(recipients) << '\n';
+        if (!text(message, "last_error").empty()) std::cout << "  " << harmless(text(message, "last_error")) << '\n';
+    }
+    std::cout << text(*reply, "total") << " message(s) in all\n";
+    return exit_ok;
+}
+
+int trace(const Options& options) {
+    const auto reply = client(options).get("/api/admin/trace/" + options.id);
+    if (!reply) return complain(reply.error().status == 404 ? "that is no message id: 16 hex digits are" : reply.error().text);
+    const Json events = reply->value("events", Json::array());
+    if (options.json) {
+        print(events);
+        return exit_ok;
+    }
+    if (events.empty()) return complain("the event log has nothing on " + options.id);
+    for (const Json& event : events) {
+        const Json response = event.value("response", Json::object());
+        std::cout << text(event, "event_time") << "  " << text(event, "type") << "  " << harmless(text(event, "sender")) << " -> "
+                  << harmless(text(event, "recipient")) << "  " << text(response, "code") << " " << harmless(text(response, "content"))
+                  << '\n';
+    }
+    return exit_ok;
+}
+
+// Accounts: through the API, or on the database when nobody answers.
+
+Json as_json(const Account& account) {
+    return {{"name", account.name}, {"enabled", account.enabled}, {"generation", account.generation},
+            {"tenant", account.tenant}, {"source", account.source}, {"sender_domains", account.sender_domains},
+            {"messages_per_hour", account.messages_per_hour_max}, {"created", account.created_s}, {"changed", account.changed_s}};
+}
+
+std::expected<Json, std::string> on_database(const Options& options,
+                                             const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
+    const control::ConfigResult loaded = control::load_config(options.config);
+    if (!loaded.errors.empty()) {
+        return std::unexpected("millrace-control does not answer, and without a right configuration the database cannot be found: " +
+                               loaded.errors.front().to_string());
+    }
+    auto store = control::AccountStore::open(loaded.config.accounts_file());
+    if (!store) return std::unexpected(store.error().text);
+    std::cerr << "millrace-control does not answer; working on " << loaded.config.accounts_file() << " itself\n";
+    return act(**store);
+}
+
+std::expected<Json, std::string> account_call(const Options& options, const std::string& path, const Json* body,
+                                              const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
+    const AdminClient admin = client(options);
+    auto reply = body == nullptr ? admin.get(path) : admin.post(path, *body);
+    if (reply) return std::move(*reply);
+    if (!reply.error().not_running) return std::unexpected(reply.error().text);
+    return on_database(options, act);
+}
+
+std::expected<Json, std::string> as_reply(const AccountResult<Account>& result) {
+    if (!result) return std::unexpected(result.error().text);
+    return as_json(*result);
+}
+
+int finish(const std::expected<Json, std::string>& reply, const Options& options, const std::string& what) {
+    if (!reply) return complain(reply.error());
+    if (options.json) {
+        print(*reply);
+    } else {
+        std::cout << "account " << text(*reply, "name") << ' ' << what << '\n';
+    }
+    return exit_ok;
+}
+
+int account_add(const Options& options) {
+    const auto password = control::cli::read_password(options.password_file);
+    if (!password) return complain(password.error());
+    const Json body{{"name", options.name}, {"password", *password}, {"tenant", options.tenant}, {"source", options.source},
+                    {"sender_domains", options.sender_domains}, {"messages_per_hour", options.messages_per_hour}};
+    Account account;
+    account.name = options.name;
+    account.tenant = options.tenant;
+    account.source = options.source;
+    account.sender_domains = options.sender_domains;
+    account.messages_per_hour_max = options.messages_per_hour;
+    return finish(account_call(options, "/api/admin/accounts/add", &body,
+                               [&](control::AccountStore& store) { return as_reply(store.add(account, *password)); }),
+                  options, "added");
+}
+
+int account_passwd(const Options& options) {
+    const auto password = control::cli::read_password(options.password_file);
+    if (!password) return complain(password.error());
+    const Json body{{"name", options.name}, {"password", *password}};
+    return finish(account_call(options, "/api/admin/accounts/passwd", &body,
+                               [&](control::AccountStore& store) { return as_reply(store.set_password(options.name, *password)); }),
+                  options, "has a new password");
+}
+
+int account_change(const Options& options, const std::string& verb, const std::string& done,
+                   const std::function<AccountResult<Account>(control::AccountStore&)>& act) {
+    const Json body{{"name", options.name}};
+    return finish(account_call(options, "/api/admin/accounts/" + verb, &body,
+                               [&](control::AccountStore& store) { return as_reply(act(store)); }),
+                  options, done);
+}
+
+int account_list(const Options& options) {
+    const auto reply = account_call(options, "/api/admin/accounts", nullptr, [](control::AccountStore& store) -> std::expected<Json, std::string> {
+        const auto accounts = store.list();
+        if (!accounts) return std::unexpected(accounts.error().text);
+        Json list = Json::array();
+        for (const Account& account : *accounts) list.push_back(as_json(account));
+        return Json{{"accounts", std::move(list)}};
+    });
+    if (!reply) return complain(reply.error());
+    const Json& accounts = (*reply)["accounts"];
+    if (options.json) {
+        print(accounts);
+        return exit_ok;
+    }
+    for (const Json& account : accounts) {
+        std::cout << text(account, "name") << (account["enabled"] == true ? "" : "  disabled") << "  changed "
+                  << when(account["changed"].get<std::int64_t>());
+        if (!text(account, "tenant").empty()) std::cout << "  tenant " << text(account, "tenant");
+        if (!text(account, "source").empty()) std::cout << "  source " << text(account, "source");
+        if (account["messages_per_hour"] != 0) std::cout << "  at most " << account["messages_per_hour"] << "/h";
+        for (const Json& domain : account["sender_domains"]) std::cout << "  @" << domain.get<std::string>();
+        std::cout << '\n';
+    }
+    std::cout << accounts.size() << " account(s)\n";
+    return exit_ok;
+}
+
+int config_doc(const Options& options) {
+    const std::string page = control::settings_page();
+    if (options.file.empty()) {
+        std::cout << page;
+        return exit_ok;
+    }
+    std::ifstream stream(options.file, std::ios::binary);
+    const std::string there{std::istreambuf_iterator<char>(stream), {}};
+    if (stream && there == page) return exit_ok;
+    return complain(options.file + " differs from the settings in the code; write it anew with: millracectl config-doc > " + options.file);
+}
+
+void add_filters(CLI::App& command, Options& options) {
+    command.add_option("--domain", options.domain, "recipient domain");
+    command.add_option("--tenant", options.tenant, "tenant");
+    command.add_option("--account", options.account, "account that submitted it");
+    command.add_option("--sender", options.sender, "MAIL FROM address");
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    Options options;
+    std::function<int()> run;
+    CLI::App app{"millracectl: checks, watches and steers a Millrace relay.\nExit codes: 0 done, 1 refused or failed, 2 wrong command line."};
+    app.require_subcommand(1);
+    app.fallthrough(); // --json and --config may stand behind the command
+    app.add_option("--config", options.config, "configuration file; tells where the admin API is")->capture_default_str();
+    app.add_option("--admin", options.admin, "IP:PORT of the admin API, instead of the configuration's");
+    app.add_option("--token-file", options.token_file, "file with the API's token, instead of the configuration's");
+    app.add_flag("--json", options.json, "print JSON");
+
+    const auto command = [&](CLI::App& parent, const std::string& name, const std::string& help, std::function<int()> act) {
+        CLI::App* added = parent.add_subcommand(name, help);
+        added->callback([&run, act = std::move(act)] { run = act; });
+        return added;
+    };
+    command(app, "check", "say everything that is wrong with a configuration file and its rules", [&] { return check(options); })
+        ->add_option("file", options.file, "configuration file")->required();
+    command(app, "reload", "put the changed configuration into use", [&] { return reload(options); });
+    command(app, "status", "what runs, and how much mail is where", [&] { return status(options); });
+    command(app, "stats", "every counter", [&] { return stats(options); });
+
+    CLI::App* queues = app.add_subcommand("queue", "look at queued mail and steer it");
+    queues->require_subcommand(1);
+    CLI::App* list = command(*queues, "list", "messages in the queue", [&] { return queue(options, "list"); });
+    add_filters(*list, options);
+    list->add_option("--limit", options.limit, "how many")->capture_default_str()->check(CLI::Range(1U, 10'000U));
+    command(*queues, "show", "one message", [&] { return queue(options, "show"); })
+        ->add_option("id", options.id, "message id")->required();
+    add_filters(*command(*queues, "count", "how many messages", [&] { return queue(options, "count"); }), options);
+    for (const auto& [verb, help] : {std::pair{"flush", "try waiting mail now"},
+                                     std::pair{"suspend", "hold mail back, also what comes later"},
+                                     std::pair{"resume", "end a suspension"}}) {
+        CLI::App* added = command(*queues, verb, help, [&options, name = std::string{verb}] { return queue(options, name); });
+        add_filters(*added, options);
+        added->add_option("--id", options.id, "one message");
+        added->add_flag("--everything", options.everything, "all mail");
+    }
+    command(app, "trace", "what happened to a message, from the event log", [&] { return trace(options); })
+        ->add_option("id", options.id, "message id")->required();
+
+    CLI::App* account = app.add_subcommand("account", "who may send");
+    account->require_subcommand(1);
+    constexpr const char* password_help = "file whose first line is the password; otherwise standard input, or a prompt";
+    CLI::App* add = command(*account, "add", "a new account; its password comes from standard input or a prompt", [&] { return account_add(options); });
+    add->add_option("name", options.name, "what the client says in AUTH")->required();
+    add->add_option("--tenant", options.tenant, "tenant that its mail belongs to");
+    add->add_option("--source", options.source, "source or pool that its mail leaves from");
+    add->add_option("--sender-domain", options.sender_domains, "domain it may use in MAIL FROM; repeat for more, none for any");
+    add->add_option("--messages-per-hour", options.messages_per_hour, "0 for no limit")->capture_default_str();
+    add->add_option("--password-file", options.password_file, password_help);
+    command(*account, "list", "all accounts", [&] { return account_list(options); });
+    CLI::App* passwd = command(*account, "passwd", "a new password for an account", [&] { return account_passwd(options); });
+    passwd->add_option("name", options.name, "account")->required();
+    passwd->add_option("--password-file", options.password_file, password_help);
+    command(*account, "disable", "refuse an account's logins from now on", [&] {
+        return account_change(options, "disable", "disabled", [&](auto& store) { return store.set_enabled(options.name, false); });
+    })->add_option("name", options.name, "account")->required();
+    command(*account, "enable", "take an account's logins again", [&] {
+        return account_change(options, "enable", "enabled", [&](auto& store) { return store.set_enabled(options.name, true); });
+    })->add_option("name", options.name, "account")->required();
+    command(*account, "remove", "delete an account", [&] {
+        return account_change(options, "remove", "removed", [&](auto& store) { return store.remove(options.name); });
+    })->add_option("name", options.name, "account")->required();
+
+    command(app, "config-doc", "print docs/configuration.md", [&] { return config_doc(options); })
+        ->add_option("--check", options.file, "compare with this file instead");
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? exit_ok : exit_usage;
+    }
+    try {
+        return run();
+    } catch (const std::exception& error) {
+        return complain(error.what());
+    }
+}

@@ -1,0 +1,373 @@
+// connections.cc: connections within their limits: when to open one, where to, and what it carries.
+#include "dataplane/delivery/dispatcher_parts.h"
+
+#include <algorithm>
+
+namespace dataplane::delivery {
+
+using base::NetError;
+using base::Task;
+using base::TimePoint;
+using base::Wake;
+using policy::TlsLevel;
+using smtp::Cause;
+using smtp::Outcome;
+using smtp::Stage;
+using telemetry::Counter;
+
+// ---- when
+
+/// A job has come: an idle connection takes it, or another connection is opened for it.
+void Dispatcher::kick(Lane& lane) {
+    if (!lane.idle.empty()) {
+        lane.idle.wake_one();
+        return;
+    }
+    grow(lane);
+}
+
+/// Opens connections as the backlog asks for them and every limit allows. Those being opened are at most
+/// as many as work already: a new or recovering site sees one first, then two, four, and so on.
+void Dispatcher::grow(Lane& lane) {
+    const TimePoint now = loop_.now();
+    while (!closing_ && lane.ready.size() > lane.connecting) {
+        if (lane.connecting >= std::max(1U, lane.established)) return;
+        if (lane.open >= lane.site.settings.connections_max) return;
+        if (lane.paused_until > now) return; // its jobs have been postponed
+        if (lane.grow_after > now) return look_again(lane, lane.grow_after);
+        if (!take_slot(lane)) return;
+        loop_.spawn(run_connection(&lane, SlotGuard{lane}, TaskMark{*this}), "delivery connection");
+    }
+}
+
+/// Takes one of the connections that all shards together may have. A lane that has none of them says so:
+/// those who do let go at their next chance.
+bool Dispatcher::take_slot(Lane& lane) {
+    if (!lane.slots) {
+        std::string name = lane.site.key;
+        (name += '\n') += lane.source.name; // a newline is in neither
+        lane.slots = context_.ledger.attach(name);
+    }
+    const bool taken = lane.slots && lane.slots->open_connection(lane.site.settings.connections_max);
+    const bool starving = !taken && lane.slots && lane.open == 0;
+    if (starving != lane.waiting_for_slot) {
+        lane.slots->add_waiting(starving ? 1 : -1);
+        lane.waiting_for_slot = starving;
+    }
+    if (!taken) look_again(lane, loop_.now() + slot_retry);
+    return taken;
+}
+
+void Dispatcher::look_again(Lane& lane, TimePoint when) {
+    if (!lane.wake->armed()) loop_.arm(*lane.wake, when);
+}
+
+void Dispatcher::on_wake(base::Timer& timer) noexcept {
+    Lane& lane = *static_cast<Lane::WakeTimer&>(timer).lane;
+    if (lane.ready.empty() && lane.waiting_for_slot) {
+        lane.slots->add_waiting(-1); // what it wanted the slot for has gone another way
+        lane.waiting_for_slot = false;
+    }
+    lane.dispatcher.grow(lane);
+}
+
+// ---- where to
+
+/// Walks through the site's hosts by preference, equals in random order, and each host's addresses,
+/// those that failed lately last. True with a session that is ready for mail.
+Task<bool> Dispatcher::connect(Connection* connection) {
+    Lane& lane = connection->lane;
+    std::vector<SiteHost> hosts = lane.site.hosts; // a copy: routing may change them meanwhile
+    std::ranges::shuffle(hosts, random_);
+    std::ranges::stable_sort(hosts, {}, &SiteHost::preference);
+
+    struct Later {
+        const SiteHost* host;
+        base::IpAddress address;
+    };
+    std::vector<Later> later;
+    bool unresolved = false; // a host's name gave no answer for now
+    bool unreachable = false; // addresses only of a family that the source does not have
+    const bool only_v4 = lane.source.address_v4 && !lane.source.address_v6;
+    const bool only_v6 = lane.source.address_v6 && !lane.source.address_v4;
+    connection->failure = {};
+    for (std::size_t i = 0; i < hosts.size(); ++i) {
+        const SiteHost& host = hosts[i];
+        std::vector<base::IpAddress> addresses;
+        if (host.literal) {
+            addresses.push_back(*host.literal);
+        } else {
+            const auto ascii = to_ascii(host.name);
+            if (!ascii) continue;
+            const base::Deadline deadline = base::Deadline::in(loop_, dns_timeout, &halt_);
+            const AddressResult found = co_await context_.resolver.addresses(*ascii, deadline);
+            if (!found) {
+                unresolved |= found.error() == ResolveError::temporary || found.error() == ResolveError::cancelled;
+                continue;
+            }
+            addresses = (*found)->addresses;
+            const auto v6 = std::ranges::find_if(addresses, &base::IpAddress::is_v6);
+            std::shuffle(addresses.begin(), v6, random_);
+            std::shuffle(v6, addresses.end(), random_);
+        }
+        for (const base::IpAddress& address : addresses) {
+            if ((only_v4 && address.is_v6()) || (only_v6 && !address.is_v6())) {
+                unreachable = true;
+                continue;
+            }
+            const auto* note = lane.site.note({address, host.port});
+            if (note != nullptr && note->avoid_until > loop_.now()) {
+                later.push_back({&host, address});
+                continue;
+            }
+            if (connection->tried >= connect_candidates_max) co_return false;
+            connection->alternatives =
+                i + 1 < hosts.size() || addresses.size() > 1 || !later.empty() || connection->tried > 0;
+            const bool connected = co_await try_address(connection, &host, address);
+            if (connected) co_return true;
+            if (halt_.cancelled()) co_return false;
+        }
+    }
+    for (const Later& candidate : later) {
+        if (connection->tried >= connect_candidates_max) co_return false;
+        connection->alternatives = later.size() > 1 || connection->tried > 0;
+        const bool connected = co_await try_address(connection, candidate.host, candidate.address);
+        if (connected) co_return true;
+        if (halt_.cancelled()) co_return false;
+    }
+    if (connection->tried > 0) co_return false;
+
+    Outcome& failure = connection->failure;
+    failure.stage = Stage::route;
+    failure.cause = Cause::local;
+    if (unresolved) {
+        failure.code = 451;
+        failure.enhanced = {4, 4, 3};
+        failure.text = "the addresses of the mail hosts could not be resolved for now";
+    } else if (unreachable) {
+        failure.code = 451;
+        failure.enhanced = {4, 4, 4};
+        failure.text = "no mail host has an address of the source's family";
+    } else {
+        failure.code = 550; // RFC 5321 §5.1: none of them usable
+        failure.enhanced = {5, 4, 4};
+        failure.text = "no mail host of the domain has an address";
+    }
+    co_return false;
+}
+
+Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host, base::IpAddress address) {
+    ++connection->tried;
+    Site& site = connection->lane.site;
+    const base::SocketAddress remote{address, host->port};
+    const auto* note = site.note(remote);
+    const bool may_go_plain = site.settings.tls == TlsLevel::may;
+    const bool plain = may_go_plain && note != nullptr && note->plain_until > loop_.now();
+    bool connected = co_await dial(connection, host, remote, plain);
+    if (!connected && !plain && may_go_plain && connection->failure.cause == Cause::tls) {
+        // Opportunistic TLS is better than none and no reason to withhold the mail.
+        site.make_note(remote).plain_until = loop_.now() + plain_memory;
+        connected = co_await dial(connection, host, remote, true);
+    }
+    if (!connected && !halt_.cancelled()) site.make_note(remote).avoid_until = loop_.now() + host_avoid;
+    co_return connected;
+}
+
+Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host, base::SocketAddress remote, bool plain) {
+    Lane& lane = connection->lane;
+    const policy::Policy& policy = *connection->policy;
+    Outcome& failure = connection->failure;
+    connection->host = host->name;
+    connection->remote = remote;
+    connection->session.reset();
+    const base::Deadline deadline = base::Deadline::in(loop_, policy.timeouts.connect, &halt_);
+    const auto source = remote.ip.is_v6() ? lane.source.address_v6 : lane.source.address_v4;
+    auto stream = co_await context_.transport.connect(remote, source, deadline);
+    if (!stream) {
+        failure = {};
+        failure.stage = Stage::connect;
+        failure.cause = Cause::network;
+        failure.net = stream.error();
+        failure.text = "connect to " + host->name + " (" + remote.to_string() + "): ";
+        failure.text += base::to_string(stream.error());
+        co_return false;
+    }
+    context_.stats.add(Counter::connections_out);
+
+    smtp::ClientOptions options;
+    options.helo_name = lane.source.helo_name.empty() ? policy.hostname : lane.source.helo_name;
+    if (!host->literal) options.host_name = host->name;
+    options.tls = plain ? TlsLevel::none : lane.site.settings.tls;
+    options.tls_context = context_.tls;
+    options.pipelining = lane.site.settings.pipelining;
+    options.chunking = lane.site.settings.chunking;
+    options.timeouts = policy.timeouts;
+    options.cancel = &halt_;
+    auto session = std::make_unique<smtp::ClientSession>(loop_, std::move(options));
+    const bool ready = co_await session->open(std::move(*stream));
+    if (!ready) {
+        failure = session->failure();
+        if (failure.cause == Cause::tls) context_.stats.add(Counter::tls_failed_out);
+        if (failure.cause != Cause::reply) failure.text = host->name + " (" + remote.to_string() + "): " + failure.text;
+        co_await session->quit();
+        co_return false;
+    }
+    if (session->tls()) {
+        context_.stats.add(Counter::tls_handshakes_out);
+        if (session->info().tls_resumed) context_.stats.add(Counter::tls_resumed_out);
+    }
+    connection->session = std::move(session);
+    co_return true;
+}
+
+/// A connection could not be opened to any host. While others work the site has only had enough of them;
+/// otherwise it is paused, and what waits for it goes back to the queue.
+void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
+    if (closing_) return;
+    if (lane.established > 0) {
+        lane.grow_after = loop_.now() + growth_pause;
+        return;
+    }
+    if (lane.connecting > 0) return; // the last one decides
+
+    const NextStep step = next_step(failure, {});
+    if (step == NextStep::bounce) {
+        while (Job* job = lane.ready.pop()) {
+            for (const std::uint32_t recipient : job->recipients) {
+                recipient_failed(*job->round, recipient, failure, step, nullptr, &lane.site);
+            }
+            end_job(*job);
+        }
+        return;
+    }
+    ++lane.failures;
+    const auto pause = site_pause(context_.policy.current()->retry, lane.failures);
+    lane.paused_until = loop_.now() + pause;
+    lane.pause_reason = failure.to_string();
+    while (Job* job = lane.ready.pop()) postpone_job(*job, failure, lane.paused_until);
+}
+
+// ---- what it carries
+
+/// Waits for a place in the site's message rate. False: look at the lane again first.
+Task<bool> Dispatcher::wait_for_place(Lane* lane) {
+    Site& site = lane->site;
+    if (!site.rate) {
+        site.rate = context_.ledger.attach(site.key);
+        if (!site.rate) {
+            static_cast<void>(co_await base::sleep_for(loop_, std::chrono::milliseconds{1}, &halt_));
+            co_return false;
+        }
+    }
+    const TimePoint place = site.rate->next_message(loop_.now(), site.settings.messages_per_second_max);
+    if (place <= loop_.now()) co_return true;
+    ++lane->awaiting_place;
+    const Wake why = co_await base::sleep_until(loop_, {place, &halt_});
+    --lane->awaiting_place;
+    co_return why == Wake::timed_out;
+}
+
+Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused]] TaskMark mark) {
+    Connection connection{*lane, context_.policy.current()};
+    // The source as policy has it now: the lane may be older.
+    const auto source = connection.policy->source_index.find(lane->source.name);
+    if (source != connection.policy->source_index.end()) lane->source = connection.policy->sources[source->second];
+
+    const bool connected = co_await connect(&connection);
+    if (!connected) {
+        slot.release();
+        connect_failed(*lane, connection.failure);
+        grow(*lane);
+        co_return;
+    }
+    slot.establish();
+    lane->failures = 0;
+    lane->paused_until = {};
+    grow(*lane); // the next of several, now that one works
+
+    const policy::SitePolicy& limits = lane->site.settings;
+    smtp::ClientSession& session = *connection.session;
+    while (!closing_ && session.usable()) {
+        const bool contended = lane->slots->contended();
+        if (connection.served >= std::max(1U, limits.messages_per_connection_max)) break;
+        if (contended && connection.served >= messages_while_contended_max) break;
+        if (lane->ready.size() <= lane->awaiting_place) {
+            if (contended) break; // another shard has mail for this site, and we have none
+            const Wake why = co_await lane->idle.wait(loop_, base::Deadline::in(loop_, limits.idle, &halt_));
+            if (why != Wake::event) break;
+            continue;
+        }
+        if (limits.messages_per_second_max > 0) {
+            const bool mine = co_await wait_for_place(lane);
+            if (!mine) continue;
+        }
+        if (closing_ || session.disturbed()) break; // it has said goodbye while nobody asked
+        Job* job = lane->ready.pop();
+        if (job == nullptr) continue;
+        if (expired(*job->round)) {
+            expire_job(*job);
+            continue;
+        }
+        queue::MessageRef message = job->round->message;
+        queue::ContentReader content{context_.queue, message};
+        co_await session.transact(*message, job->recipients, std::move(content));
+        ++connection.served;
+        settle_transaction(connection, *job);
+    }
+    co_await session.quit();
+    const bool contended = lane->slots->contended();
+    slot.release();
+    // Leave the slot to whoever waits for it: it looks every slot_retry.
+    if (contended && lane->open == 0) lane->grow_after = loop_.now() + 2 * slot_retry;
+    grow(*lane);
+}
+
+void Dispatcher::settle_transaction(Connection& connection, Job& job) {
+    Lane& lane = connection.lane;
+    Round& round = *job.round;
+    const std::span<const Outcome> results = connection.session->results();
+    CHECK(results.size() == job.recipients.size());
+    const bool may_move = job.moves < moves_max && !closing_;
+    const Circumstances circumstances{.last_host = !(may_move && connection.alternatives),
+                                      .reused_connection = may_move && connection.served > 1,
+                                      .expired = expired(round)};
+    moved_.clear();
+    bool delivered = false;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        const Outcome& outcome = results[i];
+        const std::uint32_t recipient = job.recipients[i];
+        const NextStep step = next_step(outcome, circumstances);
+        switch (step) {
+        case NextStep::delivered:
+            recipient_delivered(round, recipient, outcome, &connection);
+            delivered = true;
+            break;
+        case NextStep::try_next_host:
+            moved_.push_back(recipient);
+            break;
+        case NextStep::retry_later:
+            if (outcome.cause == Cause::network && outcome.net == NetError::cancelled) {
+                postpone(round, recipient, outcome, loop_.wall_now()); // our doing, not an attempt
+            } else {
+                recipient_deferred(round, recipient, outcome, &connection, &lane.site);
+            }
+            break;
+        case NextStep::bounce:
+        case NextStep::expire:
+            recipient_failed(round, recipient, outcome, step, &connection, &lane.site);
+            break;
+        }
+    }
+    if (delivered) context_.stats.add(Counter::bytes_delivered, round.message->content_bytes);
+    if (moved_.empty()) return end_job(job);
+
+    if (connection.served == 1) { // a fresh connection that broke: another host first
+        lane.site.make_note(connection.remote).avoid_until = loop_.now() + host_avoid;
+    }
+    std::swap(job.recipients, moved_);
+    ++job.moves;
+    if (std::exchange(round.progressed, false)) context_.queue.progress(*round.message);
+    lane.ready.push_front(job, round.message->envelope.tenant());
+}
+
+} // namespace dataplane::delivery

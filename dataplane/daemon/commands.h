@@ -1,0 +1,29 @@
+// commands.h: an operator's queue commands, carried out on one shard.
+//
+// Scope      ShardCommands over one Relay: list, show, count, flush, suspend, resume, status. Replies are JSON
+//            objects that control_link.h merges over the shards.
+// Threading  The shard's.
+// Failure    {"error":"..."} for a message id that does not parse.
+#pragma once
+
+#include "dataplane/daemon/relay.h"
+#include "dataplane/policy/control_link.h"
+
+#include <string>
+
+namespace dataplane::daemon {
+
+class RelayCommands final : public policy::ShardCommands {
+public:
+    RelayCommands(base::Loop& loop, const policy::PolicySlot& policy) noexcept : loop_(loop), policy_(policy) {}
+    /// The relay that commands are about; it is made after the link it stands on. No command runs before.
+    void serve(Relay& relay) noexcept { relay_ = &relay; }
+    std::string run(const policy::ShardCommand& command) override;
+
+private:
+    base::Loop& loop_;
+    Relay* relay_ = nullptr;
+    const policy::PolicySlot& policy_;
+};
+
+} // namespace dataplane::daemon

@@ -1,0 +1,260 @@
+// main.cc: millraced: starts the shards and what serves them, waits for signals, stops in good order.
+//
+// Scope      Start-up order and shutdown. Everything that can be refused is refused here, in one sentence
+//            that names the file or the setting and the remedy, before a single connection is accepted.
+// Threading  main: ordinary, may block. SIGTERM and SIGINT drain and stop; SIGHUP reopens the event log.
+
+#include "dataplane/base/clock.h"
+#include "dataplane/daemon/log.h"
+#include "dataplane/daemon/rule_cache.h"
+#include "dataplane/daemon/shard.h"
+#include "dataplane/delivery/site_ledger.h"
+#include "dataplane/delivery/unbound_resolver.h"
+#include "dataplane/policy/control_link.h"
+#include "dataplane/policy/snapshot.h"
+#include "dataplane/telemetry/event_log.h"
+#include "dataplane/telemetry/stats.h"
+#include "tls_offload/self_signed.h"
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <optional>
+#include <random>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <system_error>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+using namespace dataplane;
+using daemon::log_line;
+using daemon::LogLevel;
+namespace fs = std::filesystem;
+
+constexpr auto signal_wait = std::chrono::milliseconds{200};
+constexpr auto snapshot_poll = std::chrono::milliseconds{100};
+
+struct Options {
+    std::string state_dir = "/var/lib/millrace";
+    unsigned wait_s = 30;
+};
+
+/// One sentence for the operator; main prints it and ends with 1.
+struct StartError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+policy::PolicyPtr first_policy(const Options& options) {
+    const std::string path = options.state_dir + "/policy.snapshot";
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds{options.wait_s};
+    for (bool told = false;; told = true) {
+        auto loaded = policy::load_snapshot(path);
+        if (loaded) return *loaded;
+        const bool missing = loaded.error().error == policy::SnapshotError::missing;
+        if (!missing || std::chrono::steady_clock::now() >= give_up) {
+            throw StartError(loaded.error().text +
+                             (missing ? "; start millrace-control, which publishes it, or name its state_dir" : ""));
+        }
+        if (!told) log_line(LogLevel::info, "waiting_for_policy", {{"path", path}});
+        std::this_thread::sleep_for(snapshot_poll);
+    }
+}
+
+/// Two daemons on one state folder would deliver the same mail.
+int lock_state(const std::string& state_dir) {
+    const std::string path = state_dir + "/millraced.lock";
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0) throw std::system_error(errno, std::generic_category(), path);
+    if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+        close(file);
+        throw StartError(path + " is locked: another millraced runs on this state_dir");
+    }
+    return file;
+}
+
+void make_folder(const std::string& path) {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) throw StartError(path + ": cannot make this folder: " + error.message());
+}
+
+/// Mail in the spool of a shard that is not started would silently wait forever.
+void refuse_orphans(const policy::StartUp& start_up) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(start_up.spool_dir, error)) {
+        const std::string name = entry.path().filename().string();
+        unsigned shard = 0;
+        if (std::sscanf(name.c_str(), "shard-%u.spool", &shard) != 1 || shard < start_up.shards) continue;
+        throw StartError(entry.path().string() + " may hold mail of shard " + std::to_string(shard) +
+                         ", but [server] shards is " + std::to_string(start_up.shards) + "; set it to at least " +
+                         std::to_string(shard + 1) + ", or move the file away once its queue is empty");
+    }
+}
+
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    static_cast<void>(setrlimit(RLIMIT_NOFILE, &limit));
+    log_line(LogLevel::info, "descriptor_limit", {{"count", std::to_string(limit.rlim_cur)}});
+}
+
+struct Certificate {
+    std::string certificate_file, key_file;
+};
+
+/// The pair to offer TLS with when the policy names none, made at the first start.
+Certificate own_certificate(const policy::Policy& policy, const base::Clock& clock) {
+    Certificate own{policy.start_up.state_dir + "/self-signed.crt", policy.start_up.state_dir + "/self-signed.key"};
+    if (!policy.tls.certificate_file.empty() || (fs::exists(own.certificate_file) && fs::exists(own.key_file))) {
+        return own;
+    }
+    const auto made =
+        tls_offload::make_self_signed(policy.hostname, own.certificate_file, own.key_file, clock.wall_now());
+    if (!made) throw StartError("no certificate: " + made.error());
+    log_line(LogLevel::warning, "self_signed_certificate",
+             {{"file", own.certificate_file}, {"remedy", "set [tls] certificate and key"}});
+    return own;
+}
+
+void log_started(unsigned shard, const daemon::ShardStarted& started) {
+    const queue::RecoveryReport& report = started.recovery;
+    log_line(LogLevel::info, "spool_recovered",
+             {{"shard", std::to_string(shard)},
+              {"messages", std::to_string(report.messages_recovered)},
+              {"records", std::to_string(report.records_read)},
+              {"damaged", std::to_string(report.records_damaged)},
+              {"torn_tails", std::to_string(report.torn_tails)},
+              {"possible_duplicates", std::to_string(report.possible_duplicates)},
+              {"took_ms", std::to_string(report.took.count())}});
+    if (report.records_damaged != 0) {
+        log_line(LogLevel::error, "spool_damage",
+                 {{"shard", std::to_string(shard)},
+                  {"text", "acknowledged records did not validate; the device has lost or changed data"}});
+    }
+    for (const base::SocketAddress& address : started.addresses) {
+        log_line(LogLevel::info, "listening", {{"shard", std::to_string(shard)}, {"address", address.to_string()}});
+    }
+}
+
+/// Waits for signals and passes the shards' notes on, until it is time to stop.
+void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>& shards, telemetry::EventLog& events) {
+    const timespec wait{0, std::chrono::nanoseconds{signal_wait}.count()};
+    std::uint64_t lost_told = 0;
+    for (;;) {
+        const int signal = sigtimedwait(&signals, nullptr, &wait);
+        for (const auto& shard : shards) shard->drain_log();
+        if (const std::uint64_t lost = events.lost_count(); lost != lost_told) {
+            log_line(LogLevel::error, "events_lost", {{"count", std::to_string(lost)}});
+            lost_told = lost;
+        }
+        if (signal == SIGHUP) {
+            events.reopen();
+            log_line(LogLevel::info, "event_log_reopened", {});
+        }
+        if (signal == SIGTERM || signal == SIGINT) {
+            log_line(LogLevel::info, "stopping", {{"signal", strsignal(signal)}});
+            return;
+        }
+    }
+}
+
+int run(const Options& options) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr); // before the first thread: all inherit it
+    std::signal(SIGPIPE, SIG_IGN);
+
+    const base::RealClock clock;
+    const policy::PolicyPtr policy = first_policy(options);
+    const policy::StartUp& start_up = policy->start_up;
+    make_folder(start_up.state_dir);
+    make_folder(start_up.run_dir);
+    make_folder(start_up.spool_dir);
+    const int lock = lock_state(start_up.state_dir);
+    refuse_orphans(start_up);
+    raise_descriptor_limit();
+    const Certificate certificate = own_certificate(*policy, clock);
+
+    telemetry::StatsFile stats(start_up.run_dir + "/stats.page", start_up.shards, clock.wall_now());
+    telemetry::EventLog events(start_up.event_log, policy->hostname);
+    delivery::DnsService dns({.servers = start_up.dns_servers,
+                              .threads = start_up.resolver_threads,
+                              .shards = start_up.shards,
+                              .dnssec = start_up.dnssec});
+    delivery::SiteLedger ledger;
+    daemon::RuleCache rules;
+    policy::ControlLink link(
+        {.socket_path = start_up.run_dir + "/control.sock",
+         .snapshot_path = options.state_dir + "/policy.snapshot",
+         .log = [](std::string_view line) { log_line(LogLevel::info, "control_link", {{"text", std::string(line)}}); },
+         .prepare =
+             [&rules](const policy::PolicyPtr& next) {
+                 const auto loaded = rules.get(next);
+                 return loaded ? std::string{} : "screening rules: " + loaded.error().text;
+             }},
+        policy);
+
+    std::random_device entropy;
+    std::vector<std::unique_ptr<daemon::Shard>> shards;
+    for (unsigned index = 0; index < start_up.shards; ++index) {
+        const std::uint64_t seed = std::uint64_t{entropy()} << 32 | entropy();
+        shards.push_back(std::make_unique<daemon::Shard>(
+            index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index), events,
+                                      certificate.certificate_file, certificate.key_file, seed}));
+    }
+    events.start();
+    for (const auto& shard : shards) shard->start();
+    std::string failure;
+    for (unsigned index = 0; index < start_up.shards; ++index) {
+        auto started = shards[index]->wait_ready();
+        if (started) {
+            log_started(index, *started);
+        } else if (failure.empty()) {
+            failure = "shard " + std::to_string(index) + ": " + started.error();
+        }
+    }
+    if (failure.empty()) {
+        link.start();
+        log_line(LogLevel::info, "ready",
+                 {{"shards", std::to_string(start_up.shards)}, {"policy_version", std::to_string(policy->version)}});
+        serve(signals, shards, events);
+    }
+    for (const auto& shard : shards) shard->request_stop();
+    for (const auto& shard : shards) {
+        shard->join();
+        shard->drain_log();
+    }
+    link.stop();
+    dns.stop();
+    shards.clear();
+    close(lock);
+    if (!failure.empty()) throw StartError(failure);
+    log_line(LogLevel::info, "stopped", {});
+    return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    Options options;
+    CLI::App app{"millraced: the Millrace data plane. Its configuration comes from millrace-control as a policy "
+                 "snapshot in the state folder."};
+    app.add_option("--state-dir", options.state_dir, "folder that holds policy.snapshot")->capture_default_str();
+    app.add_option("--wait", options.wait_s, "seconds to wait for the first policy snapshot")->capture_default_str();
+    CLI11_PARSE(app, argc, argv);
+    try {
+        return run(options);
+    } catch (const std::exception& error) {
+        log_line(LogLevel::error, "start_failed", {{"text", error.what()}});
+        return 1;
+    }
+}

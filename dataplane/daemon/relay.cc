@@ -1,0 +1,176 @@
+#include "dataplane/daemon/relay.h"
+
+#include "dataplane/smtp/server_session.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace dataplane::daemon {
+namespace {
+
+constexpr auto accept_retry = std::chrono::milliseconds{100};
+constexpr std::uint64_t resident_bytes_limit = 2ULL << 30; // slab counts and offsets are 32 bits
+
+} // namespace
+
+Relay::Relay(RelayParts parts) : parts_(std::move(parts)), tls_library_(parts_.loop) {}
+Relay::~Relay() = default;
+
+base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
+    const policy::Policy& policy = *parts_.policy.current();
+    queue::QueueOptions options{
+        .content_bytes_max = policy.limits.message_bytes_max,
+        .resident_bytes_max =
+            static_cast<std::uint32_t>(std::min(policy.start_up.resident_bytes_per_shard, resident_bytes_limit)),
+        .segment_bytes = policy.start_up.spool_segment_bytes,
+    };
+    queue::RecoveryReport report;
+    auto opened = co_await queue::MessageQueue::open(parts_.loop, parts_.disk, options, report);
+    if (!opened) co_return std::unexpected("the spool does not open: " + std::string(to_string(opened.error())));
+    queue_ = std::move(*opened);
+
+    if (auto loaded = load_tls(); !loaded) co_return std::unexpected(loaded.error());
+    if (auto loaded = load_screen(); !loaded) co_return std::unexpected(loaded.error());
+
+    dispatcher_ = std::make_unique<delivery::Dispatcher>(delivery::DeliveryContext{
+        .loop = parts_.loop,
+        .transport = parts_.transport,
+        .queue = *queue_,
+        .policy = parts_.policy,
+        .resolver = parts_.resolver,
+        .tls = tls_client_ ? &*tls_client_ : nullptr,
+        .stats = parts_.stats,
+        .events = parts_.events,
+        .ledger = parts_.ledger,
+        .seed = parts_.seed,
+    });
+    server_ = std::make_unique<smtp::ServerContext>(smtp::ServerContext{
+        .loop = parts_.loop,
+        .queue = *queue_,
+        .policy = parts_.policy,
+        .authenticator = parts_.authenticator,
+        .stats = parts_.stats,
+        .events = parts_.events,
+        .screener = &screener_,
+        .tls = tls_server_ ? &*tls_server_ : nullptr,
+        .shutdown = &stopping_,
+        .next_session_id = parts_.seed,
+    });
+    queue_->set_sink(*dispatcher_);
+    co_return report;
+}
+
+std::expected<void, std::string> Relay::load_tls() {
+    const policy::TlsPolicy& tls = parts_.policy.current()->tls;
+    const bool named = !tls.certificate_file.empty();
+    tls_offload::ServerOptions options{
+        .certificate_file = named ? tls.certificate_file : parts_.certificate_file,
+        .key_file = named ? tls.key_file : parts_.key_file,
+        .policy = tls.modern ? tls_offload::TlsPolicy::modern : tls_offload::TlsPolicy::intermediate,
+    };
+    if (!options.certificate_file.empty()) {
+        auto server = tls_offload::ServerContext::create(tls_library_, options);
+        if (!server) return std::unexpected(server.error().text);
+        tls_server_ = std::move(*server);
+    }
+    auto client = tls_offload::ClientContext::create(tls_library_, {.ca_file = tls.ca_file});
+    if (!client) return std::unexpected(client.error().text);
+    tls_client_ = std::move(*client);
+    return {};
+}
+
+std::expected<void, std::string> Relay::load_screen() {
+    auto loaded = parts_.rules(parts_.policy.current());
+    if (!loaded) return std::unexpected("the screening rules do not load: " + loaded.error().text);
+    const auto used = screener_.use(std::move(*loaded));
+    if (!used) return std::unexpected("the screening rules cannot be used: " + used.error().text);
+    return {};
+}
+
+void Relay::policy_changed() {
+    parts_.stats.add(telemetry::Counter::policy_swaps);
+    if (auto loaded = load_tls(); !loaded) parts_.note(LogLevel::error, "certificates_kept", loaded.error());
+    if (auto loaded = load_screen(); !loaded) parts_.note(LogLevel::error, "rules_kept", loaded.error());
+}
+
+std::expected<void, std::string> Relay::listen() {
+    const policy::PolicyPtr policy = parts_.policy.current();
+    for (std::size_t index = 0; index < policy->listeners.size(); ++index) {
+        const policy::ListenerPolicy& listener = policy->listeners[index];
+        auto opened = parts_.transport.listen(listener.address, {.proxy_protocol = listener.proxy_protocol,
+                                                                 .connections_max = listener.connections_max});
+        if (!opened) {
+            return std::unexpected("listener \"" + listener.name + "\" cannot listen on " +
+                                   listener.address.to_string() + ": " + std::string(to_string(opened.error())));
+        }
+        listeners_.push_back(std::move(*opened));
+        parts_.loop.spawn(accept_from(*listeners_.back(), index), "accept");
+    }
+    return {};
+}
+
+base::Task<void> Relay::accept_from(base::Listener& listener, std::size_t index) {
+    for (;;) {
+        auto accepted = co_await listener.accept({.cancel = &stopping_});
+        if (accepted) {
+            parts_.stats.add(telemetry::Counter::connections_in);
+            parts_.loop.spawn(serve_one(std::move(*accepted), index), "smtp session");
+            continue;
+        }
+        if (accepted.error() == base::NetError::closed || stopping_.cancelled()) co_return;
+        // Out of descriptors or memory: what is open goes on, and the backlog waits in the kernel.
+        const auto woke = co_await base::sleep_for(parts_.loop, accept_retry, &stopping_);
+        if (woke == base::Wake::cancelled) co_return;
+    }
+}
+
+base::Task<void> Relay::serve_one(base::StreamPtr stream, std::size_t index) {
+    ++sessions_;
+    parts_.stats.adjust(telemetry::Gauge::open_in, 1);
+    co_await smtp::serve(*server_, std::move(stream), parts_.policy.current(), index);
+    parts_.stats.adjust(telemetry::Gauge::open_in, -1);
+    if (--sessions_ == 0) session_ended_.wake_all();
+}
+
+base::Task<void> Relay::stop(base::Duration limit) {
+    const base::Deadline deadline = base::Deadline::in(parts_.loop, limit);
+    stopping_.cancel();
+    for (const auto& listener : listeners_) listener->close();
+    while (sessions_ > 0) {
+        const auto woke = co_await session_ended_.wait(parts_.loop, deadline);
+        if (woke != base::Wake::event) break;
+    }
+    if (dispatcher_ != nullptr) co_await dispatcher_->close(deadline);
+    if (queue_ == nullptr) co_return;
+    const auto closed = co_await queue_->close(base::Deadline::in(parts_.loop, limit));
+    if (!closed) parts_.note(LogLevel::warning, "spool_close", to_string(closed.error()));
+}
+
+void Relay::publish_stats() {
+    using telemetry::Counter;
+    using telemetry::Gauge;
+    telemetry::Stats& stats = parts_.stats;
+    const queue::QueueCounters spool = queue_->counters();
+    stats.set(Counter::spool_batches, spool.batches);
+    stats.set(Counter::spool_batch_bytes, spool.batch_bytes);
+    stats.set(Counter::spool_write_errors, spool.write_errors);
+    stats.set(Counter::spool_read_errors, spool.read_errors);
+    stats.set(Counter::spool_damaged, spool.damaged_records);
+    stats.set(Gauge::queued_messages, spool.queued_messages);
+    stats.set(Gauge::ready_messages, spool.ready_messages);
+    stats.set(Gauge::deferred_messages, spool.deferred_messages);
+    stats.set(Gauge::segments_free, spool.segments_free);
+    stats.set(Gauge::segments_total, spool.segments_total);
+    stats.set(Gauge::resident_bytes, spool.resident_bytes);
+    stats.set(Gauge::policy_version, parts_.policy.current()->version);
+    stats.set(Counter::loop_turns, parts_.loop.counters().turns);
+    stats.set(Counter::loop_slow_turns, parts_.loop.counters().slow_turns);
+}
+
+std::vector<base::SocketAddress> Relay::addresses() const {
+    std::vector<base::SocketAddress> all;
+    for (const auto& listener : listeners_) all.push_back(listener->local());
+    return all;
+}
+
+} // namespace dataplane::daemon

@@ -1,0 +1,82 @@
+// shard.h: one thread of the data plane: its core, its ring, its spool file, its relay.
+//
+// Scope      Start, run, stop. What runs on it is relay.h's business.
+// Owns       The thread and everything on it.
+// Threading  Constructed, started, stopped and destroyed by main; the rest happens on its own thread.
+// Failure    wait_ready() returns a sentence for the operator when the shard cannot start.
+#pragma once
+
+#include "dataplane/base/clock.h"
+#include "dataplane/daemon/log.h"
+#include "dataplane/daemon/rule_cache.h"
+#include "dataplane/delivery/site_ledger.h"
+#include "dataplane/delivery/unbound_resolver.h"
+#include "dataplane/policy/control_link.h"
+#include "dataplane/policy/policy.h"
+#include "dataplane/telemetry/event_log.h"
+#include "dataplane/telemetry/stats.h"
+#include "queue/queue.h"
+
+#include <atomic>
+#include <cstdint>
+#include <expected>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace dataplane::daemon {
+
+/// What all shards share; see docs/architecture.md for why each of them is safe to.
+struct ShardParts {
+    const base::Clock& clock;
+    policy::PolicyPtr policy;
+    policy::ControlLink& link;
+    delivery::DnsService& dns;
+    delivery::SiteLedger& ledger;
+    RuleCache& rules;
+    control::schema::ShardStats& stats;
+    telemetry::EventLog& events;
+    std::string certificate_file, key_file;
+    std::uint64_t seed;
+};
+
+struct ShardStarted {
+    queue::RecoveryReport recovery;
+    std::vector<base::SocketAddress> addresses;
+};
+
+class Shard {
+public:
+    Shard(unsigned index, ShardParts parts);
+    ~Shard();
+    Shard(const Shard&) = delete;
+    Shard& operator=(const Shard&) = delete;
+
+    /// Starts the thread. It attaches to the link, recovers its spool and opens its listeners.
+    void start();
+    [[nodiscard]] std::expected<ShardStarted, std::string> wait_ready();
+    /// Asks the shard to drain and end; join() waits for it. The shard looks every housekeeping_interval.
+    void request_stop() noexcept;
+    void join();
+    void drain_log() { log_.drain(); }
+
+private:
+    struct Running;
+    void run();
+    base::Task<void> open(Running& running);
+    base::Task<void> housekeeping(Running& running);
+
+    unsigned index_;
+    ShardParts parts_;
+    telemetry::Stats stats_;
+    telemetry::EventSink& events_;
+    ShardLog log_;
+    std::promise<std::expected<ShardStarted, std::string>> ready_;
+    std::future<std::expected<ShardStarted, std::string>> ready_future_;
+    std::atomic<bool> stop_requested_{false};
+    std::thread thread_;
+};
+
+} // namespace dataplane::daemon

@@ -1,0 +1,74 @@
+// ledger.h: what the source was told and what the sink saw, one line each, for the auditor.
+//
+// Scope      Text lines. The source's: "SEQ OUTCOME TIME_US RECIPIENTS RUN REPLY"; the sink's:
+//            "SEQ STATE TIME_US RECIPIENT RUN". Lines that begin with '#' are remarks.
+// Owns       The writer owns its file. Lines of one turn leave in one write at the turn's end: they are
+//            in the page cache then, so they outlive the death of any process, the relay's above all.
+// Threading  The Loop's. The write may block for moments: this is a measuring tool, not a shard.
+// Failure    A file that cannot be opened throws at start; a failed write ends the process, because
+//            a ledger with holes would prove nothing.
+#pragma once
+
+#include "dataplane/base/loop.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace dataplane::loadgen {
+
+enum class Outcome : std::uint8_t {
+    accepted,  // the final reply was 250: from here on the relay answers for it
+    transient, // refused with 4xx, or the connection went before the content had been sent whole
+    permanent, // refused with 5xx
+    unknown,   // the connection went between the end of the content and the final reply
+};
+[[nodiscard]] std::string_view to_string(Outcome outcome) noexcept;
+
+struct SourceLine {
+    std::uint64_t sequence = 0;
+    Outcome outcome = Outcome::unknown;
+    std::int64_t time_us = 0; // since the epoch
+    std::uint32_t recipients = 0; // that RCPT accepted
+    std::string run;
+    std::string reply;
+};
+
+struct SinkLine {
+    std::uint64_t sequence = 0;
+    bool altered = false;
+    std::int64_t time_us = 0;
+    std::string recipient;
+    std::string run;
+};
+
+[[nodiscard]] std::string to_text(const SourceLine& line);
+[[nodiscard]] std::string to_text(const SinkLine& line);
+/// nullopt for a remark, an empty line, or a torn last line.
+[[nodiscard]] std::optional<SourceLine> parse_source_line(std::string_view text);
+[[nodiscard]] std::optional<SinkLine> parse_sink_line(std::string_view text);
+
+class LedgerWriter final : public base::TurnEnd {
+public:
+    /// Appends to `path`; throws std::system_error when it cannot be opened.
+    LedgerWriter(base::Loop& loop, const std::string& path);
+    ~LedgerWriter() override;
+    LedgerWriter(const LedgerWriter&) = delete;
+    LedgerWriter& operator=(const LedgerWriter&) = delete;
+
+    template <class Line>
+    void append(const Line& line) {
+        staged_ += to_text(line);
+        staged_ += '\n';
+        loop_.at_turn_end(*this);
+    }
+    void turn_end() noexcept override;
+
+private:
+    base::Loop& loop_;
+    int descriptor_;
+    std::string staged_;
+};
+
+} // namespace dataplane::loadgen

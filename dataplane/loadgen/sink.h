@@ -1,0 +1,121 @@
+// sink.h: answers like an MX, checks what arrives, and can be as unpleasant as a real one.
+//
+// Scope      The receiving side of SMTP with PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, DSN and
+//            optional STARTTLS. Every message is checked against its own header fields as its bytes go
+//            by; nothing is stored. It never judges syntax: that is what conformance tests are for.
+// Owns       Its sessions' tasks are the Loop's; a Sink must outlive them.
+// Threading  The Loop's.
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/stream.h"
+#include "dataplane/loadgen/content_check.h"
+#include "dataplane/loadgen/dialogue.h"
+#include "dataplane/loadgen/key_set.h"
+#include "dataplane/loadgen/ledger.h"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace dataplane::loadgen {
+
+enum class RefuseAt : std::uint8_t { rcpt, data }; // data: in place of the final 250
+
+struct SinkOptions {
+    std::vector<base::SocketAddress> addresses;
+    std::string host_name = "sink.bench.example";
+    double reply_4xx_share = 0; // 0 to 1
+    double reply_5xx_share = 0;
+    RefuseAt refuse_at = RefuseAt::rcpt;
+    std::chrono::milliseconds delay{0};  // before the answer to each message
+    std::chrono::milliseconds tarpit{0}; // before the answer to each group of commands
+    bool chunking = true;
+    bool pipelining = true;
+    std::uint64_t message_bytes_max = 100UL << 20; // offered as SIZE
+    std::uint64_t seed = 1;
+    std::chrono::milliseconds command_limit{300'000};
+};
+
+struct SinkTally {
+    std::uint64_t messages = 0;   // answered with 250
+    std::uint64_t received = 0;   // their recipients, ours and foreign
+    std::uint64_t unique = 0;     // ours, the first time
+    std::uint64_t duplicated = 0; // ours, again
+    std::uint64_t altered = 0;
+    std::uint64_t foreign = 0;    // not from our source: bounces, other mail
+    std::uint64_t refused_4xx = 0;
+    std::uint64_t refused_5xx = 0;
+    std::uint64_t bytes = 0;      // of content
+    std::uint64_t connections = 0;
+    std::uint64_t connections_open = 0;
+    std::uint64_t tls_connections = 0;
+    base::TimePoint first_arrival{};
+    base::TimePoint last_arrival{};
+    base::WallTime first_arrival_wall{};
+    base::WallTime last_arrival_wall{};
+};
+
+class Sink {
+public:
+    /// \param tls, ledger  may be null; borrowed for the Sink's life
+    Sink(base::Loop& loop, base::Transport& transport, SinkOptions options, TlsWrapper* tls,
+         LedgerWriter* ledger);
+
+    /// Listens on every address; an error names the first that failed in failed_address().
+    [[nodiscard]] base::NetResult<> start();
+    [[nodiscard]] std::vector<base::SocketAddress> local_addresses() const;
+    [[nodiscard]] const base::SocketAddress& failed_address() const noexcept { return failed_address_; }
+    [[nodiscard]] const SinkTally& tally() const noexcept { return tally_; }
+
+private:
+    struct Session {
+        explicit Session(base::StreamPtr stream) : dialogue(std::move(stream)) {}
+        Dialogue dialogue;
+        bool secured = false;
+        bool in_mail = false;
+        bool in_bdat = false; // some chunks have come
+        std::vector<std::string> recipients;
+        std::size_t recipient_count = 0; // strings are kept for reuse
+        ContentCheck check;
+        DotReader dots;
+        void reset() noexcept {
+            in_mail = in_bdat = false;
+            recipient_count = 0;
+        }
+    };
+    enum class Next : std::uint8_t { go_on, quit, start_tls };
+
+    base::Task<void> accept_all(base::Listener* listener);
+    base::Task<void> serve(base::StreamPtr stream);
+    base::Task<base::NetResult<>> converse(Session& session);
+    base::Task<base::NetResult<Next>> obey(Session& session, std::string_view line);
+    base::Task<base::NetResult<>> take_data(Session& session);
+    base::Task<base::NetResult<>> take_chunk(Session& session, std::uint64_t bytes, bool last);
+    base::Task<base::NetResult<>> answer_message(Session& session);
+    void say_hello(Session& session, bool extended) const;
+    void add_recipient(Session& session, std::string_view line);
+    void count(Session& session);
+    /// 0, or the code of the refusal that chance decided on.
+    [[nodiscard]] std::uint16_t draw_refusal();
+    [[nodiscard]] base::Deadline command_deadline() const noexcept {
+        return base::Deadline::in(loop_, options_.command_limit);
+    }
+
+    base::Loop& loop_;
+    base::Transport& transport_;
+    SinkOptions options_;
+    TlsWrapper* tls_;
+    LedgerWriter* ledger_;
+    std::vector<std::unique_ptr<base::Listener>> listeners_;
+    base::SocketAddress failed_address_;
+    SinkTally tally_;
+    KeySet arrived_;
+    std::mt19937_64 random_;
+    std::uint64_t next_id_ = 0;
+};
+
+} // namespace dataplane::loadgen

@@ -1,0 +1,173 @@
+// The two dialogues against each other, over the simulated net.
+#include "dataplane/loadgen/audit.h"
+#include "dataplane/loadgen/sink.h"
+#include "dataplane/loadgen/source.h"
+#include "tests/support/sim_net.h"
+
+#include <filesystem>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace dataplane::loadgen {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct World {
+    base::ManualClock clock;
+    base::Loop loop{clock};
+    tests::SimNet net{loop};
+    std::optional<LedgerWriter> source_ledger, sink_ledger;
+    std::optional<Sink> sink;
+    std::optional<Source> source;
+
+    ~World() { loop.drop_tasks(); }
+
+    void start(SinkOptions sink_options, SourceOptions source_options, MessagePattern pattern) {
+        const auto address = *base::SocketAddress::parse("192.0.2.1:25");
+        sink_options.addresses = {address};
+        source_options.target = address;
+        sink.emplace(loop, net, sink_options, nullptr, sink_ledger ? &*sink_ledger : nullptr);
+        ASSERT_TRUE(sink->start());
+        source.emplace(loop, net, source_options, MessageMaker(pattern), nullptr,
+                       source_ledger ? &*source_ledger : nullptr);
+        source->start();
+    }
+    [[nodiscard]] bool finish() {
+        return tests::run_until(loop, clock, [&] { return source->finished(); }, 10min);
+    }
+};
+
+struct Manner {
+    bool pipelining, chunking;
+};
+class EveryManner : public testing::TestWithParam<Manner> {};
+INSTANTIATE_TEST_SUITE_P(SourceSink, EveryManner,
+                         testing::Values(Manner{true, true}, Manner{true, false}, Manner{false, true},
+                                         Manner{false, false}));
+
+TEST_P(EveryManner, EachMessageArrivesOnceAndWhole) {
+    World world;
+    world.start({}, {.connections = 7, .messages = 200, .pipelining = GetParam().pipelining,
+                     .chunking = GetParam().chunking},
+                {.recipient_count = 3, .domain_count = 4, .bytes_min = 600, .bytes_max = 20'000});
+    ASSERT_TRUE(world.finish());
+    EXPECT_EQ(world.source->tally().accepted, 200U);
+    EXPECT_EQ(world.source->tally().unknown, 0U);
+    EXPECT_EQ(world.source->tally().accept_latency_ns.count(), 200U);
+    EXPECT_EQ(world.sink->tally().messages, 200U);
+    EXPECT_EQ(world.sink->tally().unique, 600U);
+    EXPECT_EQ(world.sink->tally().duplicated, 0U);
+    EXPECT_EQ(world.sink->tally().altered, 0U);
+    EXPECT_EQ(world.sink->tally().foreign, 0U);
+}
+
+TEST_P(EveryManner, RefusedRecipientsAreCountedAndTheConnectionGoesOn) {
+    World world;
+    world.start({.reply_4xx_share = 0.3, .reply_5xx_share = 0.2},
+                {.connections = 3, .messages = 300, .pipelining = GetParam().pipelining,
+                 .chunking = GetParam().chunking},
+                {.recipient_count = 2, .bytes_min = 600, .bytes_max = 600});
+    ASSERT_TRUE(world.finish());
+    const SourceTally& source = world.source->tally();
+    const SinkTally& sink = world.sink->tally();
+    EXPECT_EQ(source.sent, 300U);
+    EXPECT_EQ(source.accepted, sink.messages);
+    EXPECT_EQ(source.accepted + source.transient + source.permanent, 300U);
+    EXPECT_GT(source.transient, 10U);
+    EXPECT_EQ(source.connections_made, 3U);
+    EXPECT_EQ(sink.unique + sink.refused_4xx + sink.refused_5xx, 600U);
+    EXPECT_GT(sink.refused_4xx, 100U);
+    EXPECT_GT(sink.refused_5xx, 60U);
+}
+
+TEST(SourceSink, RefusalAtTheEndOfDataIsNoAcceptance) {
+    World world;
+    world.start({.reply_4xx_share = 1, .refuse_at = RefuseAt::data}, {.messages = 20}, {});
+    ASSERT_TRUE(world.finish());
+    EXPECT_EQ(world.source->tally().accepted, 0U);
+    EXPECT_EQ(world.source->tally().transient, 20U);
+    EXPECT_EQ(world.sink->tally().received, 0U);
+}
+
+TEST(SourceSink, OpenLoopLatencyCountsFromWhenAMessageWasDue) {
+    World world;
+    // One connection, 100 ms for each answer, but 20 messages a second are due: each waits 50 ms
+    // longer than the one before.
+    world.start({.delay = 100ms}, {.connections = 1, .messages = 40, .rate_per_s = 20}, {});
+    ASSERT_TRUE(world.finish());
+    const Histogram& latency = world.source->tally().accept_latency_ns;
+    EXPECT_GT(latency.max(), 2'000'000'000U);
+    EXPECT_LT(latency.max(), 2'400'000'000U);
+}
+
+TEST(SourceSink, ClosedLoopLatencyIsTheAnswersAlone) {
+    World world;
+    world.start({.delay = 100ms}, {.connections = 1, .messages = 10}, {});
+    ASSERT_TRUE(world.finish());
+    const Histogram& latency = world.source->tally().accept_latency_ns;
+    EXPECT_GE(latency.percentile(0.01), 100'000'000U);
+    EXPECT_LT(latency.max(), 120'000'000U);
+}
+
+// Goal: a message whose answer was cut off is neither accepted nor refused, and the ledgers still
+// add up. Method: reset everything every 7 ms of simulated time while 500 messages go through.
+TEST(SourceSink, BrokenConnectionsLeaveNothingUnaccountedFor) {
+    const std::filesystem::path folder =
+        std::filesystem::temp_directory_path() / ("millrace-loadgen-test-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder);
+    {
+        World world;
+        world.source_ledger.emplace(world.loop, folder / "source");
+        world.sink_ledger.emplace(world.loop, folder / "sink");
+        world.start({.delay = 2ms}, {.connections = 10, .messages = 500, .reconnect_limit = 60s}, {});
+        const auto done = [&] { return world.source->finished(); };
+        for (int i = 0; i < 4000 && !done(); ++i) {
+            const base::TimePoint until = world.clock.now() + 7ms;
+            static_cast<void>(tests::run_until(world.loop, world.clock, done, 7ms));
+            world.clock.advance_to(until);
+            world.net.reset_all();
+        }
+        ASSERT_TRUE(world.finish());
+        const SourceTally& tally = world.source->tally();
+        EXPECT_EQ(tally.sent, 500U);
+        EXPECT_EQ(tally.accepted + tally.transient + tally.unknown, 500U);
+        EXPECT_GT(tally.unknown, 0U);
+        EXPECT_GT(tally.connections_made, 20U);
+    }
+    std::ifstream source(folder / "source"), sink(folder / "sink");
+    const Audit result = audit(source, sink);
+    EXPECT_TRUE(result.passed()) << to_text(result);
+    EXPECT_EQ(result.unexplained.count, 0U) << to_text(result);
+    EXPECT_GT(result.unknown_delivered, 0U);
+    std::filesystem::remove_all(folder);
+}
+
+TEST(SourceSink, SourceGivesUpWhenNobodyListensAnyMore) {
+    World world;
+    SourceOptions options{.connections = 2, .messages = 10, .reconnect_limit = 300ms};
+    options.target = *base::SocketAddress::parse("192.0.2.1:25");
+    world.net.fail_connects_to(options.target, base::NetError::refused);
+    world.source.emplace(world.loop, world.net, options, MessageMaker({}), nullptr, nullptr);
+    world.source->start();
+    ASSERT_TRUE(world.finish());
+    EXPECT_EQ(world.source->tally().sent, 0U);
+    EXPECT_NE(world.source->tally().last_error.find("refused"), std::string::npos);
+}
+
+TEST(SourceSink, SinkCountsASecondCopyAsDuplicate) {
+    World world;
+    world.start({}, {.messages = 5}, {});
+    ASSERT_TRUE(world.finish());
+    Source again(world.loop, world.net,
+                 {.target = *base::SocketAddress::parse("192.0.2.1:25"), .messages = 3, .first_sequence = 1},
+                 MessageMaker({}), nullptr, nullptr);
+    again.start();
+    ASSERT_TRUE(tests::run_until(world.loop, world.clock, [&] { return again.finished(); }, 1min));
+    EXPECT_EQ(world.sink->tally().unique, 5U);
+    EXPECT_EQ(world.sink->tally().duplicated, 3U);
+}
+
+} // namespace
+} // namespace dataplane::loadgen

@@ -53,7 +53,8 @@ Result parse_v1(std::string_view text) noexcept {
     ProxyHeader header;
     header.bytes = lf + 1;
     std::string_view line = text.substr(v1_signature.size(), lf - 1 - v1_signature.size());
-    if (line == "UNKNOWN" || line.starts_with("UNKNOWN ")) return header; // the rest is ignored (§2.1)
+    if (line == "UNKNOWN" || line.starts_with("UNKNOWN "))
+        return header; // the rest is ignored (§2.1)
 
     const auto family = next_word(line);
     if (!family || (*family != "TCP4" && *family != "TCP6")) return bad;

@@ -19,8 +19,8 @@ namespace dataplane::net {
 namespace base = dataplane::base;
 
 inline constexpr std::size_t proxy_v1_bytes_max = 107; // §2.1, CRLF included
-// As many bytes from the start as the parser ever looks at. Version 2 needs less: its fixed part and
-// two IPv6 addresses are 52, and what lies behind them is skipped.
+// As many bytes from the start as the parser ever looks at. Version 2 needs less: its fixed part
+// and two IPv6 addresses are 52, and what lies behind them is skipped.
 inline constexpr std::size_t proxy_header_look_bytes = proxy_v1_bytes_max;
 
 enum class ProxyHeaderError : std::uint8_t { need_more, bad };
@@ -28,8 +28,9 @@ enum class ProxyHeaderError : std::uint8_t { need_more, bad };
 struct ProxyHeader {
     base::SocketAddress source;
     base::SocketAddress destination;
-    // Whether addresses were told. Not so for version 1's UNKNOWN, version 2's LOCAL (the balancer's
-    // own health check) and address families other than IP: the connection's own ends hold then.
+    // Whether addresses were told. Not so for version 1's UNKNOWN, version 2's LOCAL (the
+    // balancer's own health check) and address families other than IP: the connection's own ends
+    // hold then.
     bool told = false;
     // The header's length. May be more than was given to the parser: skip the rest as it comes.
     std::size_t bytes = 0;

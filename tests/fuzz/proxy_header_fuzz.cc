@@ -17,8 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (std::size_t bytes = 0; bytes <= looked; ++bytes) {
         const auto part = parse_proxy_header(all.first(bytes));
         if (!part && part.error() == ProxyHeaderError::need_more) {
-            CHECK(!decided);                          // no verdict is taken back
-            CHECK(bytes < proxy_header_look_bytes);   // and none is put off beyond the bound
+            CHECK(!decided);                        // no verdict is taken back
+            CHECK(bytes < proxy_header_look_bytes); // and none is put off beyond the bound
             continue;
         }
         decided = true;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <sys/socket.h>
 
 namespace dataplane::net::kernel {
 
@@ -173,7 +174,8 @@ void Connection::consume(std::size_t bytes) noexcept {
 }
 
 void Connection::drop_unread() noexcept {
-    while (buffer_count_ > 0) pop_buffer();
+    while (buffer_count_ > 0)
+        pop_buffer();
 }
 
 base::Task<base::NetResult<>> Connection::fill(base::Deadline deadline) {
@@ -205,8 +207,9 @@ void Connection::push_segment(base::SlabView view) noexcept {
 std::size_t Connection::stage_copy(std::span<const std::byte> bytes) noexcept {
     std::size_t copied = 0;
     while (copied < bytes.size() && staged_bytes_ < pool_.options.send_bytes_max) {
-        if (!last_is_chunk_ || segment(segment_count_ - 1).offset + segment(segment_count_ - 1).length ==
-                                   pool_.options.send_chunk_bytes) {
+        if (!last_is_chunk_ ||
+            segment(segment_count_ - 1).offset + segment(segment_count_ - 1).length ==
+                pool_.options.send_chunk_bytes) {
             if (segment_count_ == segments_max) break;
             base::SlabRef chunk = pool_.chunks.take();
             if (!chunk) break;
@@ -276,7 +279,7 @@ base::Task<base::NetResult<>> Connection::shutdown_write(base::Deadline deadline
     const base::Ref<Connection> hold{this};
     const auto drained = co_await drain(deadline);
     if (!drained) co_return drained;
-    stage_shutdown();
+    shut_write();
     co_return base::NetResult<>{};
 }
 
@@ -365,16 +368,13 @@ void Connection::drop_staged() noexcept {
 
 // The end
 
-void Connection::stage_shutdown() noexcept {
-    if (write_shut_ || shutdown_op_.in_flight()) return;
+void Connection::shut_write() noexcept {
+    if (write_shut_) return;
     write_shut_ = true;
-    io_uring_sqe* entry = pool_.ring.stage();
-    io_uring_prep_shutdown(entry, socket_, SHUT_WR);
-    shutdown_op_.start(*this);
-    pool_.ring.bind(entry, shutdown_op_);
+    // By the call itself, which never waits. The ring would hand it to a worker thread that looks the
+    // descriptor up when it gets there, and by then it may be closed and belong to another connection.
+    static_cast<void>(::shutdown(socket_, SHUT_WR)); // fails only where a receive fails as well
 }
-
-void Connection::on_shut(int, std::uint32_t) noexcept {} // fails only where a receive fails as well
 
 void Connection::on_closed(int, std::uint32_t) noexcept {}
 
@@ -393,7 +393,7 @@ void Connection::close() noexcept {
 void Connection::flushed() noexcept {
     if (end_received_) return finish(false);
     state_ = State::lingering;
-    stage_shutdown();
+    shut_write();
     arm_receive();
 }
 
@@ -470,7 +470,9 @@ ConnectionPool::ConnectionPool(base::Loop& its_loop, base::Uring& its_ring,
     chunk_waiters_.make_head();
 }
 
-ConnectionPool::~ConnectionPool() { CHECK(live_count_ == 0); }
+ConnectionPool::~ConnectionPool() {
+    CHECK(live_count_ == 0);
+}
 
 base::Ref<Connection> ConnectionPool::take() {
     if (first_free_ == nullptr) {
@@ -491,7 +493,8 @@ void ConnectionPool::give_back(Connection& connection) noexcept {
 }
 
 void ConnectionPool::abort_all() noexcept {
-    for (Connection& connection : connections_) connection.abort();
+    for (Connection& connection : connections_)
+        connection.abort();
 }
 
 void ConnectionPool::give_back_buffer(std::uint16_t id) noexcept {

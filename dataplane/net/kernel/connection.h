@@ -68,7 +68,8 @@ public:
     [[nodiscard]] base::Task<base::NetResult<>> fill(base::Deadline deadline);
     [[nodiscard]] base::Task<base::NetResult<>> write(std::span<const std::byte> bytes,
                                                       base::Deadline deadline);
-    [[nodiscard]] base::Task<base::NetResult<>> write(base::SlabChain slabs, base::Deadline deadline);
+    [[nodiscard]] base::Task<base::NetResult<>> write(base::SlabChain slabs,
+                                                      base::Deadline deadline);
     [[nodiscard]] base::Task<base::NetResult<>> drain(base::Deadline deadline);
     [[nodiscard]] base::Task<base::NetResult<>> shutdown_write(base::Deadline deadline);
     void close() noexcept;
@@ -127,9 +128,8 @@ private:
 
     // Beginning and end.
     void on_connected(int result, std::uint32_t flags) noexcept;
-    void on_shut(int result, std::uint32_t flags) noexcept;
     void on_closed(int result, std::uint32_t flags) noexcept;
-    void stage_shutdown() noexcept;
+    void shut_write() noexcept;
     void flushed() noexcept;
     void fail(base::NetError error) noexcept;
     /// Gives the descriptor back to the kernel. What is in flight is cancelled.
@@ -165,14 +165,13 @@ private:
     WaiterLink chunk_waiter_;
 
     OwnedOp<Connection, &Connection::on_connected> connect_op_;
-    OwnedOp<Connection, &Connection::on_shut> shutdown_op_;
     OwnedOp<Connection, &Connection::on_closed> close_op_;
     KernelAddress remote_; // of the connect in flight
     LimitTimer limit_{&Connection::on_limit};
     base::StreamInfo info_;
     base::Ref<Connection> queued_;
-    // Between close() and finish(): the peer may have ended already, and then no operation is in flight
-    // that would hold us while the turn's end has yet to send what is staged.
+    // Between close() and finish(): the peer may have ended already, and then no operation is in
+    // flight that would hold us while the turn's end has yet to send what is staged.
     base::Ref<Connection> closing_;
     base::Ref<ListenSocket> listener_; // counts us among its connections
 };

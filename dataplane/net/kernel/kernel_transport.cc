@@ -61,13 +61,15 @@ private:
 
 } // namespace
 
-KernelTransport::KernelTransport(base::Loop& loop, base::Uring& ring, KernelTransportOptions options)
+KernelTransport::KernelTransport(base::Loop& loop, base::Uring& ring,
+                                 KernelTransportOptions options)
     : pool_(loop, ring, options) {}
 
 KernelTransport::~KernelTransport() {
     pool_.abort_all();
-    // The kernel still writes into our buffers until it has completed what was cancelled. That takes
-    // microseconds; when it never ends, somebody still holds a Stream, and the pool's CHECK says so.
+    // The kernel still writes into our buffers until it has completed what was cancelled. That
+    // takes microseconds; when it never ends, somebody still holds a Stream, and the pool's CHECK
+    // says so.
     for (unsigned tries = 0; tries < 50 && (pool_.live_count() > 0 || listen_count_ > 0); ++tries) {
         pool_.ring.settle(std::chrono::milliseconds{100});
     }

@@ -152,7 +152,8 @@ base::Task<base::NetResult<>> ListenSocket::read_proxy_header(Connection& connec
             continue;
         }
         if (header->told) connection.info().client = header->source;
-        std::size_t rest = header->bytes - have; // what the header still has in front of the dialogue
+        std::size_t rest =
+            header->bytes - have; // what the header still has in front of the dialogue
         while (rest > 0) {
             const std::size_t step = std::min(rest, connection.unread().size());
             connection.consume(step);

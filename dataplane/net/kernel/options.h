@@ -27,8 +27,8 @@ struct KernelCounters {
     std::uint64_t connected = 0;
     std::uint64_t connect_errors = 0; // deadlines and cancellations included
     std::uint64_t received_bytes = 0;
-    std::uint64_t receives = 0;       // completions that brought bytes
-    std::uint64_t receive_pauses = 0; // streams stopped because their reader is behind
+    std::uint64_t receives = 0;        // completions that brought bytes
+    std::uint64_t receive_pauses = 0;  // streams stopped because their reader is behind
     std::uint64_t receive_starved = 0; // -ENOBUFS
     std::uint64_t sent_bytes = 0;
     std::uint64_t sends = 0;

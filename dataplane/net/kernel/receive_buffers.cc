@@ -35,7 +35,8 @@ ReceiveBuffers::ReceiveBuffers(base::Uring& ring, std::uint32_t count, std::uint
     for (std::uint32_t id = count_; id > window_; --id) {
         spare_.push_back(static_cast<std::uint16_t>(id - 1));
     }
-    for (std::uint32_t id = 0; id < window_; ++id) offer(static_cast<std::uint16_t>(id));
+    for (std::uint32_t id = 0; id < window_; ++id)
+        offer(static_cast<std::uint16_t>(id));
 }
 
 ReceiveBuffers::~ReceiveBuffers() {
@@ -46,8 +47,7 @@ ReceiveBuffers::~ReceiveBuffers() {
 }
 
 void ReceiveBuffers::offer(std::uint16_t id) noexcept {
-    io_uring_buf_ring_add(buffer_ring_, data(id), bytes_, id,
-                          io_uring_buf_ring_mask(entries_), 0);
+    io_uring_buf_ring_add(buffer_ring_, data(id), bytes_, id, io_uring_buf_ring_mask(entries_), 0);
     io_uring_buf_ring_advance(buffer_ring_, 1);
     ++in_ring_;
 }

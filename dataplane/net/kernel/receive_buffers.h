@@ -23,7 +23,8 @@ class ReceiveBuffers {
 public:
     /// \param count   all buffers, at most 32768
     /// \param window  how many the kernel holds at a time, if there are as many
-    ReceiveBuffers(base::Uring& ring, std::uint32_t count, std::uint32_t bytes, std::uint32_t window);
+    ReceiveBuffers(base::Uring& ring, std::uint32_t count, std::uint32_t bytes,
+                   std::uint32_t window);
     ~ReceiveBuffers();
     ReceiveBuffers(const ReceiveBuffers&) = delete;
     ReceiveBuffers& operator=(const ReceiveBuffers&) = delete;

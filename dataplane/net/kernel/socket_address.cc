@@ -53,23 +53,32 @@ base::SocketAddress peer_address(int socket) noexcept {
 
 base::NetError to_net_error(int error) noexcept {
     switch (error) {
-    case ECONNREFUSED: return base::NetError::refused;
+    case ECONNREFUSED:
+        return base::NetError::refused;
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETUNREACH:
     case ENETDOWN:
-    case EAFNOSUPPORT: return base::NetError::unreachable;
-    case ETIMEDOUT: return base::NetError::timed_out;
-    case EADDRNOTAVAIL: return base::NetError::address_not_available;
-    case EADDRINUSE: return base::NetError::address_in_use;
+    case EAFNOSUPPORT:
+        return base::NetError::unreachable;
+    case ETIMEDOUT:
+        return base::NetError::timed_out;
+    case EADDRNOTAVAIL:
+        return base::NetError::address_not_available;
+    case EADDRINUSE:
+        return base::NetError::address_in_use;
     case EACCES:
-    case EPERM: return base::NetError::permission;
+    case EPERM:
+        return base::NetError::permission;
     case ENOBUFS:
     case ENOMEM:
     case EMFILE:
-    case ENFILE: return base::NetError::no_buffers;
-    case ECANCELED: return base::NetError::cancelled;
-    default: return base::NetError::reset; // ECONNRESET, EPIPE, ECONNABORTED, ENOTCONN
+    case ENFILE:
+        return base::NetError::no_buffers;
+    case ECANCELED:
+        return base::NetError::cancelled;
+    default:
+        return base::NetError::reset; // ECONNRESET, EPIPE, ECONNABORTED, ENOTCONN
     }
 }
 

@@ -9,8 +9,8 @@ namespace {
 using namespace std::string_view_literals;
 
 TEST(IpAddress, PrintsWhatItParsed) {
-    for (const auto text : {"0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "::1", "2001:db8::1",
-                            "fe80::1:2:3:4"}) {
+    for (const auto text :
+         {"0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "::1", "2001:db8::1", "fe80::1:2:3:4"}) {
         const auto ip = IpAddress::parse(text);
         ASSERT_TRUE(ip) << text;
         EXPECT_EQ(ip->to_string(), text);
@@ -19,10 +19,10 @@ TEST(IpAddress, PrintsWhatItParsed) {
 }
 
 TEST(IpAddress, RefusesWhatIsNoAddress) {
-    for (const auto text : {""sv, "1.2.3"sv, "1.2.3.4.5"sv, "256.1.1.1"sv, "1.2.3.4 "sv, " 1.2.3.4"sv,
-                            "1.2.3.4\0"sv, "1.2.3.4\0x"sv, "::1\0"sv, ":::"sv, "1::2::3"sv, "g::1"sv,
-                            "fe80::1%eth0"sv, "[::1]"sv, "localhost"sv,
-                            "2001:0db8:0000:0000:0000:0000:0000:0001:0002:0003:0004"sv}) {
+    for (const auto text :
+         {""sv, "1.2.3"sv, "1.2.3.4.5"sv, "256.1.1.1"sv, "1.2.3.4 "sv, " 1.2.3.4"sv, "1.2.3.4\0"sv,
+          "1.2.3.4\0x"sv, "::1\0"sv, ":::"sv, "1::2::3"sv, "g::1"sv, "fe80::1%eth0"sv, "[::1]"sv,
+          "localhost"sv, "2001:0db8:0000:0000:0000:0000:0000:0001:0002:0003:0004"sv}) {
         EXPECT_FALSE(IpAddress::parse(text)) << text;
     }
 }
@@ -88,8 +88,8 @@ TEST(Network, ContainsExactlyItsAddresses) {
 }
 
 TEST(Network, RefusesHostBitsAndBadLengths) {
-    for (const auto text : {"10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/8x", "10.0.0.0/-1", "/8",
-                            "2001:db8::1/64", "2001:db8::/129", "10.0.0.0/8/8"}) {
+    for (const auto text : {"10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/8x", "10.0.0.0/-1",
+                            "/8", "2001:db8::1/64", "2001:db8::/129", "10.0.0.0/8/8"}) {
         EXPECT_FALSE(Network::parse(text)) << text;
     }
 }

@@ -14,7 +14,8 @@ using namespace std::chrono_literals;
 class PieceStream final : public Stream {
 public:
     explicit PieceStream(std::vector<std::string> pieces) {
-        for (std::string& piece : pieces) pieces_.push_back(std::move(piece));
+        for (std::string& piece : pieces)
+            pieces_.push_back(std::move(piece));
     }
     [[nodiscard]] std::span<const std::byte> unread() const noexcept override {
         return as_bytes(std::string_view{front_}.substr(begin_));
@@ -35,7 +36,9 @@ public:
         }
         co_return NetResult<>{};
     }
-    Task<NetResult<>> write(std::span<const std::byte>, Deadline) override { co_return NetResult<>{}; }
+    Task<NetResult<>> write(std::span<const std::byte>, Deadline) override {
+        co_return NetResult<>{};
+    }
     Task<NetResult<>> write(SlabChain, Deadline) override { co_return NetResult<>{}; }
     Task<NetResult<>> drain(Deadline) override { co_return NetResult<>{}; }
     Task<NetResult<>> shutdown_write(Deadline) override { co_return NetResult<>{}; }
@@ -59,7 +62,9 @@ Task<void> read_all(LineReader& reader, std::vector<std::string>& lines) {
             if (line.error() == NetError::timed_out) continue;
             co_return;
         }
-        const char* end = line->end == LineEnd::crlf ? "" : line->end == LineEnd::bare_lf ? "<LF>" : "<long>";
+        const char* end = line->end == LineEnd::crlf      ? ""
+                          : line->end == LineEnd::bare_lf ? "<LF>"
+                                                          : "<long>";
         lines.push_back(std::string{line->text} + end);
     }
 }
@@ -79,20 +84,21 @@ const std::string closed = "!connection closed by peer";
 TEST(LineReader, SplittingAnywhereChangesNothing) {
     const std::string text = "EHLO a\r\nbare\nDATA\r\n\r\n\n\rx\r\r\nend\r\n";
     const std::vector<std::string> whole = lines_of({text});
-    EXPECT_EQ(whole, (std::vector<std::string>{"EHLO a", "bare<LF>", "DATA", "", "<LF>", "\rx\r", "end",
-                                               closed}));
+    EXPECT_EQ(whole, (std::vector<std::string>{"EHLO a", "bare<LF>", "DATA", "", "<LF>", "\rx\r",
+                                               "end", closed}));
     for (std::size_t first = 0; first <= text.size(); ++first) {
         for (std::size_t second = first; second <= text.size(); ++second) {
             std::vector<std::string> pieces;
-            for (const auto& piece : {text.substr(0, first), text.substr(first, second - first),
-                                      text.substr(second)}) {
+            for (const auto& piece :
+                 {text.substr(0, first), text.substr(first, second - first), text.substr(second)}) {
                 if (!piece.empty()) pieces.push_back(piece);
             }
             ASSERT_EQ(lines_of(pieces), whole) << first << " " << second;
         }
     }
     std::vector<std::string> bytes;
-    for (const char byte : text) bytes.emplace_back(1, byte);
+    for (const char byte : text)
+        bytes.emplace_back(1, byte);
     EXPECT_EQ(lines_of(bytes), whole);
 }
 
@@ -119,9 +125,10 @@ TEST(LineReader, AnEndlessLineIsDroppedUpToItsEndAndHoldsNoMemory) {
 }
 
 TEST(LineReader, ATimeoutInTheMiddleOfALineLosesNothing) {
-    EXPECT_EQ(lines_of({"MAIL FR", "(timeout)", "OM:<a", "(timeout)", ">\r\nQ", "(timeout)", "UIT\r\n"}),
-              (std::vector<std::string>{"!timed out", "!timed out", "MAIL FROM:<a>", "!timed out", "QUIT",
-                                        closed}));
+    EXPECT_EQ(
+        lines_of({"MAIL FR", "(timeout)", "OM:<a", "(timeout)", ">\r\nQ", "(timeout)", "UIT\r\n"}),
+        (std::vector<std::string>{"!timed out", "!timed out", "MAIL FROM:<a>", "!timed out", "QUIT",
+                                  closed}));
     EXPECT_EQ(lines_of({std::string(20, 'x'), "(timeout)", "xx\r\nQUIT\r\n"}, 16),
               (std::vector<std::string>{"!timed out", "<long>", "QUIT", closed}));
 }

@@ -73,7 +73,8 @@ TEST(Loop, AnEndlessConversationDoesNotKeepATurnFromEnding) {
     EXPECT_TRUE(loop.turn());
     EXPECT_LE(loop.counters().steps, 10'000U);
     stop = true;
-    while (loop.turn()) {}
+    while (loop.turn()) {
+    }
 }
 
 Task<void> note_time(Loop& loop, std::vector<TimePoint>& times) {
@@ -116,7 +117,8 @@ TEST(Loop, DroppingTasksDestroysThemAllStartedOrNot) {
     ManualClock clock;
     Loop loop{clock};
     int alive = 0;
-    for (int i = 0; i < 10; ++i) loop.spawn(linger(loop, alive), "linger");
+    for (int i = 0; i < 10; ++i)
+        loop.spawn(linger(loop, alive), "linger");
     loop.turn();
     EXPECT_EQ(alive, 10);
     loop.spawn(linger(loop, alive), "never started");

@@ -16,7 +16,8 @@ SlabView view_of(SlabPool& pool, std::string_view text) {
 
 std::string text_of(const SlabChain& chain) {
     std::string text;
-    for (const SlabView& view : chain.views()) text += as_text(view.bytes());
+    for (const SlabView& view : chain.views())
+        text += as_text(view.bytes());
     return text;
 }
 

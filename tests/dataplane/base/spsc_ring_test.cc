@@ -10,7 +10,8 @@ namespace {
 
 TEST(SpscRing, RefusesWhenFullAndLeavesTheValueAlone) {
     SpscRing<std::unique_ptr<int>> ring{3}; // rounded up to 4
-    for (int i = 0; i < 4; ++i) EXPECT_TRUE(ring.push(std::make_unique<int>(i)));
+    for (int i = 0; i < 4; ++i)
+        EXPECT_TRUE(ring.push(std::make_unique<int>(i)));
     auto one_more = std::make_unique<int>(4);
     EXPECT_FALSE(ring.push(std::move(one_more)));
     ASSERT_NE(one_more, nullptr); // NOLINT(bugprone-use-after-move): that is the promise

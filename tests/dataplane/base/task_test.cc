@@ -12,7 +12,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-Task<int> at_once(int value) { co_return value; }
+Task<int> at_once(int value) {
+    co_return value;
+}
 
 std::uintptr_t stack_now() {
     return reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
@@ -140,7 +142,9 @@ TEST(Task, ATaskThatNeverStartedFreesItsArguments) {
     int alive = 0;
     ManualClock clock;
     Loop loop{clock};
-    { const auto task = hold(loop, alive, 3); }
+    {
+        const auto task = hold(loop, alive, 3);
+    }
     EXPECT_EQ(alive, 0);
 }
 

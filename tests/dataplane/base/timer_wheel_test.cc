@@ -1,5 +1,5 @@
-// Goal: the wheel fires each timer once, never early, at the first advance past its time, whatever is
-// armed, moved and cancelled meanwhile. Method: a naive list beside it, and random operations.
+// Goal: the wheel fires each timer once, never early, at the first advance past its time, whatever
+// is armed, moved and cancelled meanwhile. Method: a naive list beside it, and random operations.
 #include "dataplane/base/timer_wheel.h"
 
 #include <algorithm>
@@ -53,8 +53,8 @@ void run_against_model(std::uint64_t seed) {
     const auto any_duration = [&] {
         // Every level of the wheel: up to 200 ms, 50 s, 3.5 h and 40 days.
         const std::int64_t ranges[] = {200, 50'000, 12'000'000, 3'400'000'000};
-        const auto milliseconds = static_cast<std::int64_t>(
-            random() % static_cast<std::uint64_t>(ranges[random() % 4]));
+        const auto milliseconds =
+            static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(ranges[random() % 4]));
         return Duration{std::chrono::milliseconds{milliseconds}} + Duration{random() % 1'000'000};
     };
     for (int round = 0; round < 4000; ++round) {

@@ -20,7 +20,8 @@ struct WaitTest : testing::Test {
 
     void pass(Duration time) {
         clock.advance(time);
-        while (loop.turn()) {}
+        while (loop.turn()) {
+        }
     }
 };
 
@@ -92,11 +93,13 @@ TEST_F(WaitTest, TheFirstOfTwoReasonsInOneTurnCounts) {
 
 TEST_F(WaitTest, WaitersWakeInTheOrderTheyCame) {
     std::vector<int> order;
-    const auto waiter = [](Loop& shard, WaitQueue& on, std::vector<int>& log, int name) -> Task<void> {
+    const auto waiter = [](Loop& shard, WaitQueue& on, std::vector<int>& log,
+                           int name) -> Task<void> {
         co_await on.wait(shard, Deadline::never());
         log.push_back(name);
     };
-    for (int i = 0; i < 5; ++i) loop.spawn(waiter(loop, queue, order, i), "waiter");
+    for (int i = 0; i < 5; ++i)
+        loop.spawn(waiter(loop, queue, order, i), "waiter");
     pass(0s);
     queue.wake_one();
     pass(0s);
@@ -161,22 +164,33 @@ TEST_F(WaitTest, RandomEndingsOfManyWaitsAllEndOnce) {
         for (auto& reason : reasons) {
             cancels.push_back(std::make_unique<CancelSource>());
             const Duration limit = std::chrono::milliseconds{random() % 20};
-            tasks.push_back(wait_once(loop, queue,
-                                      Deadline::in(loop, limit, cancels.back().get()), reason));
+            tasks.push_back(
+                wait_once(loop, queue, Deadline::in(loop, limit, cancels.back().get()), reason));
             tasks.back().start();
         }
         for (int step = 0; step < 60; ++step) {
             const std::size_t i = random() % tasks.size();
             switch (random() % 5) {
-            case 0: queue.wake_one(); break;
-            case 1: cancels[i]->cancel(); break;
-            case 2: pass(std::chrono::milliseconds{random() % 3}); break;
-            case 3: tasks[i] = Task<void>{}; break;
-            default: loop.turn(); break;
+            case 0:
+                queue.wake_one();
+                break;
+            case 1:
+                cancels[i]->cancel();
+                break;
+            case 2:
+                pass(std::chrono::milliseconds{random() % 3});
+                break;
+            case 3:
+                tasks[i] = Task<void>{};
+                break;
+            default:
+                loop.turn();
+                break;
             }
         }
         pass(1s);
-        for (const auto& task : tasks) EXPECT_TRUE(task.done());
+        for (const auto& task : tasks)
+            EXPECT_TRUE(task.done());
         EXPECT_TRUE(queue.empty());
         EXPECT_EQ(loop.next_due(), TimePoint::max());
     }

@@ -17,7 +17,9 @@ std::expected<ProxyHeader, ProxyHeaderError> parse(std::string_view text) {
     return parse_proxy_header(base::as_bytes(text));
 }
 
-base::SocketAddress address(std::string_view text) { return *base::SocketAddress::parse(text); }
+base::SocketAddress address(std::string_view text) {
+    return *base::SocketAddress::parse(text);
+}
 
 const std::string signature = "\r\n\r\n\0\r\nQUIT\n"s;
 
@@ -55,16 +57,16 @@ TEST(ProxyHeader, Version1UnknownLeavesTheConnectionsOwnEnds) {
 
 TEST(ProxyHeader, Version1RefusesEverythingThatIsNotExact) {
     for (const auto text : {
-             "PROXY TCP4 192.0.2.1 198.51.100.2 4660 25\n",       // bare LF
-             "PROXY TCP4 192.0.2.1 198.51.100.2 4660 25 \r\n",    // a word too many
+             "PROXY TCP4 192.0.2.1 198.51.100.2 4660 25\n",    // bare LF
+             "PROXY TCP4 192.0.2.1 198.51.100.2 4660 25 \r\n", // a word too many
              "PROXY TCP4 192.0.2.1 198.51.100.2 4660 25 x\r\n",
-             "PROXY TCP4 192.0.2.1 198.51.100.2 4660\r\n",        // a word too few
-             "PROXY TCP4  192.0.2.1 198.51.100.2 4660 25\r\n",    // two spaces
-             "PROXY TCP4 192.0.2.1 198.51.100.2 65536 25\r\n",    // port out of range
+             "PROXY TCP4 192.0.2.1 198.51.100.2 4660\r\n",     // a word too few
+             "PROXY TCP4  192.0.2.1 198.51.100.2 4660 25\r\n", // two spaces
+             "PROXY TCP4 192.0.2.1 198.51.100.2 65536 25\r\n", // port out of range
              "PROXY TCP4 192.0.2.1 198.51.100.2 +466 25\r\n",
-             "PROXY TCP4 192.0.2.1 198.51.100.2 0466 25\r\n",     // leading zero
+             "PROXY TCP4 192.0.2.1 198.51.100.2 0466 25\r\n", // leading zero
              "PROXY TCP4 192.0.2.1 198.51.100.2 4660 -1\r\n",
-             "PROXY TCP4 2001:db8::1 2001:db8::2 4660 25\r\n",    // the other family
+             "PROXY TCP4 2001:db8::1 2001:db8::2 4660 25\r\n", // the other family
              "PROXY TCP6 192.0.2.1 198.51.100.2 4660 25\r\n",
              "PROXY TCP4 192.0.2.256 198.51.100.2 4660 25\r\n",
              "PROXY UDP4 192.0.2.1 198.51.100.2 4660 25\r\n",
@@ -115,11 +117,11 @@ TEST(ProxyHeader, Version2CountsItsTrailingValuesAsPartOfTheHeader) {
 
 TEST(ProxyHeader, Version2WithoutIpAddressesLeavesTheConnectionsOwnEnds) {
     for (const std::string& text : {
-             v2('\x20', '\0', ""),                        // LOCAL: the balancer's health check
-             v2('\x20', '\xff', block_v4),                // whose family must be ignored
-             v2('\x21', '\0', ""),                        // UNSPEC
-             v2('\x21', '\x12', block_v4),                // UDP
-             v2('\x21', '\x31', std::string(216, 'u')),   // AF_UNIX
+             v2('\x20', '\0', ""),                      // LOCAL: the balancer's health check
+             v2('\x20', '\xff', block_v4),              // whose family must be ignored
+             v2('\x21', '\0', ""),                      // UNSPEC
+             v2('\x21', '\x12', block_v4),              // UDP
+             v2('\x21', '\x31', std::string(216, 'u')), // AF_UNIX
          }) {
         const auto header = parse(text);
         ASSERT_TRUE(header);
@@ -130,11 +132,11 @@ TEST(ProxyHeader, Version2WithoutIpAddressesLeavesTheConnectionsOwnEnds) {
 
 TEST(ProxyHeader, Version2RefusesWhatTheSpecificationDoesNotKnow) {
     for (const std::string& text : {
-             v2('\x11', '\x11', block_v4),                       // version
-             v2('\x22', '\x11', block_v4),                       // command
-             v2('\x21', '\x41', block_v4),                       // family
-             v2('\x21', '\x13', block_v4),                       // protocol
-             v2('\x21', '\x11', block_v4.substr(1)),             // too short for its family
+             v2('\x11', '\x11', block_v4),           // version
+             v2('\x22', '\x11', block_v4),           // command
+             v2('\x21', '\x41', block_v4),           // family
+             v2('\x21', '\x13', block_v4),           // protocol
+             v2('\x21', '\x11', block_v4.substr(1)), // too short for its family
              v2('\x21', '\x21', block_v4),
          }) {
         const auto header = parse(text);
@@ -144,9 +146,9 @@ TEST(ProxyHeader, Version2RefusesWhatTheSpecificationDoesNotKnow) {
 }
 
 TEST(ProxyHeader, EveryPrefixAsksForMoreAndNothingElse) {
-    for (const std::string& text : {"PROXY TCP4 192.0.2.1 198.51.100.2 4660 25\r\n"s,
-                                    v2('\x21', '\x11', block_v4), v2('\x21', '\x21', block_v6),
-                                    v2('\x20', '\0', "")}) {
+    for (const std::string& text :
+         {"PROXY TCP4 192.0.2.1 198.51.100.2 4660 25\r\n"s, v2('\x21', '\x11', block_v4),
+          v2('\x21', '\x21', block_v6), v2('\x20', '\0', "")}) {
         for (std::size_t bytes = 0; bytes < text.size(); ++bytes) {
             const auto header = parse(std::string_view{text}.substr(0, bytes));
             ASSERT_FALSE(header) << bytes;

@@ -11,7 +11,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// Asks and waits for the answer, `rounds` times; every tenth time with slabs, and it counts what it did.
+/// Asks and waits for the answer, `rounds` times; every tenth time with slabs, and it counts what
+/// it did.
 base::Task<void> converse(Shard& shard, base::Stream& stream, base::SlabPool& pool, int rounds,
                           std::uint64_t& round_trips) {
     for (int i = 0; i < rounds; ++i) {
@@ -65,7 +66,8 @@ TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
     const auto listener = shard.listen();
     shard.loop.spawn(serve_echo(shard.loop, *listener), "serve");
     std::vector<base::StreamPtr> streams(connections);
-    for (base::StreamPtr& stream : streams) shard.loop.spawn(call(shard, listener->local(), stream), "call");
+    for (base::StreamPtr& stream : streams)
+        shard.loop.spawn(call(shard, listener->local(), stream), "call");
     ASSERT_TRUE(shard.run_until([&] {
         return std::ranges::all_of(streams, [](const auto& stream) { return stream != nullptr; }) &&
                shard.loop.spawned_count() == connections + 1; // each with its echo
@@ -85,7 +87,8 @@ TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
     EXPECT_TRUE(finished);
     EXPECT_EQ(round_trips, 10'000U);
     EXPECT_EQ(allocations, 0U);
-    for (base::StreamPtr& stream : streams) stream->close();
+    for (base::StreamPtr& stream : streams)
+        stream->close();
 }
 
 TEST(KernelAllocation, ConnectionsThatComeAndGoOnAWarmShardAllocateNothing) {
@@ -98,10 +101,13 @@ TEST(KernelAllocation, ConnectionsThatComeAndGoOnAWarmShardAllocateNothing) {
     const auto run = [&](int calls) {
         for (int i = 0; i < calls; ++i) {
             for (int j = 0; j < 10; ++j) {
-                shard.loop.spawn(call_and_leave(shard, listener->local(), pool, round_trips), "call");
+                shard.loop.spawn(call_and_leave(shard, listener->local(), pool, round_trips),
+                                 "call");
             }
-            if (!shard.run_until([&] { return shard.transport.connection_count() == 0 &&
-                                              shard.loop.spawned_count() == 1; })) {
+            if (!shard.run_until([&] {
+                    return shard.transport.connection_count() == 0 &&
+                           shard.loop.spawned_count() == 1;
+                })) {
                 return false;
             }
         }

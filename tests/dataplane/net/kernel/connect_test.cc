@@ -26,7 +26,8 @@ base::Task<void> accept_once(base::Listener& listener, base::Deadline deadline, 
 }
 
 struct KernelConnectTest : testing::Test {
-    Connected connect(base::SocketAddress remote, std::optional<base::IpAddress> source = std::nullopt,
+    Connected connect(base::SocketAddress remote,
+                      std::optional<base::IpAddress> source = std::nullopt,
                       base::Duration limit = 5s) {
         Connected result;
         shard.loop.spawn(connect_once(shard, remote, source, shard.in(limit), result), "connect");
@@ -96,7 +97,8 @@ struct FullListener {
         }
     }
     ~FullListener() {
-        for (const int filler : fillers) ::close(filler);
+        for (const int filler : fillers)
+            ::close(filler);
         ::close(descriptor);
     }
     FullListener(const FullListener&) = delete;
@@ -135,7 +137,8 @@ TEST_F(KernelConnectTest, CancellationEndsAnAttemptThatHangs) {
 TEST_F(KernelConnectTest, AnAttemptWhoseTaskIsDestroyedLeavesNothingBehind) {
     const FullListener full;
     Connected result;
-    shard.loop.spawn(connect_once(shard, full.address, std::nullopt, shard.in(10s), result), "connect");
+    shard.loop.spawn(connect_once(shard, full.address, std::nullopt, shard.in(10s), result),
+                     "connect");
     const base::TimePoint end = shard.clock.now() + 10ms;
     shard.run_until([&] { return shard.clock.now() > end; });
     EXPECT_EQ(shard.transport.connection_count(), 1U);
@@ -216,11 +219,14 @@ TEST_F(KernelConnectTest, ConnectionsBeyondTheMaximumAreClosedAtOnceAndThereIsRo
 TEST_F(KernelConnectTest, AcceptingGoesOnAfterTheDescriptorsRanOut) {
     rlimit before{};
     ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
-    const int lowest_free = fcntl(0, F_DUPFD, 0);
-    ASSERT_GE(lowest_free, 0);
-    ::close(lowest_free);
-    rlimit tight = before; // room for the listener and the peer; an accept takes the limit when armed
-    tight.rlim_cur = static_cast<rlim_t>(lowest_free) + 2;
+    const int first_free = fcntl(0, F_DUPFD, 0);
+    const int second_free = fcntl(0, F_DUPFD, 0);
+    ASSERT_LT(first_free, second_free);
+    ::close(first_free);
+    ::close(second_free);
+    // Room for the listener and the peer; an accept takes the limit when it is armed.
+    rlimit tight = before;
+    tight.rlim_cur = static_cast<rlim_t>(second_free) + 1;
     ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
     const auto listener = shard.listen();
     RawPeer waiting{listener->local()};

@@ -23,19 +23,45 @@ void* allocate(std::size_t bytes, std::align_val_t alignment) {
 
 namespace dataplane::net::kernel {
 
-std::uint64_t allocation_count() noexcept { return allocations.load(std::memory_order_relaxed); }
+std::uint64_t allocation_count() noexcept {
+    return allocations.load(std::memory_order_relaxed);
+}
 
 } // namespace dataplane::net::kernel
 
-void* operator new(std::size_t bytes) { return allocate(bytes, std::align_val_t{1}); }
-void* operator new[](std::size_t bytes) { return allocate(bytes, std::align_val_t{1}); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, alignment); }
-void* operator new[](std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, alignment); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void* operator new(std::size_t bytes) {
+    return allocate(bytes, std::align_val_t{1});
+}
+void* operator new[](std::size_t bytes) {
+    return allocate(bytes, std::align_val_t{1});
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+    return allocate(bytes, alignment);
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+    return allocate(bytes, alignment);
+}
+void operator delete(void* memory) noexcept {
+    std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+    std::free(memory);
+}
+void operator delete[](void* memory, std::size_t) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+    std::free(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+    std::free(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+    std::free(memory);
+}

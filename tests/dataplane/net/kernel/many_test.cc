@@ -1,6 +1,6 @@
 // Goal: ten thousand connections stay open on one shard and cost no receive buffers while they are
-// silent; all of them are answered when they speak. Method: the peers live in a child process, so that
-// each side stays within the usual limit of descriptors.
+// silent; all of them are answered when they speak. Method: the peers live in a child process, so
+// that each side stays within the usual limit of descriptors.
 #include "tests/dataplane/net/kernel/raw_peer.h"
 #include "tests/dataplane/net/kernel/shard_fixture.h"
 
@@ -91,11 +91,14 @@ private:
                 for (const int peer : peers) {
                     char text[64];
                     const ssize_t got = ::recv(peer, text, sizeof text, 0);
-                    good += got > 0 && std::string_view(text, static_cast<std::size_t>(got)) == line ? 1 : 0;
+                    good += got > 0 && std::string_view(text, static_cast<std::size_t>(got)) == line
+                                ? 1
+                                : 0;
                 }
                 break;
             case Order::leave:
-                for (const int peer : peers) good += ::close(peer) == 0 ? 1 : 0;
+                for (const int peer : peers)
+                    good += ::close(peer) == 0 ? 1 : 0;
                 peers.clear();
                 break;
             }
@@ -124,7 +127,8 @@ TEST(KernelMany, TenThousandOpenConnectionsHoldNoBuffersAndAreAllAnswered) {
         ASSERT_EQ(peers.good(), batch_count);
         ASSERT_TRUE(shard.run_until([&] { return shard.transport.counters().accepted == open; }));
     }
-    ASSERT_TRUE(shard.run_until([&] { return shard.loop.spawned_count() == connection_count + 1; }));
+    ASSERT_TRUE(
+        shard.run_until([&] { return shard.loop.spawned_count() == connection_count + 1; }));
     EXPECT_EQ(shard.transport.connection_count(), connection_count);
     EXPECT_EQ(shard.transport.free_receive_buffers(), receive_buffers);
     EXPECT_EQ(shard.transport.free_send_chunks(), send_chunks);

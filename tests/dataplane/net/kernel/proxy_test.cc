@@ -1,5 +1,5 @@
-// Goal: behind a balancer a listener believes the PROXY header and nothing else, and a slow or silent
-// balancer holds up nobody.
+// Goal: behind a balancer a listener believes the PROXY header and nothing else, and a slow or
+// silent balancer holds up nobody.
 #include "tests/dataplane/net/kernel/raw_peer.h"
 #include "tests/dataplane/net/kernel/shard_fixture.h"
 
@@ -27,13 +27,15 @@ struct KernelProxyTest : testing::Test {
         return shard.run_until([&] { return accepted.size() == count; }, 3s);
     }
     bool run_until_refused(std::uint64_t count) {
-        return shard.run_until([&] { return shard.transport.counters().proxy_refused == count; }, 3s);
+        return shard.run_until([&] { return shard.transport.counters().proxy_refused == count; },
+                               3s);
     }
     bool run_until_unread(base::Stream& stream, std::string_view text) {
         return shard.run_until([&] { return base::as_text(stream.unread()) == text; }, 3s);
     }
     Shard shard;
-    std::unique_ptr<base::Listener> listener = shard.listen("127.0.0.1:0", {.proxy_protocol = true});
+    std::unique_ptr<base::Listener> listener =
+        shard.listen("127.0.0.1:0", {.proxy_protocol = true});
     std::vector<base::StreamPtr> accepted;
 };
 
@@ -68,8 +70,8 @@ TEST_F(KernelProxyTest, TrailingValuesLongerThanABufferAreSkipped) {
     RawPeer peer{listener->local()};
     const std::string values(20'000, '\x04');
     const std::size_t length = v2_block.size() + values.size();
-    peer.send(v2_fixed + static_cast<char>(length >> 8) + static_cast<char>(length & 255) + v2_block +
-              values + "EHLO");
+    peer.send(v2_fixed + static_cast<char>(length >> 8) + static_cast<char>(length & 255) +
+              v2_block + values + "EHLO");
     ASSERT_TRUE(run_until_accepted(1));
     EXPECT_EQ(accepted[0]->info().client, *base::SocketAddress::parse("192.0.2.1:4660"));
     EXPECT_TRUE(run_until_unread(*accepted[0], "EHLO"));
@@ -95,8 +97,10 @@ TEST_F(KernelProxyTest, AConnectionWithoutAHeaderIsResetAndCounted) {
 
 TEST_F(KernelProxyTest, SilentConnectionsHoldUpNobodyAndAreDroppedInTime) {
     std::vector<RawPeer> silent;
-    for (int i = 0; i < 20; ++i) silent.emplace_back(listener->local());
-    for (const RawPeer& peer : silent) peer.send("PROXY TCP4 ");
+    for (int i = 0; i < 20; ++i)
+        silent.emplace_back(listener->local());
+    for (const RawPeer& peer : silent)
+        peer.send("PROXY TCP4 ");
     EXPECT_TRUE(shard.run_until([&] { return shard.transport.counters().accepted == 20; }));
     RawPeer quick{listener->local()};
     quick.send("PROXY TCP4 192.0.2.1 198.51.100.2 4660 25\r\n");

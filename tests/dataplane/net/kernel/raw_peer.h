@@ -1,10 +1,13 @@
 // raw_peer.h: a plain blocking socket, for peers that behave in ways our Streams do not.
+//
+// The ring of the same thread may interrupt a call that blocks (EINTR); it is taken up again.
 #pragma once
 
 #include "dataplane/net/kernel/socket_address.h"
 
 #include <cerrno>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <string>
 #include <string_view>
 #include <sys/socket.h>
@@ -26,7 +29,12 @@ public:
         setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
         setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
         const KernelAddress address{remote};
-        EXPECT_EQ(::connect(socket_, &address.any, address.bytes), 0) << errno;
+        if (::connect(socket_, &address.any, address.bytes) != 0) {
+            pollfd done{socket_, POLLOUT, 0}; // an interrupted connect() goes on by itself
+            EXPECT_EQ(errno, EINTR);
+            while (poll(&done, 1, 10'000) < 0 && errno == EINTR) {
+            }
+        }
     }
     ~RawPeer() { close(); }
     RawPeer(RawPeer&& other) noexcept : socket_(std::exchange(other.socket_, -1)) {}
@@ -35,8 +43,12 @@ public:
     RawPeer& operator=(const RawPeer&) = delete;
 
     void send(std::string_view text) const {
-        EXPECT_EQ(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL),
-                  static_cast<ssize_t>(text.size()));
+        while (!text.empty()) {
+            const ssize_t sent = ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
+            if (sent < 0 && errno == EINTR) continue;
+            ASSERT_GT(sent, 0) << errno;
+            text.remove_prefix(static_cast<std::size_t>(sent));
+        }
     }
     /// Sends what fits without waiting; returns how much that was.
     std::size_t send_what_fits(std::string_view text) const {
@@ -57,6 +69,7 @@ public:
         for (;;) {
             const ssize_t got = ::recv(socket_, piece, sizeof piece, 0);
             error = got < 0 ? errno : 0;
+            if (error == EINTR) continue;
             if (got <= 0) return text;
             text.append(piece, static_cast<std::size_t>(got));
         }

@@ -20,9 +20,10 @@ struct Shard {
     explicit Shard(KernelTransportOptions options = {}) : transport(loop, ring, options) {}
     ~Shard() { loop.drop_tasks(); }
 
-    /// Turns the loop until `done()`, which is asked more than once, or the limit; returns whether it
-    /// was done.
-    bool run_until(const std::predicate auto& done, base::Duration limit = std::chrono::seconds{20}) {
+    /// Turns the loop until `done()`, which is asked more than once, or the limit; returns whether
+    /// it was done.
+    bool run_until(const std::predicate auto& done,
+                   base::Duration limit = std::chrono::seconds{20}) {
         const base::TimePoint end = clock.now() + limit;
         while (!done()) {
             if (clock.now() > end) return false;
@@ -77,8 +78,8 @@ inline base::Task<void> serve_echo(base::Loop& loop, base::Listener& listener) {
 }
 
 /// Reads exactly `bytes` bytes, or up to the first error.
-inline base::Task<base::NetResult<std::string>> read_exactly(base::Stream& stream, std::size_t bytes,
-                                                             base::Deadline deadline) {
+inline base::Task<base::NetResult<std::string>>
+read_exactly(base::Stream& stream, std::size_t bytes, base::Deadline deadline) {
     std::string text;
     while (text.size() < bytes) {
         const auto filled = co_await stream.fill(deadline);

@@ -34,7 +34,8 @@ base::Task<void> send_pattern(base::Loop& loop, base::Stream& stream, base::Slab
         const std::uint64_t left = transfer_bytes - place;
         if (random() % 2 == 0) {
             bytes.resize(std::min<std::uint64_t>(left, 1 + random() % 60'000));
-            for (std::byte& byte : bytes) byte = byte_at(place++, seed);
+            for (std::byte& byte : bytes)
+                byte = byte_at(place++, seed);
             const auto written = co_await stream.write(bytes, base::Deadline::in(loop, 20s));
             failed = failed || !written;
         } else {
@@ -43,12 +44,14 @@ base::Task<void> send_pattern(base::Loop& loop, base::Stream& stream, base::Slab
             while (chain.views().size() < views && place < transfer_bytes) {
                 base::SlabRef slab = pool.take();
                 if (!slab) break;
-                const auto length = static_cast<std::uint32_t>(
-                    std::min<std::uint64_t>(transfer_bytes - place, 1 + random() % pool.slab_bytes()));
-                for (std::uint32_t i = 0; i < length; ++i) slab.data()[i] = byte_at(place++, seed);
+                const auto length = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+                    transfer_bytes - place, 1 + random() % pool.slab_bytes()));
+                for (std::uint32_t i = 0; i < length; ++i)
+                    slab.data()[i] = byte_at(place++, seed);
                 chain.push({std::move(slab), 0, length});
             }
-            const auto written = co_await stream.write(std::move(chain), base::Deadline::in(loop, 20s));
+            const auto written =
+                co_await stream.write(std::move(chain), base::Deadline::in(loop, 20s));
             failed = failed || !written;
         }
         if (failed) co_return;
@@ -58,7 +61,8 @@ base::Task<void> send_pattern(base::Loop& loop, base::Stream& stream, base::Slab
     failed = failed || !drained;
 }
 
-base::Task<void> expect_pattern(base::Loop& loop, base::Stream& stream, std::uint64_t seed, bool& failed) {
+base::Task<void> expect_pattern(base::Loop& loop, base::Stream& stream, std::uint64_t seed,
+                                bool& failed) {
     std::mt19937_64 random{seed + 1};
     std::uint64_t place = 0;
     while (place < transfer_bytes) {
@@ -69,7 +73,8 @@ base::Task<void> expect_pattern(base::Loop& loop, base::Stream& stream, std::uin
         }
         auto bytes = stream.unread();
         if (random() % 4 == 0) bytes = bytes.first(1 + random() % bytes.size());
-        for (const std::byte byte : bytes) failed = failed || byte != byte_at(place++, seed);
+        for (const std::byte byte : bytes)
+            failed = failed || byte != byte_at(place++, seed);
         stream.consume(bytes.size());
         if (random() % 256 == 0) co_await base::sleep_for(loop, 2ms);
     }
@@ -78,14 +83,15 @@ base::Task<void> expect_pattern(base::Loop& loop, base::Stream& stream, std::uin
 base::Task<void> both_ways(base::Loop& loop, base::StreamPtr stream, base::SlabPool& pool,
                            std::uint64_t send_seed, std::uint64_t receive_seed, bool& failed) {
     bool sent = false;
-    const auto sender = [](base::Loop& on, base::Stream& to, base::SlabPool& from, std::uint64_t seed,
-                           bool& bad, bool& done) -> base::Task<void> {
+    const auto sender = [](base::Loop& on, base::Stream& to, base::SlabPool& from,
+                           std::uint64_t seed, bool& bad, bool& done) -> base::Task<void> {
         co_await send_pattern(on, to, from, seed, bad);
         done = true;
     };
     loop.spawn(sender(loop, *stream, pool, send_seed, failed, sent), "send");
     co_await expect_pattern(loop, *stream, receive_seed, failed);
-    while (!sent) co_await base::sleep_for(loop, 1ms);
+    while (!sent)
+        co_await base::sleep_for(loop, 1ms);
     stream->close();
 }
 
@@ -112,8 +118,8 @@ TEST(KernelTransfer, EveryByteArrivesInOrderBothWaysOnOneShard) {
         Shard shard;
         const auto listener = shard.listen();
         shard.loop.spawn(serve_once(shard.loop, *listener, pool, seed, failed), "serve");
-        shard.loop.spawn(call_once(shard.loop, shard.transport, listener->local(), pool, seed, failed),
-                         "call");
+        shard.loop.spawn(
+            call_once(shard.loop, shard.transport, listener->local(), pool, seed, failed), "call");
         EXPECT_TRUE(shard.run_all(40s));
         EXPECT_TRUE(shard.run_until([&] { return shard.transport.connection_count() == 0; }));
         EXPECT_EQ(shard.transport.counters().received_bytes, 2 * transfer_bytes);
@@ -137,8 +143,8 @@ TEST(KernelTransfer, EveryByteArrivesInOrderBetweenTwoShards) {
     std::thread caller{[&] {
         base::SlabPool caller_pool{16384, 512};
         Shard other;
-        other.loop.spawn(call_once(other.loop, other.transport, remote, caller_pool, seed, call_failed),
-                         "call");
+        other.loop.spawn(
+            call_once(other.loop, other.transport, remote, caller_pool, seed, call_failed), "call");
         EXPECT_TRUE(other.run_all(40s));
         EXPECT_TRUE(other.run_until([&] { return other.transport.connection_count() == 0; }));
     }};

@@ -33,6 +33,12 @@ std::string example(const Setting& setting) {
 
 } // namespace
 
+void Errors::add(unsigned line, std::string key, std::string text) {
+    if (errors_.size() >= errors_max) return;
+    std::replace_if(text.begin(), text.end(), [](char byte) { return static_cast<unsigned char>(byte) < ' ' || byte == 0x7f; }, '?');
+    errors_.push_back({file_, line, std::move(key), std::move(text)});
+}
+
 std::string shown(const toml::node& node) {
     if (const auto* text = node.as_string()) return in_quotes(text->get());
     if (const auto* number = node.as_integer()) return std::to_string(number->get());

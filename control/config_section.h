@@ -31,9 +31,8 @@ inline constexpr std::size_t errors_max = 200;           // a person mends a few
 class Errors {
 public:
     Errors(std::string file, std::vector<ConfigError>& errors) : file_(std::move(file)), errors_(errors) {}
-    void add(unsigned line, std::string key, std::string text) {
-        if (errors_.size() < errors_max) errors_.push_back({file_, line, std::move(key), std::move(text)});
-    }
+    /// Control characters of the file that got into `text` do not get out: an error is one line.
+    void add(unsigned line, std::string key, std::string text);
     [[nodiscard]] std::size_t count() const noexcept { return errors_.size(); }
     [[nodiscard]] const std::string& file() const noexcept { return file_; }
 

@@ -49,7 +49,8 @@ GuessLimits::Counter& GuessLimits::touch(const std::string& key, Time now) {
 bool GuessLimits::allowed(const base::IpAddress& client, std::string_view account, Time now) {
     const auto below = [&](const std::string& key, std::uint32_t most) {
         const auto found = counters_.find(key);
-        return found == counters_.end() || leak(found->second, now) < most;
+        // Half a failure of grace: between the last one and now a little has leaked away already.
+        return found == counters_.end() || leak(found->second, now) < most - 0.5;
     };
     return below(client_key(client), options_.client_level_max) && below(account_key(account), options_.account_level_max);
 }

@@ -302,6 +302,7 @@ void Log::salvage(Batch& batch) {
         batch.salvaged += record_bytes(header->payload_bytes);
     }
     batch.state = Batch::State::free;
+    freed_behind_ = last_batch_seq(); // what a completion record in it freed waits for it again
     wake();
 }
 
@@ -361,6 +362,11 @@ void Log::keep(Ticket& ticket) noexcept {
     ticket.state_ = Ticket::State::idle;
 }
 
+std::uint64_t Log::last_batch_seq() const noexcept {
+    const bool open_waits = open_ != nullptr && open_->records > 0;
+    return open_waits ? next_batch_seq_ : next_batch_seq_ - 1;
+}
+
 std::uint64_t Log::completed() const noexcept {
     std::uint64_t done = next_batch_seq_ - 1;
     for (const Batch& batch : batches_) {
@@ -378,8 +384,7 @@ std::uint64_t Log::durable_mark() const noexcept {
 base::Task<bool> Log::sync(base::Deadline deadline) {
     while (!read_only_) {
         const std::uint64_t failures = failure_count_;
-        const bool open_waits = open_ != nullptr && open_->records > 0;
-        const std::uint64_t target = open_waits ? next_batch_seq_ : next_batch_seq_ - 1;
+        const std::uint64_t target = last_batch_seq();
         urge();
         while (completed() < target && !read_only_) {
             const base::Wake woken = co_await progress_.wait(loop_, deadline);
@@ -445,6 +450,10 @@ void Log::arm_timers() noexcept {
 void Log::prepare() {
     if (preparing_ || retiring_ || !bad_taken_.empty() || next_.valid()) return;
     if (!started_ || read_only_ || closed_) return;
+    // A segment is overwritten only once the completion records that freed it are durable. Nothing
+    // would be lost otherwise, but a large message that lost a chunk would look like damage.
+    const bool homeless = open_ != nullptr && open_->homeless; // and nothing completes before it has one
+    if (completed() < freed_behind_ && !homeless) return;
     const auto slot = segments_.take();
     if (!slot) return;
     preparing_ = true;
@@ -484,7 +493,9 @@ void Log::retire_bad() {
         slot = bad_taken_.back();
         bad_taken_.pop_back();
     } else {
+        const std::uint32_t free_before = segments_.free_count();
         slot = segments_.free_oldest();
+        if (slot || segments_.free_count() != free_before) freed_behind_ = last_batch_seq();
     }
     if (!slot) return;
     retiring_ = true;

@@ -173,6 +173,7 @@ private:
     base::Task<void> write_bad_slot();
     base::Task<std::expected<void, DiskError>> write_superblock();
 
+    [[nodiscard]] std::uint64_t last_batch_seq() const noexcept; // what the last record has or will get
     [[nodiscard]] std::uint64_t completed() const noexcept;
     [[nodiscard]] std::uint64_t durable_mark() const noexcept;
     [[nodiscard]] bool quiet() const noexcept;
@@ -209,6 +210,7 @@ private:
     std::uint64_t next_lsn_;
     std::uint64_t next_segment_seq_;
     std::uint64_t next_batch_seq_ = 1;
+    std::uint64_t freed_behind_ = 0; // the batch that holds the reason why segments are free
     std::vector<Failure> failures_unreported_; // no watermark passes them
     std::uint64_t watermark_written_ = 0;
     std::uint64_t last_filled_batch_ = 0; // the last that holds more than a watermark

@@ -217,7 +217,6 @@ SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
     SegmentScan scan = scan_segment(buffer_.span().first(bytes), superblock_.pool, superblock_.shard, slot);
     ++report_.segments_read;
     report_.records_read += scan.records.size();
-    report_.records_damaged += scan.stray_records_damaged;
     if (!readable) ++report_.records_damaged;
     if (scan.records.empty() || scan.segment_seq < superblock_.segment_floor) {
         // Nothing in it can be of use or do harm; one that cannot be read stays out of use, though.

@@ -69,8 +69,6 @@ private:
         if (payload_valid(*header, payload, seeds)) {
             scan_.records.push_back({*header, at, payload});
             if (frame != nullptr) ++frame->records_valid;
-        } else if (frame == nullptr) {
-            ++scan_.stray_records_damaged;
         }
         return at + record_bytes(header->payload_bytes);
     }

@@ -4,7 +4,8 @@
 //            damaged does not hide its neighbours: where lengths cannot be trusted the scan feels its
 //            way forward in steps of the record alignment until a header checks out again.
 // Threading  Any.
-// Failure    None: damage is counted. What it means is recovery.h's business.
+// Failure    None: what does not check out is left out. That frames or records of theirs are missing
+//            shows in their numbers, and what it means is recovery.h's business.
 #pragma once
 
 #include "queue/codec.h"
@@ -31,7 +32,6 @@ struct SegmentScan {
     std::uint64_t segment_seq = 0; // 0: nothing was ever written here that can be recognised
     std::vector<FoundRecord> records;
     std::vector<FoundFrame> frames;
-    std::uint64_t stray_records_damaged = 0; // headers that check out outside of any frame, payloads that do not
 };
 
 /// \param segment  the whole segment; the spans in the result point into it

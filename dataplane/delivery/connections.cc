@@ -2,6 +2,7 @@
 #include "dataplane/delivery/dispatcher_parts.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace dataplane::delivery {
 
@@ -26,8 +27,9 @@ void Dispatcher::kick(Lane& lane) {
     grow(lane);
 }
 
-/// Opens connections as the backlog asks for them and every limit allows. Those being opened are at most
-/// as many as work already: a new or recovering site sees one first, then two, four, and so on.
+/// Opens connections as the backlog asks for them and every limit allows. Those being opened are at
+/// most as many as work already: a new or recovering site sees one first, then two, four, and so
+/// on.
 void Dispatcher::grow(Lane& lane) {
     const TimePoint now = loop_.now();
     while (!closing_ && lane.ready.size() > lane.connecting) {
@@ -40,15 +42,16 @@ void Dispatcher::grow(Lane& lane) {
     }
 }
 
-/// Takes one of the connections that all shards together may have. A lane that has none of them says so:
-/// those who do let go at their next chance.
+/// Takes one of the connections that all shards together may have. A lane that has none of them
+/// says so: those who do let go at their next chance.
 bool Dispatcher::take_slot(Lane& lane) {
     if (!lane.slots) {
         std::string name = lane.site.key;
         (name += '\n') += lane.source.name; // a newline is in neither
         lane.slots = context_.ledger.attach(name);
     }
-    const bool taken = lane.slots && lane.slots->open_connection(lane.site.settings.connections_max);
+    const bool taken =
+        lane.slots && lane.slots->open_connection(lane.site.settings.connections_max);
     const bool starving = !taken && lane.slots && lane.open == 0;
     if (starving != lane.waiting_for_slot) {
         lane.slots->add_waiting(starving ? 1 : -1);
@@ -58,16 +61,20 @@ bool Dispatcher::take_slot(Lane& lane) {
     return taken;
 }
 
+/// Gives the lane's entry in the ledger back while there is nothing to count.
+void Dispatcher::let_go(Lane& lane) noexcept {
+    if (lane.open > 0 || !lane.ready.empty() || !lane.slots) return;
+    if (std::exchange(lane.waiting_for_slot, false)) lane.slots->add_waiting(-1);
+    lane.slots.reset();
+}
+
 void Dispatcher::look_again(Lane& lane, TimePoint when) {
     if (!lane.wake->armed()) loop_.arm(*lane.wake, when);
 }
 
 void Dispatcher::on_wake(base::Timer& timer) noexcept {
     Lane& lane = *static_cast<Lane::WakeTimer&>(timer).lane;
-    if (lane.ready.empty() && lane.waiting_for_slot) {
-        lane.slots->add_waiting(-1); // what it wanted the slot for has gone another way
-        lane.waiting_for_slot = false;
-    }
+    lane.dispatcher.let_go(lane); // what it wanted the slot for may have gone another way
     lane.dispatcher.grow(lane);
 }
 
@@ -86,7 +93,7 @@ Task<bool> Dispatcher::connect(Connection* connection) {
         base::IpAddress address;
     };
     std::vector<Later> later;
-    bool unresolved = false; // a host's name gave no answer for now
+    bool unresolved = false;  // a host's name gave no answer for now
     bool unreachable = false; // addresses only of a family that the source does not have
     const bool only_v4 = lane.source.address_v4 && !lane.source.address_v6;
     const bool only_v6 = lane.source.address_v6 && !lane.source.address_v4;
@@ -102,7 +109,8 @@ Task<bool> Dispatcher::connect(Connection* connection) {
             const base::Deadline deadline = base::Deadline::in(loop_, dns_timeout, &halt_);
             const AddressResult found = co_await context_.resolver.addresses(*ascii, deadline);
             if (!found) {
-                unresolved |= found.error() == ResolveError::temporary || found.error() == ResolveError::cancelled;
+                unresolved |= found.error() == ResolveError::temporary ||
+                              found.error() == ResolveError::cancelled;
                 continue;
             }
             addresses = (*found)->addresses;
@@ -121,8 +129,8 @@ Task<bool> Dispatcher::connect(Connection* connection) {
                 continue;
             }
             if (connection->tried >= connect_candidates_max) co_return false;
-            connection->alternatives =
-                i + 1 < hosts.size() || addresses.size() > 1 || !later.empty() || connection->tried > 0;
+            connection->alternatives = i + 1 < hosts.size() || addresses.size() > 1 ||
+                                       !later.empty() || connection->tried > 0;
             const bool connected = co_await try_address(connection, &host, address);
             if (connected) co_return true;
             if (halt_.cancelled()) co_return false;
@@ -148,6 +156,10 @@ Task<bool> Dispatcher::connect(Connection* connection) {
         failure.code = 451;
         failure.enhanced = {4, 4, 4};
         failure.text = "no mail host has an address of the source's family";
+    } else if (lane.site.own_hosts) {
+        failure.code = 451; // the operator's mistake bounces nobody's mail
+        failure.enhanced = {4, 4, 4};
+        failure.text = "no host of the route has an address";
     } else {
         failure.code = 550; // RFC 5321 §5.1: none of them usable
         failure.enhanced = {5, 4, 4};
@@ -156,7 +168,8 @@ Task<bool> Dispatcher::connect(Connection* connection) {
     co_return false;
 }
 
-Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host, base::IpAddress address) {
+Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host,
+                                   base::IpAddress address) {
     ++connection->tried;
     Site& site = connection->lane.site;
     const base::SocketAddress remote{address, host->port};
@@ -169,11 +182,13 @@ Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host,
         site.make_note(remote).plain_until = loop_.now() + plain_memory;
         connected = co_await dial(connection, host, remote, true);
     }
-    if (!connected && !halt_.cancelled()) site.make_note(remote).avoid_until = loop_.now() + host_avoid;
+    if (!connected && !halt_.cancelled())
+        site.make_note(remote).avoid_until = loop_.now() + host_avoid;
     co_return connected;
 }
 
-Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host, base::SocketAddress remote, bool plain) {
+Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host,
+                            base::SocketAddress remote, bool plain) {
     Lane& lane = connection->lane;
     const policy::Policy& policy = *connection->policy;
     Outcome& failure = connection->failure;
@@ -208,7 +223,8 @@ Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host, base::
     if (!ready) {
         failure = session->failure();
         if (failure.cause == Cause::tls) context_.stats.add(Counter::tls_failed_out);
-        if (failure.cause != Cause::reply) failure.text = host->name + " (" + remote.to_string() + "): " + failure.text;
+        if (failure.cause != Cause::reply)
+            failure.text = host->name + " (" + remote.to_string() + "): " + failure.text;
         co_await session->quit();
         co_return false;
     }
@@ -220,8 +236,8 @@ Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host, base::
     co_return true;
 }
 
-/// A connection could not be opened to any host. While others work the site has only had enough of them;
-/// otherwise it is paused, and what waits for it goes back to the queue.
+/// A connection could not be opened to any host. While others work the site has only had enough of
+/// them; otherwise it is paused, and what waits for it goes back to the queue.
 void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
     if (closing_) return;
     if (lane.established > 0) {
@@ -233,6 +249,7 @@ void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
     const NextStep step = next_step(failure, {});
     if (step == NextStep::bounce) {
         while (Job* job = lane.ready.pop()) {
+            std::erase(job->round->waiting, job);
             for (const std::uint32_t recipient : job->recipients) {
                 recipient_failed(*job->round, recipient, failure, step, nullptr, &lane.site);
             }
@@ -244,7 +261,10 @@ void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
     const auto pause = site_pause(context_.policy.current()->retry, lane.failures);
     lane.paused_until = loop_.now() + pause;
     lane.pause_reason = failure.to_string();
-    while (Job* job = lane.ready.pop()) postpone_job(*job, failure, lane.paused_until);
+    while (Job* job = lane.ready.pop()) {
+        std::erase(job->round->waiting, job);
+        postpone_job(*job, failure, lane.paused_until);
+    }
 }
 
 // ---- what it carries
@@ -255,11 +275,13 @@ Task<bool> Dispatcher::wait_for_place(Lane* lane) {
     if (!site.rate) {
         site.rate = context_.ledger.attach(site.key);
         if (!site.rate) {
-            static_cast<void>(co_await base::sleep_for(loop_, std::chrono::milliseconds{1}, &halt_));
+            static_cast<void>(
+                co_await base::sleep_for(loop_, std::chrono::milliseconds{1}, &halt_));
             co_return false;
         }
     }
-    const TimePoint place = site.rate->next_message(loop_.now(), site.settings.messages_per_second_max);
+    const TimePoint place =
+        site.rate->next_message(loop_.now(), site.settings.messages_per_second_max);
     if (place <= loop_.now()) co_return true;
     ++lane->awaiting_place;
     const Wake why = co_await base::sleep_until(loop_, {place, &halt_});
@@ -271,19 +293,20 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
     Connection connection{*lane, context_.policy.current()};
     // The source as policy has it now: the lane may be older.
     const auto source = connection.policy->source_index.find(lane->source.name);
-    if (source != connection.policy->source_index.end()) lane->source = connection.policy->sources[source->second];
+    if (source != connection.policy->source_index.end())
+        lane->source = connection.policy->sources[source->second];
 
     const bool connected = co_await connect(&connection);
     if (!connected) {
         slot.release();
         connect_failed(*lane, connection.failure);
         grow(*lane);
+        let_go(*lane);
         co_return;
     }
     slot.establish();
     lane->failures = 0;
     lane->paused_until = {};
-    grow(*lane); // the next of several, now that one works
 
     const policy::SitePolicy& limits = lane->site.settings;
     smtp::ClientSession& session = *connection.session;
@@ -293,7 +316,8 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
         if (contended && connection.served >= messages_while_contended_max) break;
         if (lane->ready.size() <= lane->awaiting_place) {
             if (contended) break; // another shard has mail for this site, and we have none
-            const Wake why = co_await lane->idle.wait(loop_, base::Deadline::in(loop_, limits.idle, &halt_));
+            const Wake why =
+                co_await lane->idle.wait(loop_, base::Deadline::in(loop_, limits.idle, &halt_));
             if (why != Wake::event) break;
             continue;
         }
@@ -304,6 +328,8 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
         if (closing_ || session.disturbed()) break; // it has said goodbye while nobody asked
         Job* job = lane->ready.pop();
         if (job == nullptr) continue;
+        std::erase(job->round->waiting, job);
+        grow(*lane); // for those behind it, now that one connection works
         if (expired(*job->round)) {
             expire_job(*job);
             continue;
@@ -320,6 +346,7 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
     // Leave the slot to whoever waits for it: it looks every slot_retry.
     if (contended && lane->open == 0) lane->grow_after = loop_.now() + 2 * slot_retry;
     grow(*lane);
+    let_go(*lane);
 }
 
 void Dispatcher::settle_transaction(Connection& connection, Job& job) {

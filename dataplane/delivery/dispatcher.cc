@@ -1,4 +1,5 @@
-// dispatcher.cc: rounds and jobs: how a message comes in, what becomes of each recipient, how the round ends.
+// dispatcher.cc: rounds and jobs: how a message comes in, what becomes of each recipient, how the
+// round ends.
 #include "dataplane/delivery/dispatcher.h"
 
 #include "dataplane/delivery/dispatcher_parts.h"
@@ -19,8 +20,8 @@ using telemetry::EventType;
 
 namespace {
 
-// Recipients of one message are grouped with those placed last: a list sorted by domain groups fully, and
-// one in no order costs no more than this many comparisons each.
+// Recipients of one message are grouped with those placed last: a list sorted by domain groups
+// fully, and one in no order costs no more than this many comparisons each.
 constexpr std::size_t grouping_reach = 16;
 constexpr std::chrono::seconds report_retry{60}; // after a DSN could not be queued
 
@@ -28,7 +29,8 @@ constexpr std::chrono::seconds report_retry{60}; // after a DSN could not be que
 
 Dispatcher::Dispatcher(const DeliveryContext& context)
     : context_(context), loop_(context.loop),
-      random_(context.seed ^ (0x9e3779b97f4a7c15ULL * (context.loop.shard() + 1))), sweep_timer_(&Dispatcher::on_sweep) {
+      random_(context.seed ^ (0x9e3779b97f4a7c15ULL * (context.loop.shard() + 1))),
+      sweep_timer_(&Dispatcher::on_sweep) {
     sweep_timer_.dispatcher = this;
     loop_.arm(sweep_timer_, loop_.now() + sweep_interval);
 }
@@ -57,6 +59,7 @@ void Dispatcher::put_back(Round& round) noexcept {
     round.due = base::WallTime::max();
     round.why.clear();
     round.reports.clear();
+    CHECK(round.waiting.empty());
     free_rounds_.push_back(&round);
     --rounds_open_;
 }
@@ -89,9 +92,11 @@ void Dispatcher::put_back(Job& job) noexcept {
 void Dispatcher::message_ready(MessageRef message) {
     CHECK(assembled_.empty());
     if (closing_ || rounds_open_ >= context_.messages_max) {
-        // The queue keeps it more cheaply than we do. It has not been tried, and loses nothing but time.
+        // The queue keeps it more cheaply than we do. It has not been tried, and loses nothing but
+        // time.
         const base::WallTime due = scatter(overflow_pause, 0.25);
-        context_.queue.defer(std::move(message), due, closing_ ? "shutting down" : "too many messages are ready");
+        context_.queue.defer(std::move(message), due,
+                             closing_ ? "shutting down" : "too many messages are ready");
         return;
     }
     Round& round = take_round();
@@ -105,8 +110,9 @@ void Dispatcher::message_ready(MessageRef message) {
             Outcome outcome;
             outcome.stage = smtp::Stage::route;
             outcome.cause = smtp::Cause::local;
-            outcome.text = content.last_error.empty() ? "delivery time expired"
-                                                      : "delivery time expired; last: " + content.last_error;
+            outcome.text = content.last_error.empty()
+                               ? "delivery time expired"
+                               : "delivery time expired; last: " + content.last_error;
             recipient_failed(round, i, outcome, NextStep::expire, nullptr, nullptr);
         } else {
             place(round, i);
@@ -141,7 +147,8 @@ void Dispatcher::place(Round& round, std::uint32_t recipient) {
         Job* job = domain.waiting_last;
         if (job == nullptr || job->round != &round) {
             job = &take_job(round, nullptr);
-            (domain.waiting_last != nullptr ? domain.waiting_last->next : domain.waiting_first) = job;
+            (domain.waiting_last != nullptr ? domain.waiting_last->next : domain.waiting_first) =
+                job;
             domain.waiting_last = job;
         }
         job->recipients.push_back(recipient);
@@ -165,16 +172,20 @@ void Dispatcher::place(Round& round, std::uint32_t recipient) {
         break;
     }
 
-    const std::string_view wanted = envelope.source().empty() ? std::string_view{domain.source} : envelope.source();
+    const std::string_view wanted =
+        envelope.source().empty() ? std::string_view{domain.source} : envelope.source();
     const policy::PolicyPtr& policy = context_.policy.current();
     Lane& lane = lane_of(*domain.site, choose_source(*policy, wanted));
-    const std::size_t recipients_max =
-        std::clamp<std::size_t>(lane.site.settings.recipients_per_message_max, 1, smtp::transaction_recipients_max);
-    for (std::size_t back = 0; back < std::min(assembled_.size(), grouping_reach); ++back) {
-        Job& job = *assembled_[assembled_.size() - 1 - back];
-        if (job.lane != &lane || job.recipients.size() >= recipients_max) continue;
-        job.recipients.push_back(recipient);
-        return;
+    const std::size_t recipients_max = std::clamp<std::size_t>(
+        lane.site.settings.recipients_per_message_max, 1, smtp::transaction_recipients_max);
+    // Those of its domain, and those whose domain was resolved sooner and led to the same site.
+    for (const std::vector<Job*>* jobs : {&assembled_, &round.waiting}) {
+        for (std::size_t back = 0; back < std::min(jobs->size(), grouping_reach); ++back) {
+            Job& job = *(*jobs)[jobs->size() - 1 - back];
+            if (job.lane != &lane || job.recipients.size() >= recipients_max) continue;
+            job.recipients.push_back(recipient);
+            return;
+        }
     }
     Job& job = take_job(round, &lane);
     job.recipients.push_back(recipient);
@@ -182,7 +193,8 @@ void Dispatcher::place(Round& round, std::uint32_t recipient) {
 }
 
 void Dispatcher::enqueue_assembled() {
-    for (Job* job : assembled_) enqueue(*job);
+    for (Job* job : assembled_)
+        enqueue(*job);
     assembled_.clear();
 }
 
@@ -202,6 +214,7 @@ void Dispatcher::enqueue(Job& job) {
         outcome.text = "too many messages are ready for this site";
         return postpone_job(job, outcome, loop_.now() + overflow_pause);
     }
+    job.round->waiting.push_back(&job);
     lane.ready.push(job, job.round->message->envelope.tenant());
     kick(lane);
 }
@@ -219,27 +232,30 @@ void Dispatcher::recipient_delivered(Round& round, std::uint32_t recipient, cons
 
     context_.stats.add(Counter::messages_delivered);
     const auto took = loop_.wall_now() - message.envelope.arrival;
-    context_.stats.record(telemetry::Latency::delivery, std::max<base::Duration>(took, base::Duration::zero()));
+    context_.stats.record(telemetry::Latency::delivery,
+                          std::max<base::Duration>(took, base::Duration::zero()));
     emit(EventType::delivery, round, recipient, outcome, connection, nullptr);
 
-    // The next host reports what it delivers when it knows how; otherwise we say that we know no more.
+    // The next host reports what it delivers when it knows how; otherwise we say that we know no
+    // more.
     const bool passed_on =
         connection != nullptr && connection->session->capabilities().offers(smtp::Extension::dsn);
     if (passed_on || !dsn_due(message.envelope, recipient, DsnKind::relayed)) return;
-    round.reports.push_back({NextStep::delivered,
-                             outcome.code,
-                             {recipient, status_of(outcome, NextStep::delivered), connection != nullptr,
-                              outcome.to_string(), connection != nullptr ? connection->host : std::string{}}});
+    round.reports.push_back(
+        {NextStep::delivered,
+         outcome.code,
+         {recipient, status_of(outcome, NextStep::delivered), connection != nullptr,
+          outcome.to_string(), connection != nullptr ? connection->host : std::string{}}});
 }
 
 /// Gives a recipient up. Its status changes once the report about it is safe: see conclude().
-void Dispatcher::recipient_failed(Round& round, std::uint32_t recipient, const Outcome& outcome, NextStep step,
-                                  const Connection* connection, const Site* site) {
+void Dispatcher::recipient_failed(Round& round, std::uint32_t recipient, const Outcome& outcome,
+                                  NextStep step, const Connection* connection, const Site* site) {
     const bool answered = outcome.cause == smtp::Cause::reply;
     queue::RecipientStatus& status = round.message->status[recipient];
     if (status.attempts < 255) ++status.attempts;
-    emit(step == NextStep::expire ? EventType::expiration : EventType::bounce, round, recipient, outcome, connection,
-         site);
+    emit(step == NextStep::expire ? EventType::expiration : EventType::bounce, round, recipient,
+         outcome, connection, site);
     round.reports.push_back({step,
                              answered ? outcome.code : std::uint16_t{0},
                              {recipient, status_of(outcome, step), answered, outcome.to_string(),
@@ -251,13 +267,16 @@ void Dispatcher::recipient_deferred(Round& round, std::uint32_t recipient, const
     queue::RecipientStatus& status = round.message->status[recipient];
     if (status.attempts < 255) ++status.attempts;
     const policy::PolicyPtr& policy = context_.policy.current();
-    const base::WallTime due = loop_.wall_now() + retry_wait(policy->retry, status.attempts, random_());
+    const base::WallTime due =
+        loop_.wall_now() + retry_wait(policy->retry, status.attempts, random_());
     emit(EventType::transient_failure, round, recipient, outcome, connection, site);
     postpone(round, recipient, outcome, due);
 }
 
-/// Leaves a recipient pending until `due`, and tells its sender when that has been going on for long.
-void Dispatcher::postpone(Round& round, std::uint32_t recipient, const Outcome& outcome, base::WallTime due) {
+/// Leaves a recipient pending until `due`, and tells its sender when that has been going on for
+/// long.
+void Dispatcher::postpone(Round& round, std::uint32_t recipient, const Outcome& outcome,
+                          base::WallTime due) {
     queue::Message& message = *round.message;
     const bool answered = outcome.cause == smtp::Cause::reply;
     message.status[recipient].last_code = answered ? outcome.code : std::uint16_t{0};
@@ -269,19 +288,22 @@ void Dispatcher::postpone(Round& round, std::uint32_t recipient, const Outcome& 
     const bool notice = retry.delay_notice.count() != 0 && !message.envelope.delay_notified &&
                         loop_.wall_now() - message.envelope.arrival >= retry.delay_notice;
     if (!notice || !dsn_due(message.envelope, recipient, DsnKind::delay)) return;
-    round.reports.push_back({NextStep::retry_later,
-                             message.status[recipient].last_code,
-                             {recipient, status_of(outcome, NextStep::retry_later), answered, round.why, {}}});
+    round.reports.push_back(
+        {NextStep::retry_later,
+         message.status[recipient].last_code,
+         {recipient, status_of(outcome, NextStep::retry_later), answered, round.why, {}}});
 }
 
-/// Ends a job without an attempt: its lane takes nothing before `until`. The recipients' own back-off
-/// stays where it was. They come back scattered, not all at once.
+/// Ends a job without an attempt: its lane takes nothing before `until`. The recipients' own
+/// back-off stays where it was. They come back scattered, not all at once.
 void Dispatcher::postpone_job(Job& job, const Outcome& outcome, base::TimePoint until) {
     Round& round = *job.round;
     const Site* site = &job.lane->site;
     if (expired(round)) return expire_job(job);
-    const base::Duration wait = std::max<base::Duration>(until - loop_.now(), std::chrono::milliseconds{1});
-    const base::WallTime due = scatter(wait + wait / 4, 0.2); // 1.0 to 1.5 times: never before the pause is over
+    const base::Duration wait =
+        std::max<base::Duration>(until - loop_.now(), std::chrono::milliseconds{1});
+    const base::WallTime due =
+        scatter(wait + wait / 4, 0.2); // 1.0 to 1.5 times: never before the pause is over
     for (const std::uint32_t recipient : job.recipients) {
         emit(EventType::transient_failure, round, recipient, outcome, nullptr, site);
         postpone(round, recipient, outcome, due);
@@ -295,7 +317,8 @@ void Dispatcher::expire_job(Job& job) {
     outcome.cause = smtp::Cause::local;
     outcome.text = "delivery time expired while waiting for a connection";
     for (const std::uint32_t recipient : job.recipients) {
-        recipient_failed(*job.round, recipient, outcome, NextStep::expire, nullptr, &job.lane->site);
+        recipient_failed(*job.round, recipient, outcome, NextStep::expire, nullptr,
+                         &job.lane->site);
     }
     end_job(job);
 }
@@ -304,7 +327,8 @@ void Dispatcher::expire_job(Job& job) {
 base::WallTime Dispatcher::scatter(base::Duration wait, double share) {
     const double unit = static_cast<double>(random_() >> 11) / static_cast<double>(1ULL << 53);
     const double spread = 1.0 + share * (2.0 * unit - 1.0);
-    const auto scattered = base::Duration{static_cast<std::int64_t>(static_cast<double>(wait.count()) * spread)};
+    const auto scattered =
+        base::Duration{static_cast<std::int64_t>(static_cast<double>(wait.count()) * spread)};
     return loop_.wall_now() + std::chrono::ceil<std::chrono::milliseconds>(scattered);
 }
 
@@ -316,7 +340,8 @@ void Dispatcher::end_job(Job& job) {
     CHECK(round.jobs_open > 0);
     if (--round.jobs_open == 0) return end_round(round);
     if (!std::exchange(round.progressed, false)) return;
-    context_.queue.progress(*round.message); // a crash must not repeat what is done while others are tried
+    context_.queue.progress(
+        *round.message); // a crash must not repeat what is done while others are tried
 }
 
 void Dispatcher::end_round(Round& round) {
@@ -329,30 +354,34 @@ void Dispatcher::end_round(Round& round) {
     loop_.spawn(end_with_reports(&round, TaskMark{*this}), "delivery report");
 }
 
-/// Queues the reports that are due, and only then lets the round end: when the status says "bounced", the
-/// sender's notice is as safe as the message was.
+/// Queues the reports that are due, and only then lets the round end: when the status says
+/// "bounced", the sender's notice is as safe as the message was.
 Task<void> Dispatcher::end_with_reports(Round* round, [[maybe_unused]] TaskMark mark) {
     const policy::PolicyPtr policy = context_.policy.current();
     bool failures_told = true;
-    static constexpr std::array<DsnKind, 3> kinds{DsnKind::failure, DsnKind::delay, DsnKind::relayed};
+    static constexpr std::array<DsnKind, 3> kinds{DsnKind::failure, DsnKind::delay,
+                                                  DsnKind::relayed};
     for (const DsnKind kind : kinds) {
         std::vector<DsnRecipient> recipients;
         for (const Round::Report& report : round->reports) {
             const bool failure = report.step == NextStep::bounce || report.step == NextStep::expire;
-            const DsnKind of_report = failure                               ? DsnKind::failure
+            const DsnKind of_report = failure                              ? DsnKind::failure
                                       : report.step == NextStep::delivered ? DsnKind::relayed
                                                                            : DsnKind::delay;
-            const bool due = of_report == kind && dsn_due(round->message->envelope, report.dsn.index, kind);
+            const bool due =
+                of_report == kind && dsn_due(round->message->envelope, report.dsn.index, kind);
             if (due) recipients.push_back(report.dsn);
         }
         if (recipients.empty()) continue;
         DsnOptions options{policy->hostname, policy->retry.expiry, random_()};
-        const auto sent = co_await send_dsn(loop_, context_.queue, round->message, kind, recipients, options);
+        const auto sent =
+            co_await send_dsn(loop_, context_.queue, round->message, kind, recipients, options);
         if (sent) {
             context_.stats.add(Counter::dsn_sent);
             if (kind == DsnKind::delay) round->message->envelope.delay_notified = true;
         } else if (kind == DsnKind::failure) {
-            failures_told = false; // notices of delay and success are only courtesy: no retry for them
+            failures_told =
+                false; // notices of delay and success are only courtesy: no retry for them
         }
     }
     conclude(*round, failures_told);
@@ -388,8 +417,8 @@ void Dispatcher::conclude(Round& round, bool failures_told) {
 
 // ---- events
 
-void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipient, const Outcome& outcome,
-                      const Connection* connection, const Site* site) {
+void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipient,
+                      const Outcome& outcome, const Connection* connection, const Site* site) {
     telemetry::Event* event = context_.events.claim();
     if (event == nullptr) return; // the ring counts it
     const queue::Message& message = *round.message;
@@ -403,7 +432,8 @@ void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipien
     event->size_bytes = message.content_bytes;
     event->attempts = message.status[recipient].attempts;
     event->code = outcome.code;
-    event->enhanced = {outcome.enhanced.status_class, outcome.enhanced.subject, outcome.enhanced.detail};
+    event->enhanced = {outcome.enhanced.status_class, outcome.enhanced.subject,
+                       outcome.enhanced.detail};
 
     std::array<char, 512> text; // what is longer is cut by the event anyway
     const auto join = [&text](std::initializer_list<std::string_view> parts) {
@@ -418,11 +448,13 @@ void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipien
     event->set(EventText::sender, envelope.sender());
     event->set(EventText::recipient, address.address);
     const std::string_view domain = envelope.recipient_domain(recipient);
-    event->set(EventText::queue, envelope.tenant().empty() ? domain : join({envelope.tenant(), "@", domain}));
+    event->set(EventText::queue,
+               envelope.tenant().empty() ? domain : join({envelope.tenant(), "@", domain}));
     event->set(EventText::response, outcome.text);
     const std::string_view command = smtp::to_string(outcome.stage);
-    event->set(EventText::command,
-               outcome.stage == smtp::Stage::rcpt ? join({command, ":<", address.address, ">"}) : command);
+    event->set(EventText::command, outcome.stage == smtp::Stage::rcpt
+                                       ? join({command, ":<", address.address, ">"})
+                                       : command);
     event->set(EventText::account, envelope.account());
     if (connection != nullptr) {
         const base::StreamInfo& info = connection->session->info();
@@ -444,14 +476,16 @@ void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipien
 Task<void> Dispatcher::close(base::Deadline deadline) {
     closing_ = true;
     for (Site& site : sites_) {
-        for (const auto& entry : site.lanes) entry.second->idle.wake_all(); // they say QUIT
+        for (const auto& entry : site.lanes)
+            entry.second->idle.wake_all(); // they say QUIT
     }
     while (tasks_ > 0) {
         const base::Wake why = co_await quiet_.wait(loop_, deadline);
         if (why != base::Wake::event) break;
     }
     halt_.cancel();
-    while (tasks_ > 0) static_cast<void>(co_await quiet_.wait(loop_, base::Deadline::never()));
+    while (tasks_ > 0)
+        static_cast<void>(co_await quiet_.wait(loop_, base::Deadline::never()));
 }
 
 } // namespace dataplane::delivery

@@ -1,17 +1,19 @@
 // dispatcher.h: takes messages that are due and brings each of their recipients to a next step.
 //
-// Scope      Routing (domain to site, cached), grouping of recipients, ready queues, connections within
-//            limits, hosts in their order, and the end of each round: status, reports, settle or defer.
-//            The dialogue is smtp/client_session.h's, the decision fate.h's.
-// Owns       Domains, sites, lanes, jobs, rounds and connections of one shard; all bounded by limits.h.
-// Threading  Bound to one shard; shares only the SiteLedger with others.
-// Failure    None of its own: everything that goes wrong becomes a recipient's next step.
+// Scope      Routing (domain to site, cached), grouping of recipients, ready queues, connections
+// within
+//            limits, hosts in their order, and the end of each round: status, reports, settle or
+//            defer. The dialogue is smtp/client_session.h's, the decision fate.h's.
+// Owns       Domains, sites, lanes, jobs, rounds and connections of one shard; all bounded by
+// limits.h. Threading  Bound to one shard; shares only the SiteLedger with others. Failure    None
+// of its own: everything that goes wrong becomes a recipient's next step.
 //
-// A site whose connections fail is paused as a whole, per source: what waits for it is deferred to the
-// end of the pause without an attempt of its own, and what comes during the pause as well. One timer's
-// worth of thought instead of one connection attempt per message; and since a message's own back-off
-// counts only its own attempts, a site that comes back gets its mail soon. After the pause one
-// connection goes first: further ones follow only once it works, as they do for a site that is new.
+// A site whose connections fail is paused as a whole, per source: what waits for it is deferred to
+// the end of the pause without an attempt of its own, and what comes during the pause as well. One
+// timer's worth of thought instead of one connection attempt per message; and since a message's own
+// back-off counts only its own attempts, a site that comes back gets its mail soon. After the pause
+// one connection goes first: further ones follow only once it works, as they do for a site that is
+// new.
 #pragma once
 
 #include "dataplane/base/loop.h"
@@ -63,8 +65,9 @@ public:
 
     void message_ready(queue::MessageRef message) override;
 
-    /// Starts no more transactions, waits until the deadline for those that run, and cuts off the rest.
-    /// Rounds that are open then end neither way: the queue hands their messages out after the next start.
+    /// Starts no more transactions, waits until the deadline for those that run, and cuts off the
+    /// rest. Rounds that are open then end neither way: the queue hands their messages out after
+    /// the next start.
     [[nodiscard]] base::Task<void> close(base::Deadline deadline);
 
     [[nodiscard]] std::size_t round_count() const noexcept { return rounds_open_; }
@@ -75,8 +78,8 @@ public:
 private:
     struct Domain;
     struct Connection;
-    struct TaskMark;   // counts a task while it runs
-    struct SlotGuard;  // a connection's slot, given back however its task ends
+    struct TaskMark;  // counts a task while it runs
+    struct SlotGuard; // a connection's slot, given back however its task ends
     struct SourceChoice {
         const policy::SourcePolicy* source;
         std::string_view pool;
@@ -93,11 +96,12 @@ private:
     base::Task<void> resolve_smart_hosts(Domain* domain, policy::PolicyPtr policy);
     void settle_domain(Domain& domain, const policy::Policy& policy, std::vector<SiteHost> hosts,
                        base::TimePoint valid_until);
-    void fail_domain(Domain& domain, std::uint16_t code, smtp::EnhancedCode enhanced, std::string_view why);
+    void fail_domain(Domain& domain, std::uint16_t code, smtp::EnhancedCode enhanced,
+                     std::string_view why);
     void fail_domain(Domain& domain, ResolveError error);
     void resume_waiting(Domain& domain);
-    Site& site_of(const policy::Policy& policy, const policy::RoutePolicy& route, std::string_view domain,
-                  std::vector<SiteHost> hosts);
+    Site& site_of(const policy::Policy& policy, const policy::RoutePolicy& route,
+                  std::string_view domain, std::vector<SiteHost> hosts);
     Lane& lane_of(Site& site, const SourceChoice& choice);
     [[nodiscard]] SourceChoice choose_source(const policy::Policy& policy, std::string_view wanted);
     void release_site(Domain& domain) noexcept;
@@ -112,7 +116,8 @@ private:
     void end_round(Round& round);
     base::Task<void> end_with_reports(Round* round, TaskMark mark);
     void conclude(Round& round, bool reports_sent);
-    void postpone(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome, base::WallTime due);
+    void postpone(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
+                  base::WallTime due);
     [[nodiscard]] bool expired(const Round& round) const noexcept;
     void postpone_job(Job& job, const smtp::Outcome& outcome, base::TimePoint until);
     [[nodiscard]] Round& take_round();
@@ -125,12 +130,15 @@ private:
     void kick(Lane& lane);
     void grow(Lane& lane);
     [[nodiscard]] bool take_slot(Lane& lane);
+    void let_go(Lane& lane) noexcept;
     void look_again(Lane& lane, base::TimePoint when);
     static void on_wake(base::Timer& timer) noexcept;
     base::Task<void> run_connection(Lane* lane, SlotGuard slot, TaskMark mark);
     base::Task<bool> connect(Connection* connection);
-    base::Task<bool> try_address(Connection* connection, const SiteHost* host, base::IpAddress address);
-    base::Task<bool> dial(Connection* connection, const SiteHost* host, base::SocketAddress remote, bool plain);
+    base::Task<bool> try_address(Connection* connection, const SiteHost* host,
+                                 base::IpAddress address);
+    base::Task<bool> dial(Connection* connection, const SiteHost* host, base::SocketAddress remote,
+                          bool plain);
     base::Task<bool> wait_for_place(Lane* lane);
     void connect_failed(Lane& lane, const smtp::Outcome& failure);
     void expire_job(Job& job);
@@ -139,12 +147,12 @@ private:
     // What became of a recipient. `connection` is null when none was involved.
     void recipient_delivered(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
                              const Connection* connection);
-    void recipient_failed(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome, NextStep step,
-                          const Connection* connection, const Site* site);
+    void recipient_failed(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
+                          NextStep step, const Connection* connection, const Site* site);
     void recipient_deferred(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
                             const Connection* connection, const Site* site);
-    void emit(telemetry::EventType type, const Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
-              const Connection* connection, const Site* site);
+    void emit(telemetry::EventType type, const Round& round, std::uint32_t recipient,
+              const smtp::Outcome& outcome, const Connection* connection, const Site* site);
 
     DeliveryContext context_;
     base::Loop& loop_;
@@ -163,7 +171,7 @@ private:
     std::vector<Round*> free_rounds_;
     std::vector<std::unique_ptr<Job>> jobs_;
     std::vector<Job*> free_jobs_;
-    std::vector<Job*> assembled_; // jobs of the round that is being placed
+    std::vector<Job*> assembled_;      // jobs of the round that is being placed
     std::vector<std::uint32_t> moved_; // recipients of a job that goes to another connection
     std::size_t rounds_open_ = 0;
     std::size_t connections_open_ = 0;

@@ -1,6 +1,7 @@
 // dispatcher_parts.h: what the dispatcher's three source files share and nobody else needs.
 //
-// Scope      Domain, Connection and the guards of Dispatcher. dispatcher.cc has rounds and jobs, routing.cc
+// Scope      Domain, Connection and the guards of Dispatcher. dispatcher.cc has rounds and jobs,
+// routing.cc
 //            domains and sites, connections.cc connections.
 // Threading  Bound to one shard.
 #pragma once
@@ -17,9 +18,9 @@ struct Dispatcher::Domain {
     enum class State : std::uint8_t { unknown, resolving, ready, failed, discard };
     std::string name; // as recipients write it, ASCII folded
     State state = State::unknown;
-    Site* site = nullptr;    // counted in its `domains`
-    smtp::Outcome failure;   // what its recipients get when it is failed
-    std::string source;      // the route's
+    Site* site = nullptr;  // counted in its `domains`
+    smtp::Outcome failure; // what its recipients get when it is failed
+    std::string source;    // the route's
     base::TimePoint valid_until{};
     std::uint64_t policy_version = 0;
     Job* waiting_first = nullptr; // jobs that wait for its resolution
@@ -69,7 +70,8 @@ struct Dispatcher::SlotGuard {
 
 /// One connection as its task knows it.
 struct Dispatcher::Connection {
-    explicit Connection(Lane& owner, policy::PolicyPtr current) : lane(owner), policy(std::move(current)) {}
+    explicit Connection(Lane& owner, policy::PolicyPtr current)
+        : lane(owner), policy(std::move(current)) {}
     Lane& lane;
     policy::PolicyPtr policy; // of when it was begun
     std::unique_ptr<smtp::ClientSession> session;

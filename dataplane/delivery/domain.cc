@@ -12,8 +12,8 @@ namespace {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
-/// Letters, digits, hyphen and underscore in labels of 1 to 63. The underscore is no host name's, but it
-/// is in the DNS, and refusing it here would bounce what a resolver finds.
+/// Letters, digits, hyphen and underscore in labels of 1 to 63. The underscore is no host name's,
+/// but it is in the DNS, and refusing it here would bounce what a resolver finds.
 [[nodiscard]] bool is_host_name(std::string_view name) noexcept {
     if (name.empty() || name.size() > domain_bytes_max - 2) return false;
     std::size_t label_bytes = 0;
@@ -58,12 +58,14 @@ FoldedDomain::FoldedDomain(std::string_view domain) noexcept {
 std::optional<std::string> to_ascii(std::string_view domain) {
     if (domain.ends_with('.')) domain.remove_suffix(1);
     std::string name{domain};
-    const bool ascii = std::ranges::none_of(name, [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; });
+    const bool ascii = std::ranges::none_of(
+        name, [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; });
     if (!ascii) {
         if (name.size() > 4 * domain_bytes_max) return std::nullopt;
         char* made = nullptr;
         // Non-transitional: "straße" is its own name (UTS #46 as browsers use it since 2023).
-        const int failed = idn2_to_ascii_8z(name.c_str(), &made, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+        const int failed =
+            idn2_to_ascii_8z(name.c_str(), &made, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
         const std::unique_ptr<char, Idn2Free> owner{made};
         if (failed != IDN2_OK) return std::nullopt;
         name = made;
@@ -74,7 +76,8 @@ std::optional<std::string> to_ascii(std::string_view domain) {
 }
 
 std::optional<base::IpAddress> address_literal(std::string_view domain) noexcept {
-    if (domain.size() < 3 || domain.front() != '[' || domain.back() != ']') return base::IpAddress::parse(domain);
+    if (domain.size() < 3 || domain.front() != '[' || domain.back() != ']')
+        return base::IpAddress::parse(domain);
     std::string_view inner = domain.substr(1, domain.size() - 2);
     constexpr std::string_view tag = "ipv6:";
     const bool tagged = inner.size() > tag.size() &&

@@ -13,10 +13,12 @@ using queue::SpoolResult;
 namespace {
 
 [[nodiscard]] bool ascii(std::string_view text) noexcept {
-    return std::ranges::none_of(text, [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; });
+    return std::ranges::none_of(text,
+                                [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; });
 }
 
-/// What a stranger said, fit for a header-like field: one line, and ASCII unless the report is UTF-8.
+/// What a stranger said, fit for a header-like field: one line, and ASCII unless the report is
+/// UTF-8.
 void append_clean(std::string& out, std::string_view text, bool utf8) {
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
@@ -32,10 +34,13 @@ void append_clean(std::string& out, std::string_view text, bool utf8) {
 
 /// RFC 3461 §4: "+XX" is a character. What is malformed is kept as it came.
 [[nodiscard]] std::string decode_xtext(std::string_view text) {
-    const auto hex = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
+    const auto hex = [](char c) {
+        return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    };
     std::string out;
     for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '+' && i + 2 < text.size() && hex(text[i + 1]) >= 0 && hex(text[i + 2]) >= 0) {
+        if (text[i] == '+' && i + 2 < text.size() && hex(text[i + 1]) >= 0 &&
+            hex(text[i + 2]) >= 0) {
             out += static_cast<char>(hex(text[i + 1]) * 16 + hex(text[i + 2]));
             i += 2;
         } else {
@@ -52,18 +57,24 @@ void append_status(std::string& out, smtp::EnhancedCode status) {
 
 [[nodiscard]] std::string_view subject_of(DsnKind kind) noexcept {
     switch (kind) {
-    case DsnKind::failure: return "Undelivered Mail Returned to Sender";
-    case DsnKind::delay: return "Delayed Mail (still being retried)";
-    case DsnKind::relayed: return "Mail Relayed Without Delivery Confirmation";
+    case DsnKind::failure:
+        return "Undelivered Mail Returned to Sender";
+    case DsnKind::delay:
+        return "Delayed Mail (still being retried)";
+    case DsnKind::relayed:
+        return "Mail Relayed Without Delivery Confirmation";
     }
     return "";
 }
 
 [[nodiscard]] std::string_view action_of(DsnKind kind) noexcept {
     switch (kind) {
-    case DsnKind::failure: return "failed";
-    case DsnKind::delay: return "delayed";
-    case DsnKind::relayed: return "relayed";
+    case DsnKind::failure:
+        return "failed";
+    case DsnKind::delay:
+        return "delayed";
+    case DsnKind::relayed:
+        return "relayed";
     }
     return "";
 }
@@ -84,8 +95,8 @@ void append_status(std::string& out, smtp::EnhancedCode status) {
 }
 
 /// Appends the part of the content that is to be returned.
-base::Task<SpoolResult<>> append_content(queue::Draft& draft, queue::ContentReader content, bool full,
-                                         base::Deadline deadline) {
+base::Task<SpoolResult<>> append_content(queue::Draft& draft, queue::ContentReader content,
+                                         bool full, base::Deadline deadline) {
     std::size_t appended = 0;
     bool line_empty = true; // so far; an empty line ends the headers
     for (;;) {
@@ -126,19 +137,20 @@ base::Task<SpoolResult<>> append_content(queue::Draft& draft, queue::ContentRead
 } // namespace
 
 std::string mail_date(base::WallTime time) {
-    static constexpr std::array<const char*, 7> days{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+    static constexpr std::array<const char*, 7> days{"Sun", "Mon", "Tue", "Wed",
+                                                     "Thu", "Fri", "Sat"};
     static constexpr std::array<const char*, 12> months{"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                                         "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     const auto day = std::chrono::floor<std::chrono::days>(time);
     const std::chrono::year_month_day date{day};
     const std::chrono::hh_mm_ss clock{std::chrono::floor<std::chrono::seconds>(time - day)};
     std::array<char, 48> text;
-    const int bytes =
-        std::snprintf(text.data(), text.size(), "%s, %u %s %d %02d:%02d:%02d +0000",
-                      days[std::chrono::weekday{day}.c_encoding()], static_cast<unsigned>(date.day()),
-                      months[static_cast<unsigned>(date.month()) - 1], static_cast<int>(date.year()),
-                      static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                      static_cast<int>(clock.seconds().count()));
+    const int bytes = std::snprintf(
+        text.data(), text.size(), "%s, %u %s %d %02d:%02d:%02d +0000",
+        days[std::chrono::weekday{day}.c_encoding()], static_cast<unsigned>(date.day()),
+        months[static_cast<unsigned>(date.month()) - 1], static_cast<int>(date.year()),
+        static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+        static_cast<int>(clock.seconds().count()));
     return {text.data(), static_cast<std::size_t>(bytes)};
 }
 
@@ -147,30 +159,36 @@ bool dsn_due(const queue::Envelope& envelope, std::uint32_t recipient, DsnKind k
     const std::uint8_t notify = envelope.recipient(recipient).notify;
     if ((notify & queue::notify_never) != 0) return false;
     switch (kind) {
-    case DsnKind::failure: return notify == queue::notify_absent || (notify & queue::notify_failure) != 0;
-    case DsnKind::delay: return notify == queue::notify_absent || (notify & queue::notify_delay) != 0;
-    case DsnKind::relayed: return (notify & queue::notify_success) != 0;
+    case DsnKind::failure:
+        return notify == queue::notify_absent || (notify & queue::notify_failure) != 0;
+    case DsnKind::delay:
+        return notify == queue::notify_absent || (notify & queue::notify_delay) != 0;
+    case DsnKind::relayed:
+        return (notify & queue::notify_success) != 0;
     }
     return false;
 }
 
-DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<const DsnRecipient> recipients,
-                    base::WallTime now, DsnOptions options) {
+DsnText compose_dsn(const queue::Message& original, DsnKind kind,
+                    std::span<const DsnRecipient> recipients, base::WallTime now,
+                    DsnOptions options) {
     const queue::Envelope& envelope = original.envelope;
     bool utf8 = envelope.smtputf8 || !ascii(envelope.sender());
-    for (const DsnRecipient& recipient : recipients) utf8 |= !ascii(envelope.recipient(recipient.index).address);
+    for (const DsnRecipient& recipient : recipients)
+        utf8 |= !ascii(envelope.recipient(recipient.index).address);
 
     DsnText text;
     // Binary content would need BINARYMIME all the way back; the sender has the message anyway.
     text.full = kind == DsnKind::failure && envelope.dsn_return == queue::DsnReturn::full &&
-                envelope.body != queue::BodyKind::binary_mime && original.content_bytes <= dsn_full_bytes_max;
+                envelope.body != queue::BodyKind::binary_mime &&
+                original.content_bytes <= dsn_full_bytes_max;
     text.eight_bit = utf8 || envelope.body != queue::BodyKind::seven_bit;
 
     std::array<char, 20> random;
-    const int random_bytes =
-        std::snprintf(random.data(), random.size(), "%016llx", static_cast<unsigned long long>(options.random));
-    const std::string unique =
-        original.id.to_string() + '.' + std::string{random.data(), static_cast<std::size_t>(random_bytes)};
+    const int random_bytes = std::snprintf(random.data(), random.size(), "%016llx",
+                                           static_cast<unsigned long long>(options.random));
+    const std::string unique = original.id.to_string() + '.' +
+                               std::string{random.data(), static_cast<std::size_t>(random_bytes)};
     const std::string boundary = "=_" + unique;
 
     std::string& out = text.head;
@@ -188,7 +206,8 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<cons
            boundary + "\"\r\n\r\n";
 
     const std::string encoding = text.eight_bit ? "Content-Transfer-Encoding: 8bit\r\n" : "";
-    out += "--" + boundary + "\r\nContent-Type: text/plain; charset=" + (utf8 ? "utf-8" : "us-ascii") + "\r\n" +
+    out += "--" + boundary +
+           "\r\nContent-Type: text/plain; charset=" + (utf8 ? "utf-8" : "us-ascii") + "\r\n" +
            encoding + "\r\nThis is the mail system at host ";
     out += options.hostname;
     out += ".\r\n\r\n";
@@ -208,7 +227,8 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<cons
 
     // RFC 3464 §2.2, and RFC 6533 §4 for addresses beyond ASCII.
     out += "\r\n--" + boundary + "\r\nContent-Type: message/" +
-           (utf8 ? "global-delivery-status" : "delivery-status") + "\r\n" + encoding + "\r\nReporting-MTA: dns; ";
+           (utf8 ? "global-delivery-status" : "delivery-status") + "\r\n" + encoding +
+           "\r\nReporting-MTA: dns; ";
     out += options.hostname;
     if (!envelope.envid().empty()) {
         out += "\r\nOriginal-Envelope-Id: ";
@@ -223,7 +243,8 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<cons
             out += "Original-Recipient: ";
             append_clean(out, address.orcpt.substr(0, semicolon), utf8);
             out += "; ";
-            const std::string_view xtext = address.orcpt.substr(std::min(semicolon + 1, address.orcpt.size()));
+            const std::string_view xtext =
+                address.orcpt.substr(std::min(semicolon + 1, address.orcpt.size()));
             append_clean(out, decode_xtext(xtext), utf8);
             out += "\r\n";
         }
@@ -238,11 +259,13 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<cons
             append_clean(out, recipient.remote_host, utf8);
         }
         if (!recipient.text.empty()) {
-            out += recipient.answered ? "\r\nDiagnostic-Code: smtp; " : "\r\nDiagnostic-Code: X-Millrace; ";
+            out += recipient.answered ? "\r\nDiagnostic-Code: smtp; "
+                                      : "\r\nDiagnostic-Code: X-Millrace; ";
             append_clean(out, recipient.text, utf8);
         }
         out += "\r\nLast-Attempt-Date: " + mail_date(now) + "\r\n";
-        if (kind == DsnKind::delay) out += "Will-Retry-Until: " + mail_date(envelope.expiry) + "\r\n";
+        if (kind == DsnKind::delay)
+            out += "Will-Retry-Until: " + mail_date(envelope.expiry) + "\r\n";
     }
 
     const char* returned = text.full ? (utf8 ? "message/global" : "message/rfc822")
@@ -252,14 +275,16 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind, std::span<cons
     return text;
 }
 
-base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue, queue::MessageRef original,
-                                   DsnKind kind, std::span<const DsnRecipient> recipients, DsnOptions options) {
+base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue,
+                                   queue::MessageRef original, DsnKind kind,
+                                   std::span<const DsnRecipient> recipients, DsnOptions options) {
     CHECK(!recipients.empty() && !original->envelope.sender().empty());
     recipients = recipients.first(std::min(recipients.size(), dsn_recipients_max));
     const base::Deadline deadline = base::Deadline::in(loop, dsn_commit_timeout);
     const DsnText text = compose_dsn(*original, kind, recipients, loop.wall_now(), options);
 
-    auto begun = queue.begin(text.head.size() + text.tail.size() + (text.full ? original->content_bytes : 0));
+    auto begun = queue.begin(text.head.size() + text.tail.size() +
+                             (text.full ? original->content_bytes : 0));
     if (!begun) co_return std::unexpected(begun.error());
     queue::Draft draft = std::move(*begun);
     queue::Envelope& envelope = draft.envelope();

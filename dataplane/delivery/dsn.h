@@ -1,8 +1,10 @@
-// dsn.h: delivery status notifications: who gets one, and the report itself (RFC 3461, 3462, 3464, 6533).
+// dsn.h: delivery status notifications: who gets one, and the report itself (RFC 3461, 3462, 3464,
+// 6533).
 //
-// Scope      Failure, delay and "relayed" reports to the sender of a message, as multipart/report: a text
-//            for people, the machine's part, and the message's headers or all of it. Never for a null
-//            sender, never against NOTIFY.
+// Scope      Failure, delay and "relayed" reports to the sender of a message, as multipart/report:
+// a text
+//            for people, the machine's part, and the message's headers or all of it. Never for a
+//            null sender, never against NOTIFY.
 // Owns       Nothing: a report goes through the queue like any message, with a null sender.
 // Threading  Bound to one shard.
 // Failure    SpoolError of the queue: the caller must then not settle what the report was about.
@@ -39,20 +41,23 @@ struct DsnOptions {
     std::uint64_t random = 0;             // makes the boundary unguessable
 };
 
-/// Whether this recipient's fate is reported (RFC 3461 §4.1, §5.2, RFC 5321 §6.1). Without NOTIFY, failures are,
-/// and delays as well.
-[[nodiscard]] bool dsn_due(const queue::Envelope& envelope, std::uint32_t recipient, DsnKind kind) noexcept;
+/// Whether this recipient's fate is reported (RFC 3461 §4.1, §5.2, RFC 5321 §6.1). Without NOTIFY,
+/// failures are, and delays as well.
+[[nodiscard]] bool dsn_due(const queue::Envelope& envelope, std::uint32_t recipient,
+                           DsnKind kind) noexcept;
 
 /// The report up to the returned content, and what closes it.
 struct DsnText {
     std::string head, tail;
-    bool full = false;      // the whole message is returned, not only its headers
+    bool full = false; // the whole message is returned, not only its headers
     bool eight_bit = false;
 };
 [[nodiscard]] DsnText compose_dsn(const queue::Message& original, DsnKind kind,
-                                  std::span<const DsnRecipient> recipients, base::WallTime now, DsnOptions options);
+                                  std::span<const DsnRecipient> recipients, base::WallTime now,
+                                  DsnOptions options);
 
-/// Composes and queues one report. Success means that it is durable. What it refers to outlives the task.
+/// Composes and queues one report. Success means that it is durable. What it refers to outlives the
+/// task.
 [[nodiscard]] base::Task<queue::SpoolResult<>>
 send_dsn(base::Loop& loop, queue::MessageQueue& queue, queue::MessageRef original, DsnKind kind,
          std::span<const DsnRecipient> recipients, DsnOptions options);

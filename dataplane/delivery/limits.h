@@ -11,16 +11,16 @@
 
 namespace dataplane::delivery {
 
-// Messages in the hands of one shard's dispatcher; what comes beyond is deferred for a moment. About
-// 2 KiB each without content, which the queue bounds by bytes.
+// Messages in the hands of one shard's dispatcher; what comes beyond is deferred for a moment.
+// About 2 KiB each without content, which the queue bounds by bytes.
 inline constexpr std::size_t ready_messages_max = 65'536;
 // Jobs one (site, source) may hold of them: a site that takes nothing leaves the others room.
 inline constexpr std::size_t ready_jobs_per_lane_max = ready_messages_max / 2;
 // A message beyond these comes back after so long, give or take a quarter.
 inline constexpr std::chrono::seconds overflow_pause{15};
 
-// Addresses tried for one connection before the site counts as failing. Large providers publish dozens;
-// a walk through all of them would take an hour of connect timeouts.
+// Addresses tried for one connection before the site counts as failing. Large providers publish
+// dozens; a walk through all of them would take an hour of connect timeouts.
 inline constexpr std::size_t connect_candidates_max = 8;
 inline constexpr std::size_t addresses_per_host_max = 16;
 inline constexpr std::size_t mx_hosts_max = 64; // ours: a hostile zone may list thousands
@@ -48,15 +48,16 @@ inline constexpr std::chrono::minutes site_idle_max{10};
 inline constexpr std::chrono::seconds failed_domain_memory{30};
 inline constexpr std::chrono::minutes fixed_route_memory{60}; // smart hosts: no TTL to go by
 
-// DNS answers: bounds on the TTL we honour. Zero TTLs would make each message a query; a day's would
-// keep mail going to hosts that are gone.
+// DNS answers: bounds on the TTL we honour. Zero TTLs would make each message a query; a day's
+// would keep mail going to hosts that are gone.
 inline constexpr std::chrono::seconds dns_ttl_min{30};
 inline constexpr std::chrono::seconds dns_ttl_max{3600};
 inline constexpr std::chrono::seconds dns_negative_ttl_min{15};
 inline constexpr std::chrono::seconds dns_negative_ttl_max{300};
 inline constexpr std::chrono::seconds dns_failure_ttl{10}; // SERVFAIL and timeouts
 inline constexpr std::size_t dns_cache_entries_max = 65'536;
-inline constexpr std::size_t dns_outstanding_max = 4'096; // per shard; beyond it a query fails at once
+inline constexpr std::size_t dns_outstanding_max =
+    4'096; // per shard; beyond it a query fails at once
 inline constexpr std::chrono::seconds dns_timeout{30};
 
 // RFC 3464 reports: what is returned of the message.
@@ -65,8 +66,10 @@ inline constexpr std::size_t dsn_full_bytes_max = 256U << 10; // larger: the hea
 inline constexpr std::size_t dsn_recipients_max = 1'000;      // named in one report
 inline constexpr std::chrono::seconds dsn_commit_timeout{30};
 
-// Slots of the table in which shards count connections together: 32 bytes each, 2 MiB in all.
-inline constexpr std::size_t ledger_buckets = 8'192;
-inline constexpr std::size_t ledger_bucket_slots = 8;
+// The table in which shards count connections together, 8 MiB. Only (site, source) pairs that have
+// a connection or mail that waits for one are in it: with 65,000 of those, one bucket in a million
+// is full.
+inline constexpr std::size_t ledger_buckets = 16'384;
+inline constexpr std::size_t ledger_bucket_slots = 16;
 
 } // namespace dataplane::delivery

@@ -1,8 +1,10 @@
 // resolver.h: what delivery asks of the DNS.
 //
-// Scope      The interface, and the meaning of an MX answer: order, implicit MX, null MX (RFC 5321 §5.1,
+// Scope      The interface, and the meaning of an MX answer: order, implicit MX, null MX (RFC 5321
+// §5.1,
 //            RFC 7505). Who asks the network is unbound_resolver.h; tests answer from a table.
-// Owns       Answers are shared between the cache and whoever still walks through their hosts across
+// Owns       Answers are shared between the cache and whoever still walks through their hosts
+// across
 //            awaits: that is why they come as shared_ptr.
 // Threading  Bound to one shard.
 // Failure    ResolveError. Only `temporary` may change by waiting.
@@ -56,10 +58,12 @@ public:
     /// \param domain  as to_ascii() makes it
     [[nodiscard]] virtual base::Task<MxResult> mx(std::string domain, base::Deadline deadline) = 0;
     /// \param host  a name; literals are their own answer and never come here
-    [[nodiscard]] virtual base::Task<AddressResult> addresses(std::string host, base::Deadline deadline) = 0;
+    [[nodiscard]] virtual base::Task<AddressResult> addresses(std::string host,
+                                                              base::Deadline deadline) = 0;
 };
 
 /// What MX records mean for mail to `domain`. No records at all: the implicit MX.
-[[nodiscard]] std::expected<MxSet, ResolveError> interpret_mx(std::string_view domain, std::vector<MxRecord> records);
+[[nodiscard]] std::expected<MxSet, ResolveError> interpret_mx(std::string_view domain,
+                                                              std::vector<MxRecord> records);
 
 } // namespace dataplane::delivery

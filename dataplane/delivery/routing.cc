@@ -12,7 +12,8 @@ using smtp::EnhancedCode;
 
 namespace {
 
-[[nodiscard]] SiteHost site_host(std::string_view name, std::uint16_t port, std::uint16_t preference) {
+[[nodiscard]] SiteHost site_host(std::string_view name, std::uint16_t port,
+                                 std::uint16_t preference) {
     SiteHost host{std::string{name}, port, preference, address_literal(name)};
     if (host.literal) host.name = host.literal->to_string();
     return host;
@@ -26,7 +27,8 @@ namespace {
 [[nodiscard]] std::string name_of(std::span<const SiteHost> hosts, bool rolled_up) {
     if (rolled_up) {
         std::vector<std::string> names;
-        for (const SiteHost& host : hosts) names.push_back(host.name);
+        for (const SiteHost& host : hosts)
+            names.push_back(host.name);
         return site_name(names) + port_suffix(hosts.front().port);
     }
     std::string name;
@@ -76,7 +78,8 @@ void Dispatcher::route(Domain& domain) {
         if (std::ranges::none_of(rule.hosts, &RoutePolicy::Host::mx_lookup)) {
             std::vector<SiteHost> hosts;
             for (const RoutePolicy::Host& host : rule.hosts) {
-                hosts.push_back(site_host(host.name, host.port, static_cast<std::uint16_t>(hosts.size())));
+                hosts.push_back(
+                    site_host(host.name, host.port, static_cast<std::uint16_t>(hosts.size())));
             }
             settle_domain(domain, *policy, std::move(hosts), loop_.now() + fixed_route_memory);
             return;
@@ -122,7 +125,8 @@ Task<void> Dispatcher::resolve(Domain* domain, [[maybe_unused]] TaskMark mark) {
     for (const MxRecord& record : (*found)->hosts) {
         // RFC 5321 §5.1: ourselves and whatever is liked no better would bring the mail back to us.
         if (record.host == policy->hostname) {
-            std::erase_if(hosts, [&](const SiteHost& host) { return host.preference >= record.preference; });
+            std::erase_if(
+                hosts, [&](const SiteHost& host) { return host.preference >= record.preference; });
             break;
         }
         hosts.push_back(site_host(record.host, rule.port, record.preference));
@@ -135,8 +139,8 @@ Task<void> Dispatcher::resolve(Domain* domain, [[maybe_unused]] TaskMark mark) {
     resume_waiting(*domain);
 }
 
-/// A route's hosts, some of which stand for their own MX hosts. One that cannot be resolved is left out
-/// while there are others.
+/// A route's hosts, some of which stand for their own MX hosts. One that cannot be resolved is left
+/// out while there are others.
 Task<void> Dispatcher::resolve_smart_hosts(Domain* domain, PolicyPtr policy) {
     const RoutePolicy& rule = policy->route(domain->name);
     const base::Deadline deadline = base::Deadline::in(loop_, dns_timeout, &halt_);
@@ -154,7 +158,8 @@ Task<void> Dispatcher::resolve_smart_hosts(Domain* domain, PolicyPtr policy) {
         const MxResult found = co_await context_.resolver.mx(*ascii, deadline);
         if (!found) {
             error = found.error();
-            valid_until = std::min<base::TimePoint>(valid_until, loop_.now() + failed_domain_memory);
+            valid_until =
+                std::min<base::TimePoint>(valid_until, loop_.now() + failed_domain_memory);
             continue;
         }
         valid_until = std::min(valid_until, (*found)->valid_until);
@@ -174,8 +179,8 @@ Task<void> Dispatcher::resolve_smart_hosts(Domain* domain, PolicyPtr policy) {
     fail_domain(*domain, 451, {4, 4, 3}, to_string(error));
 }
 
-void Dispatcher::settle_domain(Domain& domain, const policy::Policy& policy, std::vector<SiteHost> hosts,
-                               base::TimePoint valid_until) {
+void Dispatcher::settle_domain(Domain& domain, const policy::Policy& policy,
+                               std::vector<SiteHost> hosts, base::TimePoint valid_until) {
     Site& site = site_of(policy, policy.route(domain.name), domain.name, std::move(hosts));
     ++site.domains;
     release_site(domain);
@@ -184,7 +189,8 @@ void Dispatcher::settle_domain(Domain& domain, const policy::Policy& policy, std
     domain.valid_until = valid_until;
 }
 
-void Dispatcher::fail_domain(Domain& domain, std::uint16_t code, EnhancedCode enhanced, std::string_view why) {
+void Dispatcher::fail_domain(Domain& domain, std::uint16_t code, EnhancedCode enhanced,
+                             std::string_view why) {
     release_site(domain);
     domain.state = Domain::State::failed;
     domain.valid_until = loop_.now() + failed_domain_memory;
@@ -199,12 +205,17 @@ void Dispatcher::fail_domain(Domain& domain, std::uint16_t code, EnhancedCode en
 
 void Dispatcher::fail_domain(Domain& domain, ResolveError error) {
     switch (error) {
-    case ResolveError::no_such_domain: return fail_domain(domain, 550, {5, 1, 2}, to_string(error));
-    case ResolveError::no_mail: return fail_domain(domain, 556, {5, 1, 10}, to_string(error)); // RFC 7505 §4
-    case ResolveError::no_data: return fail_domain(domain, 550, {5, 4, 4}, to_string(error));
-    case ResolveError::bad_name: return fail_domain(domain, 550, {5, 1, 2}, to_string(error));
+    case ResolveError::no_such_domain:
+        return fail_domain(domain, 550, {5, 1, 2}, to_string(error));
+    case ResolveError::no_mail:
+        return fail_domain(domain, 556, {5, 1, 10}, to_string(error)); // RFC 7505 §4
+    case ResolveError::no_data:
+        return fail_domain(domain, 550, {5, 4, 4}, to_string(error));
+    case ResolveError::bad_name:
+        return fail_domain(domain, 550, {5, 1, 2}, to_string(error));
     case ResolveError::temporary:
-    case ResolveError::cancelled: return fail_domain(domain, 451, {4, 4, 3}, to_string(error));
+    case ResolveError::cancelled:
+        return fail_domain(domain, 451, {4, 4, 3}, to_string(error));
     }
 }
 
@@ -214,7 +225,8 @@ void Dispatcher::resume_waiting(Domain& domain) {
     domain.waiting_last = nullptr;
     while (job != nullptr) {
         Job* next = std::exchange(job->next, nullptr);
-        for (const std::uint32_t recipient : job->recipients) place(*job->round, recipient);
+        for (const std::uint32_t recipient : job->recipients)
+            place(*job->round, recipient);
         enqueue_assembled();
         end_job(*job); // it was only a place to wait in
         job = next;
@@ -230,14 +242,15 @@ void Dispatcher::release_site(Domain& domain) noexcept {
 
 // ---- sites and lanes
 
-/// The site that these hosts are. Its limits are shared by all domains that lead to it, except where the
-/// operator has set a domain or a route apart.
-Site& Dispatcher::site_of(const policy::Policy& policy, const RoutePolicy& rule, std::string_view domain,
-                          std::vector<SiteHost> hosts) {
+/// The site that these hosts are. Its limits are shared by all domains that lead to it, except
+/// where the operator has set a domain or a route apart.
+Site& Dispatcher::site_of(const policy::Policy& policy, const RoutePolicy& rule,
+                          std::string_view domain, std::vector<SiteHost> hosts) {
     std::string name = name_of(hosts, rule.kind == RoutePolicy::Kind::mx);
     std::string key = name;
     if (rule.shaping) {
-        const auto own = std::ranges::find_if(policy.routes, [&](const auto& entry) { return &entry.second == &rule; });
+        const auto own = std::ranges::find_if(
+            policy.routes, [&](const auto& entry) { return &entry.second == &rule; });
         key += own == policy.routes.end() ? std::string{"!route"} : "!route " + own->first;
     } else if (!policy.sites.contains(name) && policy.sites.contains(domain)) {
         (key += "!") += domain;
@@ -253,26 +266,32 @@ Site& Dispatcher::site_of(const policy::Policy& policy, const RoutePolicy& rule,
     }
     Site& site = *known->second;
     site.hosts = std::move(hosts);
+    site.own_hosts = rule.kind != RoutePolicy::Kind::mx;
     site.settings = rule.shaping ? *rule.shaping : policy.site(site.name, domain);
     site.last_used = loop_.now();
     return site;
 }
 
 /// \param wanted  a source's or a pool's name; what is unknown, or empty, is the default source
-Dispatcher::SourceChoice Dispatcher::choose_source(const policy::Policy& policy, std::string_view wanted) {
+Dispatcher::SourceChoice Dispatcher::choose_source(const policy::Policy& policy,
+                                                   std::string_view wanted) {
     static const policy::SourcePolicy unnamed; // a policy without sources: the kernel's choice
     if (!wanted.empty()) {
-        if (const auto source = policy.source_index.find(wanted); source != policy.source_index.end()) {
+        if (const auto source = policy.source_index.find(wanted);
+            source != policy.source_index.end()) {
             return {&policy.sources[source->second], {}};
         }
         const auto pool = policy.pools.find(wanted);
         if (pool != policy.pools.end()) {
             std::uint64_t total = 0;
-            for (const auto& member : pool->second.members) total += member.weight;
+            for (const auto& member : pool->second.members)
+                total += member.weight;
             if (total > 0) {
-                std::uint64_t drawn = random_() % total; // weights are small: the modulo's bias is nothing
+                std::uint64_t drawn =
+                    random_() % total; // weights are small: the modulo's bias is nothing
                 for (const auto& member : pool->second.members) {
-                    if (drawn < member.weight) return {&policy.sources[member.source_index], pool->first};
+                    if (drawn < member.weight)
+                        return {&policy.sources[member.source_index], pool->first};
                     drawn -= member.weight;
                 }
             }
@@ -320,7 +339,9 @@ void Dispatcher::sweep() {
     for (std::size_t step = 0, count = sites_.size(); step < std::min(steps_max, count); ++step) {
         Site& site = sites_.back();
         const bool unused = site.domains == 0 && now - site.last_used >= site_idle_max &&
-                            std::ranges::all_of(site.lanes, [&](const auto& lane) { return lane.second->unused(now); });
+                            std::ranges::all_of(site.lanes, [&](const auto& lane) {
+                                return lane.second->unused(now);
+                            });
         if (!unused) {
             sites_.splice(sites_.begin(), sites_, std::prev(sites_.end()));
             continue;
@@ -330,7 +351,8 @@ void Dispatcher::sweep() {
     }
     context_.stats.set(telemetry::Gauge::sites, sites_by_key_.size());
     const bool behind = domains_by_name_.size() > domains_max;
-    loop_.arm(sweep_timer_, now + (behind ? base::Duration{std::chrono::milliseconds{10}} : sweep_interval));
+    loop_.arm(sweep_timer_,
+              now + (behind ? base::Duration{std::chrono::milliseconds{10}} : sweep_interval));
 }
 
 } // namespace dataplane::delivery

@@ -1,11 +1,13 @@
-// site.h: a destination and what is on its way there: sites, their lanes, and the jobs that wait in them.
+// site.h: a destination and what is on its way there: sites, their lanes, and the jobs that wait in
+// them.
 //
-// Scope      Plain state and the fair queue. A Site is a rolled-up set of MX hosts, or a route's hosts; a
+// Scope      Plain state and the fair queue. A Site is a rolled-up set of MX hosts, or a route's
+// hosts; a
 //            Lane is one source's way to it, with its connections and its ready queue; a Job is one
-//            message's recipients for one lane; a Round is one delivery round of a message. What is done
-//            with them is in dispatcher.h.
-// Owns       A site owns its lanes. Jobs and rounds belong to the dispatcher's pools and are linked here.
-// Threading  Bound to one shard; the limits that shards share are in site_ledger.h.
+//            message's recipients for one lane; a Round is one delivery round of a message. What is
+//            done with them is in dispatcher.h.
+// Owns       A site owns its lanes. Jobs and rounds belong to the dispatcher's pools and are linked
+// here. Threading  Bound to one shard; the limits that shards share are in site_ledger.h.
 #pragma once
 
 #include "dataplane/base/clock.h"
@@ -27,6 +29,7 @@
 
 namespace dataplane::delivery {
 
+struct Job;
 struct Lane;
 struct Site;
 class Dispatcher;
@@ -35,8 +38,9 @@ class Dispatcher;
 struct Round {
     /// What is to be told to the sender, or done to the status, once the round ends.
     struct Report {
-        NextStep step = NextStep::bounce; // bounce, expire, retry_later (a delay), or delivered (relayed)
-        std::uint16_t code = 0;           // as RecipientStatus::last_code
+        NextStep step =
+            NextStep::bounce;   // bounce, expire, retry_later (a delay), or delivered (relayed)
+        std::uint16_t code = 0; // as RecipientStatus::last_code
         DsnRecipient dsn;
     };
     queue::MessageRef message;
@@ -45,18 +49,19 @@ struct Round {
     base::WallTime due = base::WallTime::max(); // the earliest that a pending recipient asks for
     std::string why;                            // the last reason for waiting
     std::vector<Report> reports;
+    std::vector<Job*> waiting; // its jobs in ready queues, which further recipients may join
 };
 
 struct Job {
     Job* next = nullptr; // in its queue
     Round* round = nullptr;
-    Lane* lane = nullptr;                 // null while its domain is being resolved
+    Lane* lane = nullptr;                  // null while its domain is being resolved
     std::vector<std::uint32_t> recipients; // indices into the envelope
-    std::uint8_t moves = 0;               // to another connection or host, in this round
+    std::uint8_t moves = 0;                // to another connection or host, in this round
 };
 
-/// Jobs that wait for a connection: first in, first out within a tenant, tenants taking turns, so that
-/// one tenant's million does not stand in front of another's ten.
+/// Jobs that wait for a connection: first in, first out within a tenant, tenants taking turns, so
+/// that one tenant's million does not stand in front of another's ten.
 class ReadyQueue {
 public:
     void push(Job& job, std::string_view tenant);
@@ -98,18 +103,19 @@ struct Lane {
     Site& site;
     Dispatcher& dispatcher;
     policy::SourcePolicy source;
-    std::string pool; // that chose the source the last time; for events
-    SiteLedger::Hold slots;
+    std::string pool;              // that chose the source the last time; for events
+    SiteLedger::Hold slots;        // while there is a connection, or mail that wants one
     bool waiting_for_slot = false; // counted in the ledger
     ReadyQueue ready;
 
-    std::uint32_t open = 0;        // connections, those being made included: each holds a slot
+    std::uint32_t open = 0; // connections, those being made included: each holds a slot
     std::uint32_t connecting = 0;
     std::uint32_t established = 0; // open - connecting
-    std::uint32_t awaiting_place = 0; // connections that wait for the rate, each for one of the jobs
+    std::uint32_t awaiting_place =
+        0; // connections that wait for the rate, each for one of the jobs
     base::WaitQueue idle{"idle connection"};
 
-    std::uint32_t failures = 0;    // of opening a connection, in a row
+    std::uint32_t failures = 0;     // of opening a connection, in a row
     base::TimePoint paused_until{}; // after a failure: nothing is attempted before
     std::string pause_reason;       // for those who wait
     base::TimePoint grow_after{};   // no further connection before
@@ -131,10 +137,11 @@ struct Site {
     std::string name; // as people see it
     std::string key;  // as limits are counted: the name, and what sets this use of it apart
     std::vector<SiteHost> hosts; // by preference
+    bool own_hosts = false;      // a route's, not a domain's MX
     policy::SitePolicy settings;
-    SiteLedger::Hold rate; // attached when a rate limit first asks for it
+    SiteLedger::Hold rate;                        // attached when a rate limit first asks for it
     policy::TextMap<std::unique_ptr<Lane>> lanes; // by source name
-    std::uint32_t domains = 0; // that point here
+    std::uint32_t domains = 0;                    // that point here
     base::TimePoint last_used{};
 
     /// What is remembered of an address for a while.

@@ -21,10 +21,12 @@ void SiteLedger::Entry::close_connection() noexcept {
     CHECK(before > 0);
 }
 
-base::TimePoint SiteLedger::Entry::next_message(base::TimePoint now, std::uint32_t per_second) noexcept {
+base::TimePoint SiteLedger::Entry::next_message(base::TimePoint now,
+                                                std::uint32_t per_second) noexcept {
     CHECK(per_second > 0);
     const std::int64_t gap = 1'000'000'000LL / per_second;
-    const std::int64_t oldest = (now.time_since_epoch() - std::min(rate_slack, base::Duration{gap})).count();
+    const std::int64_t oldest =
+        (now.time_since_epoch() - std::min(rate_slack, base::Duration{gap})).count();
     std::int64_t place = next_place_ns_.load(std::memory_order_relaxed);
     std::int64_t mine = 0;
     do {
@@ -36,20 +38,21 @@ base::TimePoint SiteLedger::Entry::next_message(base::TimePoint now, std::uint32
 void SiteLedger::Hold::reset() noexcept {
     Entry* entry = std::exchange(entry_, nullptr);
     if (entry == nullptr) return;
-    // The key stays: attach() finds the entry again or gives a place without users to another name. The
-    // count of connections is then 0, for each was opened through somebody's hold.
+    // The key stays: attach() finds the entry again or gives a place without users to another name.
+    // The count of connections is then 0, for each was opened through somebody's hold.
     const std::uint32_t before = entry->users_.fetch_sub(1, std::memory_order_release);
     CHECK(before > 0);
 }
 
 SiteLedger::SiteLedger(std::size_t bucket_count)
-    : buckets_(std::make_unique<Bucket[]>(std::bit_ceil(bucket_count))), mask_(std::bit_ceil(bucket_count) - 1) {}
+    : buckets_(std::make_unique<Bucket[]>(std::bit_ceil(bucket_count))),
+      mask_(std::bit_ceil(bucket_count) - 1) {}
 
 SiteLedger::Hold SiteLedger::attach(std::string_view name) noexcept {
     const std::uint64_t key = std::max<std::uint64_t>(1, std::hash<std::string_view>{}(name));
     Bucket& bucket = buckets_[key & mask_];
-    // A mark, not a lock: nobody waits for it. Two shards that make one entry at the same instant must
-    // not make two, and lanes are made seldom.
+    // A mark, not a lock: nobody waits for it. Two shards that make one entry at the same instant
+    // must not make two, and lanes are made seldom.
     if (bucket.busy.exchange(true, std::memory_order_acquire)) return Hold{};
 
     Entry* found = nullptr;

@@ -1,13 +1,17 @@
-// site_ledger.h: what all shards together do to one site: connections open, and when the next message may go.
+// site_ledger.h: what all shards together do to one site: connections open, and when the next
+// message may go.
 //
-// Scope      One entry per (site, source) for connections, one per site for its message rate. The limits
+// Scope      One entry per (site, source) for connections, one per site for its message rate. The
+// limits
 //            themselves are policy's and come with each call.
-// Owns       A table of fixed size, shared by all shards; entries are counted in and out by attach().
-// Threading  Any shard, without locks. This is shared memory on purpose: it is touched once when a
-//            connection opens, once when it closes, and once per message of a site that has a rate. A
-//            lease per shard would spare the cache line and cost exactness at small limits, which
+// Owns       A table of fixed size, shared by all shards; entries are counted in and out by
+// attach(). Threading  Any shard, without locks. This is shared memory on purpose: it is touched
+// once when a
+//            connection opens, once when it closes, and once per message of a site that has a rate.
+//            A lease per shard would spare the cache line and cost exactness at small limits, which
 //            are the ones that providers enforce.
-// Failure    attach() may say "not now": the bucket is full, or another shard is at it this instant. The
+// Failure    attach() may say "not now": the bucket is full, or another shard is at it this
+// instant. The
 //            caller comes back later, as it does when all connections are taken.
 #pragma once
 
@@ -34,14 +38,19 @@ public:
             return connections_.load(std::memory_order_relaxed);
         }
 
-        /// Shards that want a connection and could not have one. Who holds one lets go of it earlier then.
+        /// Shards that want a connection and could not have one. Who holds one lets go of it
+        /// earlier then.
         void add_waiting(int by) noexcept { waiting_.fetch_add(by, std::memory_order_relaxed); }
-        [[nodiscard]] bool contended() const noexcept { return waiting_.load(std::memory_order_relaxed) > 0; }
+        [[nodiscard]] bool contended() const noexcept {
+            return waiting_.load(std::memory_order_relaxed) > 0;
+        }
 
-        /// Takes the next place in the site's rate and returns its time, which may have come already.
-        /// Places are 1 s / rate apart (GCRA without a burst), whichever shards ask: all their loops
-        /// read one clock. A place is forfeited when nobody asks for it within rate_slack.
-        [[nodiscard]] base::TimePoint next_message(base::TimePoint now, std::uint32_t per_second) noexcept;
+        /// Takes the next place in the site's rate and returns its time, which may have come
+        /// already. Places are 1 s / rate apart (GCRA without a burst), whichever shards ask: all
+        /// their loops read one clock. A place is forfeited when nobody asks for it within
+        /// rate_slack.
+        [[nodiscard]] base::TimePoint next_message(base::TimePoint now,
+                                                   std::uint32_t per_second) noexcept;
 
     private:
         friend class SiteLedger;
@@ -75,14 +84,14 @@ public:
         Entry* entry_ = nullptr;
     };
 
-    // A timer fires up to a tick late, and a connection that waits for each place would lose that much
-    // every time: lateness up to this is made up for.
+    // A timer fires up to a tick late, and a connection that waits for each place would lose that
+    // much every time: lateness up to this is made up for.
     static constexpr base::Duration rate_slack = std::chrono::milliseconds{2};
 
     explicit SiteLedger(std::size_t bucket_count = ledger_buckets);
 
-    /// The entry of this name, made when it is new; empty: try again later. A name is a site's, or a
-    /// site's and a source's, and is told apart by 64 bits of hash.
+    /// The entry of this name, made when it is new; empty: try again later. A name is a site's, or
+    /// a site's and a source's, and is told apart by 64 bits of hash.
     [[nodiscard]] Hold attach(std::string_view name) noexcept;
 
 private:

@@ -37,12 +37,15 @@ void require(int result, const std::string& what) {
     UbContext context{ub_ctx_create()};
     if (context == nullptr) throw std::runtime_error("libunbound: out of memory");
     // Resolvers on this machine are a usual set-up, and unbound spurns them unless told.
-    require(ub_ctx_set_option(context.get(), "do-not-query-localhost:", "no"), "do-not-query-localhost");
+    require(ub_ctx_set_option(context.get(), "do-not-query-localhost:", "no"),
+            "do-not-query-localhost");
     if (options.dnssec) {
         if (access(options.trust_anchor_file.c_str(), R_OK) != 0) {
-            throw std::runtime_error("DNSSEC trust anchor: " + options.trust_anchor_file + ": " + std::strerror(errno));
+            throw std::runtime_error("DNSSEC trust anchor: " + options.trust_anchor_file + ": " +
+                                     std::strerror(errno));
         }
-        require(ub_ctx_add_ta_file(context.get(), options.trust_anchor_file.c_str()), options.trust_anchor_file);
+        require(ub_ctx_add_ta_file(context.get(), options.trust_anchor_file.c_str()),
+                options.trust_anchor_file);
     } else {
         require(ub_ctx_set_option(context.get(), "module-config:", "iterator"), "module-config");
     }
@@ -50,8 +53,10 @@ void require(int result, const std::string& what) {
         // Without the file unbound asks the root servers itself, which is as good.
         static_cast<void>(ub_ctx_resolvconf(context.get(), nullptr));
     }
-    for (const std::string& server : options.servers) require(ub_ctx_set_fwd(context.get(), server.c_str()), server);
-    static_cast<void>(ub_ctx_hosts(context.get(), nullptr)); // names of /etc/hosts, where there is one
+    for (const std::string& server : options.servers)
+        require(ub_ctx_set_fwd(context.get(), server.c_str()), server);
+    static_cast<void>(
+        ub_ctx_hosts(context.get(), nullptr)); // names of /etc/hosts, where there is one
     require(ub_ctx_async(context.get(), 1), "ub_ctx_async"); // a thread, not a fork
     return context;
 }
@@ -68,7 +73,8 @@ void require(int result, const std::string& what) {
         if (!name.empty()) name += '.';
         for (const std::uint8_t byte : wire.subspan(at, label_bytes)) {
             const bool upper = byte >= 'A' && byte <= 'Z';
-            if (byte <= 0x20 || byte >= 0x7f || byte == '.') return false; // would read as another name
+            if (byte <= 0x20 || byte >= 0x7f || byte == '.')
+                return false; // would read as another name
             name += static_cast<char>(upper ? byte - 'A' + 'a' : byte);
         }
         at += label_bytes;
@@ -96,13 +102,15 @@ void require(int result, const std::string& what) {
             record.preference = static_cast<std::uint16_t>(rdata[0] << 8 | rdata[1]);
             answer.mx.push_back(std::move(record));
         } else if (type == DnsType::a && rdata.size() == 4) {
-            answer.addresses.push_back(base::IpAddress::v4({rdata[0], rdata[1], rdata[2], rdata[3]}));
+            answer.addresses.push_back(
+                base::IpAddress::v4({rdata[0], rdata[1], rdata[2], rdata[3]}));
         } else if (type == DnsType::aaaa && rdata.size() == 16) {
             std::array<std::uint8_t, 16> bytes;
             std::ranges::copy(rdata, bytes.begin());
             answer.addresses.push_back(base::IpAddress::v6(bytes));
         }
-        if (answer.mx.size() >= mx_hosts_max || answer.addresses.size() >= addresses_per_host_max) break;
+        if (answer.mx.size() >= mx_hosts_max || answer.addresses.size() >= addresses_per_host_max)
+            break;
     }
     // Records were there and none could be read: not the same as a domain without records.
     if (answer.mx.empty() && answer.addresses.empty()) answer.status = DnsAnswer::Status::failed;
@@ -115,13 +123,15 @@ void require(int result, const std::string& what) {
 
 struct DnsService::Channel {
     base::SpscRing<DnsQuestion> questions{dns_outstanding_max};
-    std::atomic<base::Mailbox<DnsAnswer>*> answers{nullptr}; // the shard's; there before its first question
+    std::atomic<base::Mailbox<DnsAnswer>*> answers{
+        nullptr}; // the shard's; there before its first question
 };
 
 class DnsService::Worker {
 public:
     Worker(const DnsOptions& options, std::vector<Channel*> channels)
-        : channels_(std::move(channels)), context_(make_context(options)), thread_([this] { work(); }) {}
+        : channels_(std::move(channels)), context_(make_context(options)),
+          thread_([this] { work(); }) {}
     ~Worker() {
         stopped_.store(true, std::memory_order_relaxed);
         wakeup.signal();
@@ -141,7 +151,8 @@ private:
         std::list<Open>::iterator self;
     };
     static void deliver(base::Mailbox<DnsAnswer>& answers, DnsAnswer&& answer) {
-        CHECK(answers.post(std::move(answer))); // as large as all the questions its shard may have open
+        CHECK(answers.post(
+            std::move(answer))); // as large as all the questions its shard may have open
     }
     static void on_result(void* data, int error, ub_result* raw) {
         const UbResult result{raw};
@@ -153,13 +164,15 @@ private:
         while (!stopped_.load(std::memory_order_relaxed)) {
             start_questions();
             wakeup.will_sleep();
-            const bool more = std::ranges::any_of(channels_, [](Channel* c) { return c->questions.size() != 0; });
+            const bool more =
+                std::ranges::any_of(channels_, [](Channel* c) { return c->questions.size() != 0; });
             if (!more && !stopped_.load(std::memory_order_relaxed)) {
                 std::array<pollfd, 2> waits{pollfd{.fd = ub_fd(context_.get()), .events = POLLIN},
                                             pollfd{.fd = wakeup.descriptor(), .events = POLLIN}};
                 static_cast<void>(poll(waits.data(), waits.size(), -1));
                 std::uint64_t count = 0;
-                if (waits[1].revents != 0) static_cast<void>(!read(wakeup.descriptor(), &count, sizeof count));
+                if (waits[1].revents != 0)
+                    static_cast<void>(!read(wakeup.descriptor(), &count, sizeof count));
             }
             wakeup.awake();
             ub_process(context_.get());
@@ -172,8 +185,8 @@ private:
                 Open& open = open_.emplace_front(this, answers, question->id, question->type);
                 open.self = open_.begin();
                 const int type = static_cast<int>(question->type);
-                const int failed = ub_resolve_async(context_.get(), question->name.c_str(), type, class_in, &open,
-                                                    &Worker::on_result, nullptr);
+                const int failed = ub_resolve_async(context_.get(), question->name.c_str(), type,
+                                                    class_in, &open, &Worker::on_result, nullptr);
                 if (failed != 0) on_result(&open, failed, nullptr);
                 channel->questions.release();
             }
@@ -189,11 +202,13 @@ private:
 
 DnsService::DnsService(DnsOptions options) : options_(std::move(options)) {
     CHECK(options_.shards > 0);
-    for (unsigned shard = 0; shard < options_.shards; ++shard) channels_.push_back(std::make_unique<Channel>());
+    for (unsigned shard = 0; shard < options_.shards; ++shard)
+        channels_.push_back(std::make_unique<Channel>());
     const unsigned threads = std::clamp(options_.threads, 1U, options_.shards);
     for (unsigned thread = 0; thread < threads; ++thread) {
         std::vector<Channel*> mine;
-        for (unsigned shard = thread; shard < options_.shards; shard += threads) mine.push_back(channels_[shard].get());
+        for (unsigned shard = thread; shard < options_.shards; shard += threads)
+            mine.push_back(channels_[shard].get());
         workers_.push_back(std::make_unique<Worker>(options_, std::move(mine)));
     }
 }
@@ -231,8 +246,8 @@ struct UnboundResolver::Entry {
     base::WaitQueue waiting{"dns"};
 };
 
-UnboundResolver::UnboundResolver(base::Loop& loop, base::Wakeup& wakeup, DnsService& service, unsigned shard,
-                                 telemetry::Stats* stats)
+UnboundResolver::UnboundResolver(base::Loop& loop, base::Wakeup& wakeup, DnsService& service,
+                                 unsigned shard, telemetry::Stats* stats)
     : loop_(loop), service_(service), shard_(shard), stats_(stats),
       answers_(wakeup, dns_outstanding_max, &UnboundResolver::on_answer, this) {
     service_.attach(shard_, answers_);
@@ -274,7 +289,8 @@ UnboundResolver::EntryPtr UnboundResolver::look_up(Kind kind, const std::string&
         if (ask(*entry, DnsType::aaaa)) {
             open_.emplace(second_id, entry);
         } else {
-            entry->failed = true; // half an answer: used when it has an address, and not called final
+            entry->failed =
+                true; // half an answer: used when it has an address, and not called final
         }
     }
     order_.push_front(entry);
@@ -307,10 +323,16 @@ void UnboundResolver::take(DnsAnswer&& answer) {
     CHECK(entry->open > 0);
     --entry->open;
     switch (answer.status) {
-    case DnsAnswer::Status::failed: entry->failed = true; break;
-    case DnsAnswer::Status::no_such_domain: entry->no_such_domain = true; [[fallthrough]];
+    case DnsAnswer::Status::failed:
+        entry->failed = true;
+        break;
+    case DnsAnswer::Status::no_such_domain:
+        entry->no_such_domain = true;
+        [[fallthrough]];
     case DnsAnswer::Status::no_data:
-    case DnsAnswer::Status::data: entry->ttl_s = std::min(entry->ttl_s, answer.ttl_s); break;
+    case DnsAnswer::Status::data:
+        entry->ttl_s = std::min(entry->ttl_s, answer.ttl_s);
+        break;
     }
     std::ranges::move(answer.mx, std::back_inserter(entry->records));
     std::ranges::move(answer.addresses, std::back_inserter(entry->found));
@@ -319,11 +341,13 @@ void UnboundResolver::take(DnsAnswer&& answer) {
 
 void UnboundResolver::conclude(Entry& entry) {
     const auto positive = std::clamp(std::chrono::seconds{entry.ttl_s}, dns_ttl_min, dns_ttl_max);
-    const auto negative = std::clamp(std::chrono::seconds{entry.ttl_s}, dns_negative_ttl_min, dns_negative_ttl_max);
+    const auto negative =
+        std::clamp(std::chrono::seconds{entry.ttl_s}, dns_negative_ttl_min, dns_negative_ttl_max);
     entry.valid_until = loop_.now() + positive;
     if (!entry.found.empty()) {
         auto set = std::make_shared<AddressSet>();
-        std::ranges::stable_partition(entry.found, [](const base::IpAddress& ip) { return !ip.is_v6(); });
+        std::ranges::stable_partition(entry.found,
+                                      [](const base::IpAddress& ip) { return !ip.is_v6(); });
         set->addresses = std::move(entry.found);
         set->valid_until = entry.valid_until;
         entry.addresses = std::move(set);

@@ -1,11 +1,14 @@
 // unbound_resolver.h: the Resolver that asks libunbound, on threads of its own.
 //
-// Scope      DnsService: resolver threads, each with one libunbound context that all its shards share, cache
-//            included. UnboundResolver: a shard's side of it, with a cache of answers in the form delivery
-//            wants them. Equal questions that are open at once are asked once.
-// Owns       The service: threads, contexts, one ring of questions per shard. The resolver: its mailbox of
+// Scope      DnsService: resolver threads, each with one libunbound context that all its shards
+// share, cache
+//            included. UnboundResolver: a shard's side of it, with a cache of answers in the form
+//            delivery wants them. Equal questions that are open at once are asked once.
+// Owns       The service: threads, contexts, one ring of questions per shard. The resolver: its
+// mailbox of
 //            answers and dns_cache_entries_max entries, the least recently used of which go first.
-// Threading  The service is made and stopped by main(); a resolver is bound to its shard. Questions go
+// Threading  The service is made and stopped by main(); a resolver is bound to its shard. Questions
+// go
 //            through SPSC rings, answers come back by Mailbox: the shard drains inbox() each turn.
 // Failure    Start-up throws std::runtime_error. Afterwards ResolveError; a lost thread is a CHECK.
 #pragma once
@@ -94,10 +97,12 @@ public:
 private:
     enum class Kind : char { mx = 'm', addresses = 'a' };
     struct Entry;
-    // Shared with the coroutines that wait for it: the cache may drop it before they have all resumed.
+    // Shared with the coroutines that wait for it: the cache may drop it before they have all
+    // resumed.
     using EntryPtr = std::shared_ptr<Entry>;
 
-    /// The entry of this question, asked for when it is new or stale; nullptr when too much is open.
+    /// The entry of this question, asked for when it is new or stale; nullptr when too much is
+    /// open.
     [[nodiscard]] EntryPtr look_up(Kind kind, const std::string& name);
     [[nodiscard]] bool ask(Entry& entry, DnsType type);
     /// Waits until all its questions are answered.

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <openssl/crypto.h>
 #include <poll.h>
 #include <span>
@@ -53,8 +54,18 @@ SipKey random_key() {
     return key;
 }
 
-/// Which start-up settings differ; they wait for a restart.
-std::string changed_start_up(const StartUp& running, const StartUp& wanted) {
+/// Sessions know their listener by its place in the list, and ports below 1024 take privileges that are gone.
+bool same_listeners(const std::vector<ListenerPolicy>& a, const std::vector<ListenerPolicy>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const ListenerPolicy& x, const ListenerPolicy& y) {
+        return x.name == y.name && x.address == y.address && x.kind == y.kind && x.proxy_protocol == y.proxy_protocol &&
+               x.allow_plain_auth == y.allow_plain_auth && x.connections_max == y.connections_max;
+    });
+}
+
+/// Which settings differ that only a start can change.
+std::string changed_at_start(const Policy& first, const Policy& next) {
+    const StartUp& running = first.start_up;
+    const StartUp& wanted = next.start_up;
     std::string names;
     const auto compare = [&](const auto& a, const auto& b, std::string_view name) {
         if (a == b) return;
@@ -74,6 +85,7 @@ std::string changed_start_up(const StartUp& running, const StartUp& wanted) {
     compare(running.resolver_threads, wanted.resolver_threads, "dns.resolver_threads");
     compare(running.dnssec, wanted.dnssec, "dns.dnssec");
     compare(running.busy_poll, wanted.busy_poll, "server.busy_poll");
+    compare(same_listeners(first.listeners, next.listeners), true, "listener");
     return names;
 }
 
@@ -96,8 +108,10 @@ FileMark mark_of(const std::string& path) {
 class LinkThread {
 public:
     LinkThread(ControlLinkOptions options, PolicyPtr first)
-        : options_(std::move(options)), start_up_(first->start_up), newest_(first),
+        : options_(std::move(options)), newest_(first),
           reconnect_after_(options_.reconnect_min) {
+        first_.start_up = first->start_up;
+        first_.listeners = first->listeners;
         options_.authenticator.key = random_key();
         published_.push_back(std::move(first));
     }
@@ -131,6 +145,7 @@ private:
     struct Attached {
         std::unique_ptr<ShardPort> port;
         PolicyPtr given; // the last policy that its mailbox took
+        std::uint64_t in_use = 0; // the version that the shard has said it uses
     };
     struct Question {
         std::size_t shard;
@@ -387,6 +402,10 @@ private:
                 if (auto* answer = std::get_if<ShardPort::CommandAnswer>(&*message)) {
                     on_shard_answer(shard, std::move(*answer));
                 }
+                if (const auto* taken = std::get_if<ShardPort::PolicyTaken>(&*message)) {
+                    ports_[shard].in_use = taken->version;
+                    report_when_in_use();
+                }
             }
         }
     }
@@ -405,10 +424,11 @@ private:
             return report(false, loaded.error().text);
         }
         if ((*loaded)->version == newest_->version) return; // the one we started with
-        std::string waits = changed_start_up(start_up_, (*loaded)->start_up);
+        std::string waits = changed_at_start(first_, **loaded);
         if (!waits.empty()) {
             auto kept = std::make_shared<Policy>(**loaded);
-            kept->start_up = start_up_;
+            kept->start_up = first_.start_up;
+            kept->listeners = first_.listeners;
             loaded = std::move(kept);
             waits = "takes effect at the next start of millraced: " + waits;
             log(waits);
@@ -420,7 +440,16 @@ private:
         newest_ = *loaded;
         published_.push_back(newest_);
         log("policy version " + std::to_string(newest_->version));
-        report(true, waits);
+        report_due_ = std::move(waits);
+    }
+
+    /// "In use" is said once, when the last shard has it.
+    void report_when_in_use() {
+        const bool everywhere = std::all_of(ports_.begin(), ports_.end(),
+                                            [&](const Attached& each) { return each.in_use == newest_->version; });
+        if (!everywhere || !report_due_) return;
+        report(true, *report_due_);
+        report_due_.reset();
     }
 
     void hand_out_policy() {
@@ -442,7 +471,7 @@ private:
     }
 
     ControlLinkOptions options_;
-    const StartUp start_up_;
+    Policy first_; // its start-up settings and listeners alone
     std::mutex attach_;
     std::vector<Attached> ports_;
     std::thread thread_;
@@ -452,6 +481,7 @@ private:
     SteadyTime now_{};
     PolicyPtr newest_;
     std::vector<PolicyPtr> published_; // every policy that a shard may still use
+    std::optional<std::string> report_due_; // about newest_: what of it waits for a restart
     FileMark seen_;
     SteadyTime look_at_{};
 
@@ -488,6 +518,9 @@ void ShardPort::handle(ToShard&& message) {
     if (auto* policy = std::get_if<PolicyPtr>(&message)) {
         policy_.replace(std::move(*policy));
         if (policy_changed_) policy_changed_();
+        // Full only when the link is dead or buried; then nobody waits for this either.
+        ToLink taken{PolicyTaken{policy_.current()->version}};
+        if (to_link_.push(std::move(taken))) link_.thread_->rouse();
     } else if (const auto* verdict = std::get_if<CredentialVerdict>(&message)) {
         authenticator_.on_verdict(*verdict);
     } else if (const auto* change = std::get_if<AccountChange>(&message)) {

@@ -91,7 +91,10 @@ private:
         std::string json;
     };
     using ToShard = std::variant<std::monostate, PolicyPtr, CredentialVerdict, AccountChange, CommandRun>;
-    using ToLink = std::variant<std::monostate, CredentialQuestion, CommandAnswer>;
+    struct PolicyTaken {
+        std::uint64_t version = 0;
+    };
+    using ToLink = std::variant<std::monostate, CredentialQuestion, CommandAnswer, PolicyTaken>;
 
     bool ask(CredentialQuestion&& question) override;
     void handle(ToShard&& message);
@@ -107,7 +110,7 @@ private:
 
 class ControlLink {
 public:
-    /// \param first  the policy that the shards start with; its StartUp holds until the process ends
+    /// \param first  the policy that the shards start with; its StartUp and listeners hold until the process ends
     ControlLink(ControlLinkOptions options, PolicyPtr first);
     ~ControlLink(); // stops
     ControlLink(const ControlLink&) = delete;

@@ -89,9 +89,9 @@ bool is_domain_or_literal(std::string_view text) noexcept {
 }
 
 bool is_helo_name(std::string_view text) noexcept {
-    if (text.empty() || text.size() > domain_bytes_max || !is_utf8(text)) return false;
+    if (text.empty() || text.size() > domain_bytes_max) return false;
     for (const char c : text) {
-        if (!is_alpha(c) && !is_digit(c) && !is_high(c) &&
+        if (!is_alpha(c) && !is_digit(c) &&
             std::string_view{"-_.:[]"}.find(c) == std::string_view::npos) {
             return false;
         }

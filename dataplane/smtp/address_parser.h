@@ -27,7 +27,8 @@ struct PathAndRest {
 
 /// A domain of letters, digits, '-', '_' and UTF-8, or an IPv4 or IPv6 address literal.
 [[nodiscard]] bool is_domain_or_literal(std::string_view text) noexcept;
-/// What clients call themselves: as above, but a trailing dot and ':' are taken too. Safe in a header.
+/// What clients call themselves: looser than a domain, because many are misconfigured, but ASCII (RFC 6531
+/// §3.7.1) and safe in a header field.
 [[nodiscard]] bool is_helo_name(std::string_view text) noexcept;
 
 } // namespace dataplane::smtp

@@ -33,8 +33,8 @@ void append_number(std::string& out, std::uint64_t value) {
     out.append(digits.data(), end);
 }
 
-/// Whether an address may stand between angle brackets. The server checked its syntax when it took the
-/// message; this is the last look before bytes from a disk become commands.
+/// Whether an address may stand between angle brackets. The server checked its syntax when it took
+/// the message; this is the last look before bytes from a disk become commands.
 [[nodiscard]] bool safe_in_command(std::string_view address) noexcept {
     return std::ranges::none_of(address, [](char c) {
         return static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == '<' || c == '>';
@@ -43,12 +43,14 @@ void append_number(std::string& out, std::uint64_t value) {
 
 /// xtext and the like: no space may end the parameter early.
 [[nodiscard]] bool safe_as_parameter(std::string_view text) noexcept {
-    return std::ranges::none_of(text, [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; });
+    return std::ranges::none_of(
+        text, [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; });
 }
 
 [[nodiscard]] bool has_eight_bit(const SlabChain& content) noexcept {
     for (const base::SlabView& view : content.views()) {
-        if (std::ranges::any_of(view.bytes(), [](std::byte b) { return (b & std::byte{0x80}) != std::byte{0}; })) {
+        if (std::ranges::any_of(
+                view.bytes(), [](std::byte b) { return (b & std::byte{0x80}) != std::byte{0}; })) {
             return true;
         }
     }
@@ -61,14 +63,22 @@ std::string_view to_string(Stage stage) noexcept {
     switch (stage) {
     case Stage::route:
     case Stage::connect:
-    case Stage::greeting: return "";
-    case Stage::hello: return "EHLO";
-    case Stage::starttls: return "STARTTLS";
-    case Stage::mail: return "MAIL FROM";
-    case Stage::rcpt: return "RCPT TO";
-    case Stage::data: return "DATA";
-    case Stage::body: return "content";
-    case Stage::last_dot: return "end of content";
+    case Stage::greeting:
+        return "";
+    case Stage::hello:
+        return "EHLO";
+    case Stage::starttls:
+        return "STARTTLS";
+    case Stage::mail:
+        return "MAIL FROM";
+    case Stage::rcpt:
+        return "RCPT TO";
+    case Stage::data:
+        return "DATA";
+    case Stage::body:
+        return "content";
+    case Stage::last_dot:
+        return "end of content";
     }
     return "";
 }
@@ -113,22 +123,24 @@ void Capabilities::add(std::string_view line) noexcept {
         if (keyword.extension == Extension::size && space != std::string_view::npos) {
             const std::string_view number = line.substr(space + 1);
             std::uint64_t limit = 0;
-            const auto parsed = std::from_chars(number.data(), number.data() + number.size(), limit);
+            const auto parsed =
+                std::from_chars(number.data(), number.data() + number.size(), limit);
             if (parsed.ec == std::errc{}) size_max = limit;
         }
         return;
     }
 }
 
-ClientSession::ClientSession(base::Loop& loop, ClientOptions options) : loop_(loop), options_(std::move(options)) {}
+ClientSession::ClientSession(base::Loop& loop, ClientOptions options)
+    : loop_(loop), options_(std::move(options)) {}
 ClientSession::~ClientSession() = default;
 
 bool ClientSession::chunking() const noexcept {
     return options_.chunking && capabilities_.offers(Extension::chunking);
 }
 
-void ClientSession::fail_locally(Outcome& out, Stage stage, std::uint16_t code, EnhancedCode enhanced,
-                                 std::string_view text) {
+void ClientSession::fail_locally(Outcome& out, Stage stage, std::uint16_t code,
+                                 EnhancedCode enhanced, std::string_view text) {
     out.stage = stage;
     out.cause = Cause::local;
     out.code = code;
@@ -138,7 +150,8 @@ void ClientSession::fail_locally(Outcome& out, Stage stage, std::uint16_t code, 
 
 // ---- one exchange
 
-Task<bool> ClientSession::send(std::string_view text, Stage stage, std::chrono::seconds limit, Outcome& out) {
+Task<bool> ClientSession::send(std::string_view text, Stage stage, std::chrono::seconds limit,
+                               Outcome& out) {
     const auto written = co_await stream_->write(base::as_bytes(text), within(limit));
     if (written) co_return true;
     usable_ = false;
@@ -152,7 +165,8 @@ Task<bool> ClientSession::send(std::string_view text, Stage stage, std::chrono::
 }
 
 Task<bool> ClientSession::send_slabs(SlabChain slabs, Stage stage, Outcome& out) {
-    const auto written = co_await stream_->write(std::move(slabs), within(options_.timeouts.data_send));
+    const auto written =
+        co_await stream_->write(std::move(slabs), within(options_.timeouts.data_send));
     if (written) co_return true;
     usable_ = false;
     out.stage = stage;
@@ -164,8 +178,8 @@ Task<bool> ClientSession::send_slabs(SlabChain slabs, Stage stage, Outcome& out)
     co_return false;
 }
 
-/// An answer that is neither what was due nor a refusal: the dialogue is out of step, and nothing that
-/// follows can be believed.
+/// An answer that is neither what was due nor a refusal: the dialogue is out of step, and nothing
+/// that follows can be believed.
 void ClientSession::distrust(Outcome& out) noexcept {
     if (out.refused()) return;
     usable_ = false;
@@ -177,15 +191,17 @@ Task<bool> ClientSession::read_reply(Stage stage, std::chrono::seconds limit, Ou
     out.stage = stage;
     out.code = 0;
     out.enhanced = {};
-    const base::Deadline deadline = within(limit); // of the whole reply: a slow peer cannot stretch it by lines
+    const base::Deadline deadline =
+        within(limit); // of the whole reply: a slow peer cannot stretch it by lines
     for (;;) {
         const auto line = co_await lines_->read_line(deadline);
         if (!line) {
             usable_ = false;
             out.cause = Cause::network;
             out.net = line.error();
-            out.text = line.error() == NetError::end_of_stream ? "connection closed by the remote host"
-                                                               : base::to_string(line.error());
+            out.text = line.error() == NetError::end_of_stream
+                           ? "connection closed by the remote host"
+                           : base::to_string(line.error());
             co_return false;
         }
         if (line->end == base::LineEnd::too_long) {
@@ -215,7 +231,8 @@ Task<bool> ClientSession::read_reply(Stage stage, std::chrono::seconds limit, Ou
     co_return false;
 }
 
-Task<bool> ClientSession::command(std::string_view text, Stage stage, std::chrono::seconds limit, Outcome& out) {
+Task<bool> ClientSession::command(std::string_view text, Stage stage, std::chrono::seconds limit,
+                                  Outcome& out) {
     const bool sent = co_await send(text, stage, limit, out);
     if (!sent) {
         co_await explain_broken_write(out);
@@ -241,7 +258,8 @@ Task<bool> ClientSession::open(base::StreamPtr stream) {
     lines_.emplace(*stream_, reply_line_bytes_max);
     usable_ = true;
 
-    const bool greeted = co_await read_reply(Stage::greeting, options_.timeouts.greeting, failure_); // §4.5.3.2.1
+    const bool greeted =
+        co_await read_reply(Stage::greeting, options_.timeouts.greeting, failure_); // §4.5.3.2.1
     if (!greeted || !failure_.positive()) co_return false;
     const bool welcome = co_await hello();
     if (!welcome) co_return false;
@@ -250,7 +268,8 @@ Task<bool> ClientSession::open(base::StreamPtr stream) {
     const bool required = options_.tls != TlsLevel::may;
     if (!capabilities_.offers(Extension::starttls) || options_.tls_context == nullptr) {
         if (!required) co_return true;
-        fail_locally(failure_, Stage::starttls, 454, {4, 7, 4}, "TLS is required, but was not offered by the host");
+        fail_locally(failure_, Stage::starttls, 454, {4, 7, 4},
+                     "TLS is required, but was not offered by the host");
         co_return false;
     }
     const bool secured = co_await start_tls();
@@ -282,11 +301,12 @@ Task<bool> ClientSession::say_hello(std::string_view verb) {
     out_ += "\r\n";
     const bool answered = co_await command(out_, Stage::hello, options_.timeouts.helo, failure_);
     if (!options_.pipelining) capabilities_.remove(Extension::pipelining);
-    co_return answered && failure_.positive();
+    co_return answered&& failure_.positive();
 }
 
 Task<bool> ClientSession::start_tls() {
-    const bool answered = co_await command("STARTTLS\r\n", Stage::starttls, options_.timeouts.helo, failure_);
+    const bool answered =
+        co_await command("STARTTLS\r\n", Stage::starttls, options_.timeouts.helo, failure_);
     if (!answered || failure_.code != 220) co_return false;
     lines_->release();
     if (!stream_->unread().empty()) {
@@ -304,9 +324,15 @@ Task<bool> ClientSession::start_tls() {
     tls.server_name = options_.host_name;
     switch (options_.tls) {
     case TlsLevel::none:
-    case TlsLevel::may: tls.level = tls_offload::TlsLevel::may; break;
-    case TlsLevel::encrypt: tls.level = tls_offload::TlsLevel::encrypt; break;
-    case TlsLevel::verify: tls.level = tls_offload::TlsLevel::verify; break;
+    case TlsLevel::may:
+        tls.level = tls_offload::TlsLevel::may;
+        break;
+    case TlsLevel::encrypt:
+        tls.level = tls_offload::TlsLevel::encrypt;
+        break;
+    case TlsLevel::verify:
+        tls.level = tls_offload::TlsLevel::verify;
+        break;
     }
     tls.session_scope = stream_->info().peer.to_string();
     auto secured = co_await tls_offload::connect_tls(std::move(stream_), *options_.tls_context, tls,
@@ -315,12 +341,14 @@ Task<bool> ClientSession::start_tls() {
         usable_ = false;
         lines_.reset();
         const tls_offload::TlsFailure& why = secured.error();
-        failure_.cause = why.reason == tls_offload::TlsFailureReason::cancelled ? Cause::network : Cause::tls;
+        failure_.cause =
+            why.reason == tls_offload::TlsFailureReason::cancelled ? Cause::network : Cause::tls;
         failure_.net = why.net_error;
         failure_.code = 0;
         failure_.enhanced = {};
         failure_.text = "TLS handshake failed: ";
-        failure_.text += why.text.empty() ? tls_offload::to_string(why.reason) : std::string_view{why.text};
+        failure_.text +=
+            why.text.empty() ? tls_offload::to_string(why.reason) : std::string_view{why.text};
         co_return false;
     }
     stream_ = std::move(*secured);
@@ -352,8 +380,9 @@ std::size_t ClientSession::open_count() const noexcept {
 }
 
 /// What this peer can never take is refused without asking it. True when no recipient is left.
-bool ClientSession::refuse_here(const queue::Message& message, std::span<const std::uint32_t> recipients,
-                                const SlabChain& content, bool whole) {
+bool ClientSession::refuse_here(const queue::Message& message,
+                                std::span<const std::uint32_t> recipients, const SlabChain& content,
+                                bool whole) {
     const queue::Envelope& envelope = message.envelope;
     if (!safe_in_command(envelope.sender()) || !safe_as_parameter(envelope.envid())) {
         fail_locally(scratch_, Stage::mail, 553, {5, 1, 7}, "sender address cannot be sent");
@@ -361,17 +390,19 @@ bool ClientSession::refuse_here(const queue::Message& message, std::span<const s
         return true;
     }
     if (envelope.smtputf8 && !capabilities_.offers(Extension::smtputf8)) {
-        fail_locally(scratch_, Stage::mail, 553, {5, 6, 7}, "SMTPUTF8 is needed, but not offered by the host");
+        fail_locally(scratch_, Stage::mail, 553, {5, 6, 7},
+                     "SMTPUTF8 is needed, but not offered by the host");
         settle_open(scratch_);
         return true;
     }
     const bool eight_bit = envelope.body == queue::BodyKind::eight_bit_mime;
     const bool binary = envelope.body == queue::BodyKind::binary_mime;
     const bool binary_offered = chunking() && capabilities_.offers(Extension::binary_mime);
-    // Clients declare 8BITMIME for plain ASCII as well; where the content lies before us, what it is
-    // counts. Larger content is believed: reading it twice is not worth the rare old host.
+    // Clients declare 8BITMIME for plain ASCII as well; where the content lies before us, what it
+    // is counts. Larger content is believed: reading it twice is not worth the rare old host.
     const bool needs_eight_bit = eight_bit && (!whole || has_eight_bit(content));
-    if ((binary && !binary_offered) || (needs_eight_bit && !capabilities_.offers(Extension::eight_bit_mime))) {
+    if ((binary && !binary_offered) ||
+        (needs_eight_bit && !capabilities_.offers(Extension::eight_bit_mime))) {
         fail_locally(scratch_, Stage::mail, 554, {5, 6, 1},
                      binary ? "BINARYMIME is needed, but not offered by the host"
                             : "8BITMIME is needed, but not offered by the host");
@@ -379,7 +410,8 @@ bool ClientSession::refuse_here(const queue::Message& message, std::span<const s
         return true;
     }
     if (capabilities_.size_max != 0 && message.content_bytes > capabilities_.size_max) {
-        fail_locally(scratch_, Stage::mail, 552, {5, 3, 4}, "message is larger than the host's limit of ");
+        fail_locally(scratch_, Stage::mail, 552, {5, 3, 4},
+                     "message is larger than the host's limit of ");
         append_number(scratch_.text, capabilities_.size_max);
         scratch_.text += " bytes";
         settle_open(scratch_);
@@ -404,7 +436,8 @@ void ClientSession::append_mail(const queue::Message& message) {
     }
     if (envelope.body == queue::BodyKind::binary_mime) {
         out_ += " BODY=BINARYMIME";
-    } else if (envelope.body == queue::BodyKind::eight_bit_mime && capabilities_.offers(Extension::eight_bit_mime)) {
+    } else if (envelope.body == queue::BodyKind::eight_bit_mime &&
+               capabilities_.offers(Extension::eight_bit_mime)) {
         out_ += " BODY=8BITMIME";
     }
     if (envelope.smtputf8) out_ += " SMTPUTF8";
@@ -436,7 +469,8 @@ void ClientSession::append_rcpt(const queue::Envelope::Recipient& recipient) {
     out_ += "\r\n";
 }
 
-Task<void> ClientSession::transact(const queue::Message& message, std::span<const std::uint32_t> recipients,
+Task<void> ClientSession::transact(const queue::Message& message,
+                                   std::span<const std::uint32_t> recipients,
                                    queue::ContentReader content) {
     CHECK(usable());
     CHECK(!recipients.empty() && recipients.size() <= transaction_recipients_max);
@@ -467,7 +501,8 @@ Task<void> ClientSession::transact(const queue::Message& message, std::span<cons
     bool invited = false;
     if (capabilities_.offers(Extension::pipelining)) {
         SlabChain ahead;
-        const bool speculative = chunks && whole && piece.size_bytes() <= speculative_content_bytes_max;
+        const bool speculative =
+            chunks && whole && piece.size_bytes() <= speculative_content_bytes_max;
         if (speculative) ahead = std::move(piece);
         invited = co_await envelope_pipelined(message, recipients, !chunks, std::move(ahead));
         if (speculative) co_return;
@@ -482,9 +517,10 @@ Task<void> ClientSession::transact(const queue::Message& message, std::span<cons
     }
 }
 
-/// The envelope in one write, with DATA or with the whole content as one BDAT. True when the peer waits
-/// for content.
-Task<bool> ClientSession::envelope_pipelined(const queue::Message& message, std::span<const std::uint32_t> recipients,
+/// The envelope in one write, with DATA or with the whole content as one BDAT. True when the peer
+/// waits for content.
+Task<bool> ClientSession::envelope_pipelined(const queue::Message& message,
+                                             std::span<const std::uint32_t> recipients,
                                              bool with_data, SlabChain content) {
     const bool resets = std::exchange(needs_reset_, false);
     const bool with_content = !content.empty() || (!with_data && message.content_bytes == 0);
@@ -500,7 +536,8 @@ Task<bool> ClientSession::envelope_pipelined(const queue::Message& message, std:
         append_number(out_, content.size_bytes());
         out_ += " LAST\r\n";
     }
-    // A failed write of either part is left to the reads below: the peer's reason comes before the error.
+    // A failed write of either part is left to the reads below: the peer's reason comes before the
+    // error.
     bool sent = co_await send(out_, Stage::mail, options_.timeouts.mail, scratch_);
     if (sent && with_content) sent = co_await send_slabs(std::move(content), Stage::body, scratch_);
     if (!sent && (scratch_.net == NetError::timed_out || scratch_.net == NetError::cancelled)) {
@@ -546,7 +583,8 @@ Task<bool> ClientSession::envelope_pipelined(const queue::Message& message, std:
         if (alive && with_data && scratch_.code == 354) {
             // RFC 2920 §3.1: it waits for content all the same, and must get some.
             needs_reset_ = false;
-            static_cast<void>(co_await command(".\r\n", Stage::last_dot, options_.timeouts.data_done, scratch_));
+            static_cast<void>(
+                co_await command(".\r\n", Stage::last_dot, options_.timeouts.data_done, scratch_));
         }
         co_return false;
     }
@@ -569,7 +607,8 @@ Task<bool> ClientSession::envelope_in_steps(const queue::Message& message,
     }
     out_.clear();
     append_mail(message);
-    const bool mailed = co_await command(out_, Stage::mail, options_.timeouts.mail, scratch_); // §4.1.1.2
+    const bool mailed =
+        co_await command(out_, Stage::mail, options_.timeouts.mail, scratch_); // §4.1.1.2
     if (!mailed || scratch_.refused()) {
         settle_open(scratch_);
         co_return false;
@@ -590,7 +629,8 @@ Task<bool> ClientSession::envelope_in_steps(const queue::Message& message,
     }
     if (chunking()) co_return true;
 
-    const bool alive = co_await command("DATA\r\n", Stage::data, options_.timeouts.data_init, scratch_); // §4.1.1.4
+    const bool alive = co_await command("DATA\r\n", Stage::data, options_.timeouts.data_init,
+                                        scratch_); // §4.1.1.4
     if (alive && scratch_.code == 354) co_return true;
     distrust(scratch_);
     needs_reset_ = true;
@@ -652,7 +692,8 @@ Task<void> ClientSession::send_dotted(SlabChain piece, queue::ContentReader& con
         if (content.bytes_left() == 0) break;
         auto next = co_await content.next(within(options_.timeouts.data_send));
         if (!next) {
-            // The peer must not take what it has so far for the message: no dot, and no orderly end.
+            // The peer must not take what it has so far for the message: no dot, and no orderly
+            // end.
             usable_ = false;
             stream_->abort();
             fail_locally(scratch_, Stage::body, 451, {4, 3, 0}, "content cannot be read: ");
@@ -675,9 +716,9 @@ Task<void> ClientSession::send_dotted(SlabChain piece, queue::ContentReader& con
     settle_open(scratch_);
 }
 
-/// Doubles each dot that begins a line (RFC 5321 §4.5.2) without copying: a view that ends with the dot
-/// is followed by one that begins with the same dot. A bare LF counts as a line's end too: a peer that
-/// takes it for one must not find a lone dot behind it.
+/// Doubles each dot that begins a line (RFC 5321 §4.5.2) without copying: a view that ends with the
+/// dot is followed by one that begins with the same dot. A bare LF counts as a line's end too: a
+/// peer that takes it for one must not find a lone dot behind it.
 Task<bool> ClientSession::send_stuffed(SlabChain piece) {
     SlabChain chain;
     for (const base::SlabView& view : piece.views()) {
@@ -693,7 +734,8 @@ Task<bool> ClientSession::send_stuffed(SlabChain piece) {
                 end = 1;
                 next = 0;
                 dot_first = false;
-            } else if (const std::size_t found = text.find("\n.", search); found != std::string_view::npos) {
+            } else if (const std::size_t found = text.find("\n.", search);
+                       found != std::string_view::npos) {
                 end = static_cast<std::uint32_t>(found + 2);
                 next = end - 1;
                 search = end;

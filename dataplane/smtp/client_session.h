@@ -1,13 +1,17 @@
-// client_session.h: the client's side of one SMTP connection: greet, hello, STARTTLS, then transactions.
+// client_session.h: the client's side of one SMTP connection: greet, hello, STARTTLS, then
+// transactions.
 //
-// Scope      RFC 5321 with PIPELINING (2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531), CHUNKING and
-//            BINARYMIME (3030), DSN (3461), STARTTLS (3207), ENHANCEDSTATUSCODES (2034). It says what the
-//            peer answered and where; what that means for the mail is decided in delivery/fate.h, and
-//            which host to speak to in delivery/dispatcher.h.
-// Owns       Its stream, one buffer of commands, and one Outcome per recipient of the last transaction;
+// Scope      RFC 5321 with PIPELINING (2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531),
+// CHUNKING and
+//            BINARYMIME (3030), DSN (3461), STARTTLS (3207), ENHANCEDSTATUSCODES (2034). It says
+//            what the peer answered and where; what that means for the mail is decided in
+//            delivery/fate.h, and which host to speak to in delivery/dispatcher.h.
+// Owns       Its stream, one buffer of commands, and one Outcome per recipient of the last
+// transaction;
 //            all are reused, so that a warm session does not allocate.
 // Threading  Bound to one shard.
-// Failure    An Outcome each for the opening and for every recipient. After a broken connection, a reply
+// Failure    An Outcome each for the opening and for every recipient. After a broken connection, a
+// reply
 //            that makes no sense, or a 421, usable() is false and the session can only be dropped.
 #pragma once
 
@@ -31,15 +35,16 @@
 
 namespace dataplane::smtp {
 
-// Content up to this goes out with the envelope, in one write and one round trip, before a recipient has
-// been accepted. Larger content waits for the answer: a refusal is common enough not to waste more.
+// Content up to this goes out with the envelope, in one write and one round trip, before a
+// recipient has been accepted. Larger content waits for the answer: a refusal is common enough not
+// to waste more.
 inline constexpr std::size_t speculative_content_bytes_max = 64 * 1024;
 // RFC 5321 §4.5.3.1.8 has every server take 100; more is between operator and destination.
 inline constexpr std::size_t transaction_recipients_max = 1000;
 
 /// How far a delivery came.
 enum class Stage : std::uint8_t {
-    route,    // finding the hosts: DNS
+    route, // finding the hosts: DNS
     connect,
     greeting,
     hello,
@@ -58,7 +63,7 @@ enum class Cause : std::uint8_t {
     network,  // the connection: see `net`
     protocol, // an answer that makes no sense
     tls,
-    local,    // ours, without asking the peer; `code` is what a peer would have said
+    local, // ours, without asking the peer; `code` is what a peer would have said
 };
 
 struct Outcome {
@@ -71,7 +76,9 @@ struct Outcome {
 
     /// A 2xx or 3xx, or no answer so far.
     [[nodiscard]] bool refused() const noexcept { return cause != Cause::reply || code >= 400; }
-    [[nodiscard]] bool positive() const noexcept { return cause == Cause::reply && code / 100 == 2; }
+    [[nodiscard]] bool positive() const noexcept {
+        return cause == Cause::reply && code / 100 == 2;
+    }
     /// For people: "550 5.1.1 no such user", or the reason in our words.
     [[nodiscard]] std::string to_string() const;
 };
@@ -98,7 +105,9 @@ struct Capabilities {
     }
     /// Reads one line of the reply behind its first: "SIZE 1000000".
     void add(std::string_view line) noexcept;
-    void remove(Extension extension) noexcept { bits &= static_cast<std::uint16_t>(~static_cast<unsigned>(extension)); }
+    void remove(Extension extension) noexcept {
+        bits &= static_cast<std::uint16_t>(~static_cast<unsigned>(extension));
+    }
 };
 
 struct ClientOptions {
@@ -119,15 +128,16 @@ public:
     ClientSession(const ClientSession&) = delete;
     ClientSession& operator=(const ClientSession&) = delete;
 
-    /// Greeting, EHLO or HELO, and TLS as far as it is wanted. False: see failure(). When its stage is
-    /// starttls and its cause tls, another connection with TlsLevel::none may fare better.
+    /// Greeting, EHLO or HELO, and TLS as far as it is wanted. False: see failure(). When its stage
+    /// is starttls and its cause tls, another connection with TlsLevel::none may fare better.
     [[nodiscard]] base::Task<bool> open(base::StreamPtr stream);
     [[nodiscard]] const Outcome& failure() const noexcept { return failure_; }
 
-    /// One transaction for these recipients (indices into the envelope); results() then has an Outcome
-    /// for each, in their order. `message` and `recipients` outlive the task.
+    /// One transaction for these recipients (indices into the envelope); results() then has an
+    /// Outcome for each, in their order. `message` and `recipients` outlive the task.
     /// \pre  usable(), 1 to transaction_recipients_max recipients
-    [[nodiscard]] base::Task<void> transact(const queue::Message& message, std::span<const std::uint32_t> recipients,
+    [[nodiscard]] base::Task<void> transact(const queue::Message& message,
+                                            std::span<const std::uint32_t> recipients,
                                             queue::ContentReader content);
     [[nodiscard]] std::span<const Outcome> results() const noexcept {
         return std::span{results_}.first(result_count_);
@@ -154,25 +164,31 @@ private:
     base::Task<bool> hello();
     base::Task<bool> say_hello(std::string_view verb);
     base::Task<bool> start_tls();
-    base::Task<bool> send(std::string_view text, Stage stage, std::chrono::seconds limit, Outcome& out);
+    base::Task<bool> send(std::string_view text, Stage stage, std::chrono::seconds limit,
+                          Outcome& out);
     base::Task<bool> send_slabs(base::SlabChain slabs, Stage stage, Outcome& out);
     base::Task<bool> read_reply(Stage stage, std::chrono::seconds limit, Outcome& out);
-    base::Task<bool> command(std::string_view text, Stage stage, std::chrono::seconds limit, Outcome& out);
+    base::Task<bool> command(std::string_view text, Stage stage, std::chrono::seconds limit,
+                             Outcome& out);
     base::Task<void> explain_broken_write(Outcome& out);
 
-    base::Task<bool> envelope_pipelined(const queue::Message& message, std::span<const std::uint32_t> recipients,
-                                        bool with_data, base::SlabChain content);
-    base::Task<bool> envelope_in_steps(const queue::Message& message, std::span<const std::uint32_t> recipients);
+    base::Task<bool> envelope_pipelined(const queue::Message& message,
+                                        std::span<const std::uint32_t> recipients, bool with_data,
+                                        base::SlabChain content);
+    base::Task<bool> envelope_in_steps(const queue::Message& message,
+                                       std::span<const std::uint32_t> recipients);
     base::Task<void> send_chunks(base::SlabChain piece, queue::ContentReader& content);
     base::Task<void> send_dotted(base::SlabChain piece, queue::ContentReader& content);
     base::Task<bool> send_stuffed(base::SlabChain piece);
     base::Task<bool> reset();
 
-    [[nodiscard]] bool refuse_here(const queue::Message& message, std::span<const std::uint32_t> recipients,
+    [[nodiscard]] bool refuse_here(const queue::Message& message,
+                                   std::span<const std::uint32_t> recipients,
                                    const base::SlabChain& content, bool whole);
     void append_mail(const queue::Message& message);
     void append_rcpt(const queue::Envelope::Recipient& recipient);
-    void fail_locally(Outcome& out, Stage stage, std::uint16_t code, EnhancedCode enhanced, std::string_view text);
+    void fail_locally(Outcome& out, Stage stage, std::uint16_t code, EnhancedCode enhanced,
+                      std::string_view text);
     void distrust(Outcome& out) noexcept;
     /// Gives this outcome to every recipient that has not been refused already.
     void settle_open(const Outcome& outcome);
@@ -192,9 +208,10 @@ private:
     std::string out_; // commands on their way
     bool usable_ = false;
     bool tls_ = false;
-    bool needs_reset_ = false; // the last transaction was left open
+    bool needs_reset_ = false;  // the last transaction was left open
     bool at_line_start_ = true; // dot-stuffing, across pieces
-    std::uint8_t tail_ = 0;     // the content's last two bytes, for the final CRLF: 1 after CR, 2 after CRLF
+    std::uint8_t tail_ =
+        0; // the content's last two bytes, for the final CRLF: 1 after CR, 2 after CRLF
 };
 
 } // namespace dataplane::smtp

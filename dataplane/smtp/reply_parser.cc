@@ -38,7 +38,9 @@ EnhancedCode take_enhanced_code(std::string_view& text, std::uint16_t reply_code
     if (!take_number(rest, code.detail)) return {};
     if (!rest.empty() && rest[0] != ' ' && rest[0] != '\t') return {};
     const unsigned reply_class = reply_code / 100U;
-    if (code.status_class != reply_class || (reply_class != 2 && reply_class != 4 && reply_class != 5)) return {};
+    if (code.status_class != reply_class ||
+        (reply_class != 2 && reply_class != 4 && reply_class != 5))
+        return {};
     if (!rest.empty()) rest.remove_prefix(1);
     text = rest;
     return code;
@@ -46,17 +48,23 @@ EnhancedCode take_enhanced_code(std::string_view& text, std::uint16_t reply_code
 
 std::string_view to_string(ReplyError error) noexcept {
     switch (error) {
-    case ReplyError::bad_code: return "reply without a reply code";
-    case ReplyError::code_changed: return "reply code changed within a reply";
-    case ReplyError::too_many_lines: return "reply of too many lines";
+    case ReplyError::bad_code:
+        return "reply without a reply code";
+    case ReplyError::code_changed:
+        return "reply code changed within a reply";
+    case ReplyError::too_many_lines:
+        return "reply of too many lines";
     }
     return "";
 }
 
 void ReplyParser::keep(std::string_view text) {
-    if (!reply_.text.empty() && !text.empty() && reply_.text.size() < reply_text_bytes_max) reply_.text += ' ';
-    for (const char c : text.substr(0, reply_text_bytes_max - std::min(reply_text_bytes_max, reply_.text.size()))) {
-        // It ends in logs and in mail: a control character there would be the peer writing in our name.
+    if (!reply_.text.empty() && !text.empty() && reply_.text.size() < reply_text_bytes_max)
+        reply_.text += ' ';
+    for (const char c : text.substr(0, reply_text_bytes_max -
+                                           std::min(reply_text_bytes_max, reply_.text.size()))) {
+        // It ends in logs and in mail: a control character there would be the peer writing in our
+        // name.
         reply_.text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
     }
 }
@@ -76,7 +84,8 @@ std::expected<bool, ReplyError> ReplyParser::feed(std::string_view line) {
     const char separator = line.size() > 3 ? line[3] : ' ';
     if (separator != ' ' && separator != '-') return std::unexpected(ReplyError::bad_code);
 
-    const auto code = static_cast<std::uint16_t>((line[0] - '0') * 100 + (line[1] - '0') * 10 + (line[2] - '0'));
+    const auto code =
+        static_cast<std::uint16_t>((line[0] - '0') * 100 + (line[1] - '0') * 10 + (line[2] - '0'));
     if (line_count_ == 0) {
         reply_.code = code;
     } else if (code != reply_.code) {

@@ -27,8 +27,16 @@ const ServerReply* ServerSession::objection_to_data() noexcept {
 
 base::Task<void> ServerSession::receive_data() {
     if (const ServerReply* objection = objection_to_data()) co_return refuse(*objection);
-    say(replies::start_content);
     reader_.release();
+    if (draft_.room().empty()) { // ask for the content only when there is somewhere to put it
+        co_await flush();
+        const auto made = co_await draft_.make_room(deadline(room_time));
+        if (!made) {
+            reject(reply_to(made.error()), Counter::rejected_spool, "DATA");
+            co_return end_transaction(false);
+        }
+    }
+    say(replies::start_content);
     begin_content(Framing::dotted);
     const bool complete = co_await pump(no_limit);
     if (complete) co_await finish_message();

@@ -214,7 +214,7 @@ TEST(ConfigRules, BadPatternIsRefusedWithFileLineRuleAndReason) {
     ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
     const auto errors = compile_screening(result.config);
     ASSERT_EQ(errors.size(), 1u);
-    EXPECT_EQ(errors[0].to_string().substr(0, rules.size() + 26), rules + ":7: rule.pattern of \"bad\": ");
+    EXPECT_EQ(errors[0].to_string().substr(0, rules.size() + 27), rules + ":7: rule.pattern of \"bad\": ");
     EXPECT_NE(errors[0].text.find("arenthesis"), std::string::npos) << errors[0].text;
 }
 

@@ -259,12 +259,12 @@ TEST_F(Process, AccountsChangedByAnotherProcessArePublished) {
     start();
     {
         auto store = AccountStore::open(folder_.file("s/accounts.db"));
-        ASSERT_TRUE(store && (*store)->add({.name = "late"}, good));
+        ASSERT_TRUE(store && (*store)->add({.name = "second"}, good));
     }
     process_->follow_accounts();
     const auto loaded = policy::load_snapshot(folder_.file("s/policy.snapshot"));
     ASSERT_TRUE(loaded);
-    EXPECT_NE((*loaded)->account("late"), nullptr);
+    EXPECT_NE((*loaded)->account("second"), nullptr);
     process_->follow_accounts();
     EXPECT_EQ(policy::load_snapshot(folder_.file("s/policy.snapshot")).value()->version, (*loaded)->version) << "once";
 }

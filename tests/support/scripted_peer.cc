@@ -15,7 +15,9 @@ constexpr std::size_t line_bytes_max = 4 << 20; // also of content, which tests 
 
 [[nodiscard]] std::string upper(std::string_view text) {
     std::string out{text};
-    std::ranges::transform(out, out.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+    std::ranges::transform(out, out.begin(), [](char c) {
+        return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
+    });
     return out;
 }
 
@@ -30,7 +32,8 @@ void split_path(std::string_view line, std::string& address, std::string& parame
 } // namespace
 
 struct ScriptedPeer::Dialogue {
-    Dialogue(ScriptedPeer& owner, base::StreamPtr from) : peer(owner), stream(std::move(from)), lines(*stream, line_bytes_max) {
+    Dialogue(ScriptedPeer& owner, base::StreamPtr from)
+        : peer(owner), stream(std::move(from)), lines(*stream, line_bytes_max) {
         number = ++peer.connections;
         peer.open_max = std::max(peer.open_max, ++peer.open);
     }
@@ -54,7 +57,8 @@ struct ScriptedPeer::Dialogue {
     bool quiet = false; // was told to be silent: reads, and says nothing
 };
 
-ScriptedPeer::ScriptedPeer(base::Loop& loop, base::Transport& transport, const base::SocketAddress& address)
+ScriptedPeer::ScriptedPeer(base::Loop& loop, base::Transport& transport,
+                           const base::SocketAddress& address)
     : loop_(loop), address_(address) {
     auto listener = transport.listen(address, {});
     CHECK(listener.has_value());
@@ -78,13 +82,15 @@ void ScriptedPeer::without(std::string_view extension) {
 }
 
 std::size_t ScriptedPeer::count(std::string_view verb) const {
-    return static_cast<std::size_t>(
-        std::ranges::count_if(commands, [&](const std::string& line) { return upper(line).starts_with(verb); }));
+    return static_cast<std::size_t>(std::ranges::count_if(
+        commands, [&](const std::string& line) { return upper(line).starts_with(verb); }));
 }
 
 const PeerAction* ScriptedPeer::match(std::string_view verb, std::string_view line) {
     for (PeerRule& rule : rules_) {
-        if (rule.verb != verb || rule.times == 0 || line.find(rule.contains) == std::string_view::npos) continue;
+        if (rule.verb != verb || rule.times == 0 ||
+            line.find(rule.contains) == std::string_view::npos)
+            continue;
         if (rule.times > 0) --rule.times;
         matched_ = rule.action;
         return &matched_;
@@ -119,7 +125,8 @@ Task<bool> ScriptedPeer::greet(Dialogue* dialogue) {
 }
 
 /// Answers as a rule says, or as usual. False: the connection is over.
-Task<bool> ScriptedPeer::answer(Dialogue* dialogue, std::string verb, std::string line, std::string usual) {
+Task<bool> ScriptedPeer::answer(Dialogue* dialogue, std::string verb, std::string line,
+                                std::string usual) {
     PeerAction action;
     if (const PeerAction* rule = match(verb, line)) action = *rule;
     if (action.delay.count() > 0) static_cast<void>(co_await base::sleep_for(loop_, action.delay));
@@ -130,7 +137,8 @@ Task<bool> ScriptedPeer::answer(Dialogue* dialogue, std::string verb, std::strin
     if (dialogue->quiet) dialogue->verdict.clear();
     if (!reply.empty() && !dialogue->quiet) {
         const std::string text = reply + "\r\n";
-        const auto written = co_await dialogue->stream->write(base::as_bytes(text), Deadline::never());
+        const auto written =
+            co_await dialogue->stream->write(base::as_bytes(text), Deadline::never());
         if (!written) co_return false;
     }
     if (action.reset) dialogue->stream->abort();
@@ -145,7 +153,8 @@ Task<bool> ScriptedPeer::converse(Dialogue* dialogue, std::string line) {
         std::string usual = "250-" + name;
         std::vector<std::string> offered = extensions;
         if (upgrade && !dialogue->tls) offered.push_back("STARTTLS");
-        for (const std::string& extension : offered) usual += "\r\n250-" + extension;
+        for (const std::string& extension : offered)
+            usual += "\r\n250-" + extension;
         const std::size_t last = usual.rfind("250-");
         usual[last + 3] = ' ';
         const bool going = co_await answer(dialogue, verb, line, usual);
@@ -158,7 +167,8 @@ Task<bool> ScriptedPeer::converse(Dialogue* dialogue, std::string line) {
         co_return going;
     }
     if (verb == "STARTTLS") {
-        const bool going = co_await answer(dialogue, verb, line, upgrade ? "220 2.0.0 go ahead" : "502 5.5.1 no");
+        const bool going =
+            co_await answer(dialogue, verb, line, upgrade ? "220 2.0.0 go ahead" : "502 5.5.1 no");
         if (!going || dialogue->verdict != "220" || !upgrade) co_return going;
         dialogue->lines.release();
         auto secured = co_await upgrade(std::move(dialogue->stream));
@@ -170,7 +180,8 @@ Task<bool> ScriptedPeer::converse(Dialogue* dialogue, std::string line) {
     }
     if (verb == "MAIL") {
         const bool nested = dialogue->mailing;
-        const bool going = co_await answer(dialogue, verb, line, nested ? "503 5.5.1 nested MAIL" : "250 2.1.0 sender ok");
+        const bool going = co_await answer(
+            dialogue, verb, line, nested ? "503 5.5.1 nested MAIL" : "250 2.1.0 sender ok");
         if (!nested && dialogue->verdict.starts_with('2')) {
             dialogue->reset_mail();
             dialogue->mailing = true;
@@ -180,7 +191,8 @@ Task<bool> ScriptedPeer::converse(Dialogue* dialogue, std::string line) {
     }
     if (verb == "RCPT") {
         const bool going =
-            co_await answer(dialogue, verb, line, dialogue->mailing ? "250 2.1.5 recipient ok" : "503 5.5.1 MAIL first");
+            co_await answer(dialogue, verb, line,
+                            dialogue->mailing ? "250 2.1.5 recipient ok" : "503 5.5.1 MAIL first");
         if (dialogue->mailing && dialogue->verdict.starts_with('2')) {
             AcceptedMail::Recipient recipient;
             split_path(line, recipient.address, recipient.parameters);
@@ -190,8 +202,9 @@ Task<bool> ScriptedPeer::converse(Dialogue* dialogue, std::string line) {
         co_return going;
     }
     if (verb == "DATA") {
-        const bool going = co_await answer(dialogue, verb, line,
-                                           dialogue->accepting > 0 ? "354 go ahead" : "503 5.5.1 RCPT first");
+        const bool going =
+            co_await answer(dialogue, verb, line,
+                            dialogue->accepting > 0 ? "354 go ahead" : "503 5.5.1 RCPT first");
         if (!going || dialogue->verdict != "354") co_return going;
         const bool more = co_await read_data(dialogue);
         co_return more;
@@ -245,7 +258,8 @@ Task<bool> ScriptedPeer::read_chunk(Dialogue* dialogue, std::string line) {
     // RFC 3030 §2: the octets are read even when the command is refused.
     const bool valid = dialogue->mailing && dialogue->accepting > 0;
     if (!valid || !last) {
-        const bool going = co_await answer(dialogue, "BDAT", line, valid ? "250 2.0.0 chunk ok" : "503 5.5.1 no recipients");
+        const bool going = co_await answer(
+            dialogue, "BDAT", line, valid ? "250 2.0.0 chunk ok" : "503 5.5.1 no recipients");
         if (dialogue->verdict.starts_with('2')) {
             dialogue->mail.content += chunk;
             ++dialogue->mail.chunks;
@@ -259,8 +273,8 @@ Task<bool> ScriptedPeer::read_chunk(Dialogue* dialogue, std::string line) {
 }
 
 Task<bool> ScriptedPeer::end_of_content(Dialogue* dialogue) {
-    // It is accepted when the answer says so, also when that answer is never heard: a duplicate later on
-    // then shows in the ledger.
+    // It is accepted when the answer says so, also when that answer is never heard: a duplicate
+    // later on then shows in the ledger.
     const bool going = co_await answer(dialogue, ".", dialogue->mail.sender, "250 2.0.0 accepted");
     const bool kept = dialogue->verdict.starts_with('2') || (dialogue->quiet && dialogue->mailing);
     if (kept) {
@@ -269,7 +283,8 @@ Task<bool> ScriptedPeer::end_of_content(Dialogue* dialogue) {
         dialogue->mail.time = loop_.now();
         dialogue->mail.connection = dialogue->number;
         dialogue->mail.tls = dialogue->tls;
-        if (!on_accepted || on_accepted(dialogue->mail)) accepted.push_back(std::move(dialogue->mail));
+        if (!on_accepted || on_accepted(dialogue->mail))
+            accepted.push_back(std::move(dialogue->mail));
     }
     dialogue->reset_mail();
     co_return going;

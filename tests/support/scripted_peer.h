@@ -1,8 +1,9 @@
 // scripted_peer.h: an SMTP destination that does what a test says, and remembers what it was given.
 //
-// Scope      A server on any Transport. Rules answer a command (or the greeting, or the end of the content)
-//            with a reply of their own, late, never, or by hanging up. Its ledger of accepted mail is what
-//            a test's audit compares with.
+// Scope      A server on any Transport. Rules answer a command (or the greeting, or the end of the
+// content)
+//            with a reply of their own, late, never, or by hanging up. Its ledger of accepted mail
+//            is what a test's audit compares with.
 // Owns       Its listener and its connections' tasks on the Loop, which therefore drops its tasks
 //            (Loop::drop_tasks) before the peer dies.
 // Threading  The Loop's.
@@ -26,16 +27,16 @@ namespace base = dataplane::base;
 
 /// What a rule does instead of the usual answer.
 struct PeerAction {
-    std::string reply;          // whole, without CRLF; empty: the usual answer
-    base::Duration delay{};     // before it
-    bool silent = false;        // no answer, ever
-    bool hang_up = false;       // closes, after the reply if there is one
-    bool reset = false;         // the same with a reset
+    std::string reply;      // whole, without CRLF; empty: the usual answer
+    base::Duration delay{}; // before it
+    bool silent = false;    // no answer, ever
+    bool hang_up = false;   // closes, after the reply if there is one
+    bool reset = false;     // the same with a reset
 };
 
 struct PeerRule {
-    // "connect", "EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT" (refused as a command), "RSET",
-    // "QUIT", or "." for the end of the content, however it came.
+    // "connect", "EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT" (refused as a command),
+    // "RSET", "QUIT", or "." for the end of the content, however it came.
     std::string verb;
     PeerAction action;
     std::string contains; // only commands with this in them
@@ -70,12 +71,13 @@ public:
     void forget_rules() { rules_.clear(); }
 
     std::string name = "peer.example";
-    std::vector<std::string> extensions{"PIPELINING", "8BITMIME", "SIZE 52428800", "SMTPUTF8",
+    std::vector<std::string> extensions{"PIPELINING", "8BITMIME", "SIZE 52428800",      "SMTPUTF8",
                                         "CHUNKING",   "DSN",      "ENHANCEDSTATUSCODES"};
     void without(std::string_view extension);
     /// Takes over the stream after a 220 to STARTTLS; a null result ends the connection.
     std::function<base::Task<base::StreamPtr>(base::StreamPtr)> upgrade;
-    /// Sees every mail it accepts, at once; the ledger below is kept as well unless this says false.
+    /// Sees every mail it accepts, at once; the ledger below is kept as well unless this says
+    /// false.
     std::function<bool(const AcceptedMail&)> on_accepted;
 
     std::vector<AcceptedMail> accepted;
@@ -93,7 +95,8 @@ private:
     base::Task<void> serve(base::StreamPtr stream);
     base::Task<bool> greet(Dialogue* dialogue);
     base::Task<bool> converse(Dialogue* dialogue, std::string line);
-    base::Task<bool> answer(Dialogue* dialogue, std::string verb, std::string line, std::string usual);
+    base::Task<bool> answer(Dialogue* dialogue, std::string verb, std::string line,
+                            std::string usual);
     base::Task<bool> read_data(Dialogue* dialogue);
     base::Task<bool> read_chunk(Dialogue* dialogue, std::string line);
     base::Task<bool> end_of_content(Dialogue* dialogue);

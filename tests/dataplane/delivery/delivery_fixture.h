@@ -1,4 +1,5 @@
-// delivery_fixture.h: a dispatcher over a simulated network, with the real queue on a simulated disk.
+// delivery_fixture.h: a dispatcher over a simulated network, with the real queue on a simulated
+// disk.
 #pragma once
 
 #include "dataplane/delivery/dispatcher.h"
@@ -6,6 +7,7 @@
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_net.h"
 
+#include <algorithm>
 #include <functional>
 #include <gtest/gtest.h>
 #include <map>
@@ -28,7 +30,8 @@ public:
     base::Task<delivery::MxResult> mx(std::string domain, base::Deadline deadline) override {
         ++questions;
         const auto why = co_await base::sleep_for(loop_, 2ms, deadline.cancel);
-        if (why == base::Wake::cancelled) co_return std::unexpected(delivery::ResolveError::cancelled);
+        if (why == base::Wake::cancelled)
+            co_return std::unexpected(delivery::ResolveError::cancelled);
         if (const auto failing = errors.find(domain); failing != errors.end()) {
             co_return std::unexpected(failing->second);
         }
@@ -36,22 +39,26 @@ public:
         if (found == records.end() && !hosts.contains(domain)) {
             co_return std::unexpected(delivery::ResolveError::no_such_domain);
         }
-        auto set = delivery::interpret_mx(domain, found == records.end() ? std::vector<delivery::MxRecord>{} : found->second);
+        auto set = delivery::interpret_mx(
+            domain, found == records.end() ? std::vector<delivery::MxRecord>{} : found->second);
         if (!set) co_return std::unexpected(set.error());
         set->valid_until = loop_.now() + ttl;
         co_return std::make_shared<const delivery::MxSet>(std::move(*set));
     }
-    base::Task<delivery::AddressResult> addresses(std::string host, base::Deadline deadline) override {
+    base::Task<delivery::AddressResult> addresses(std::string host,
+                                                  base::Deadline deadline) override {
         ++questions;
         const auto why = co_await base::sleep_for(loop_, 2ms, deadline.cancel);
-        if (why == base::Wake::cancelled) co_return std::unexpected(delivery::ResolveError::cancelled);
+        if (why == base::Wake::cancelled)
+            co_return std::unexpected(delivery::ResolveError::cancelled);
         if (const auto failing = errors.find(host); failing != errors.end()) {
             co_return std::unexpected(failing->second);
         }
         const auto found = hosts.find(host);
         if (found == hosts.end()) co_return std::unexpected(delivery::ResolveError::no_such_domain);
         auto set = std::make_shared<delivery::AddressSet>();
-        for (const std::string& text : found->second) set->addresses.push_back(*base::IpAddress::parse(text));
+        for (const std::string& text : found->second)
+            set->addresses.push_back(*base::IpAddress::parse(text));
         set->valid_until = loop_.now() + ttl;
         co_return delivery::AddressResult{std::move(set)};
     }
@@ -71,14 +78,15 @@ struct EventList final : telemetry::EventSink {
     void publish() noexcept override { events.push_back(next); }
     [[nodiscard]] std::vector<telemetry::Event> of(telemetry::EventType type) const {
         std::vector<telemetry::Event> found;
-        std::ranges::copy_if(events, std::back_inserter(found), [&](const auto& event) { return event.type == type; });
+        std::ranges::copy_if(events, std::back_inserter(found),
+                             [&](const auto& event) { return event.type == type; });
         return found;
     }
     telemetry::Event next;
     std::vector<telemetry::Event> events;
 };
 
-/// Sees to it that each round ends exactly once, on the way between queue and dispatcher.
+/// Counts rounds on the way between queue and dispatcher.
 struct WatchedSink final : queue::ReadySink {
     void message_ready(queue::MessageRef message) override {
         ++rounds;
@@ -99,7 +107,9 @@ protected:
     }
     void SetUp() override {
         queue::RecoveryReport report;
-        auto opened = run(loop, clock, queue::MessageQueue::open(loop, disk, {.segment_bytes = 1U << 20}, report));
+        auto opened =
+            run(loop, clock,
+                queue::MessageQueue::open(loop, disk, {.segment_bytes = 1U << 20}, report));
         ASSERT_TRUE(opened.has_value());
         queue = std::move(*opened);
     }
@@ -123,6 +133,7 @@ protected:
                                           .queue = *queue,
                                           .policy = slot,
                                           .resolver = resolver,
+                                          .tls = tls,
                                           .stats = stats,
                                           .events = events,
                                           .ledger = ledger,
@@ -133,7 +144,8 @@ protected:
     }
 
     /// Queues one message as if it had been submitted.
-    queue::MessageId submit(std::vector<std::string> recipients, std::string_view content = "Subject: a\r\n\r\nbody\r\n",
+    queue::MessageId submit(std::vector<std::string> recipients,
+                            std::string_view content = "Subject: a\r\n\r\nbody\r\n",
                             const std::function<void(queue::Envelope&)>& adjust = {}) {
         auto put = [](queue::MessageQueue* to, std::string text, std::vector<std::string> rcpts,
                       const std::function<void(queue::Envelope&)>* tune,
@@ -142,11 +154,13 @@ protected:
             CHECK(begun.has_value());
             queue::Draft draft = std::move(*begun);
             draft.envelope().set_sender("alice@sender.example");
-            for (const std::string& rcpt : rcpts) draft.envelope().add_recipient(rcpt, "", queue::notify_absent);
+            for (const std::string& rcpt : rcpts)
+                draft.envelope().add_recipient(rcpt, "", queue::notify_absent);
             draft.envelope().arrival = time->wall_now();
             draft.envelope().expiry = time->wall_now() + 120h;
             if (*tune) (*tune)(draft.envelope());
-            const auto appended = co_await draft.append(base::as_bytes(text), base::Deadline::never());
+            const auto appended =
+                co_await draft.append(base::as_bytes(text), base::Deadline::never());
             CHECK(appended.has_value());
             const auto committed = co_await draft.commit("", base::Deadline::never());
             CHECK(committed.has_value());
@@ -155,7 +169,8 @@ protected:
         return run(loop, clock, put(queue.get(), std::string{content}, recipients, &adjust, &loop));
     }
     ScriptedPeer& peer(const std::string& address) {
-        peers.push_back(std::make_unique<ScriptedPeer>(loop, net, *base::SocketAddress::parse(address)));
+        peers.push_back(
+            std::make_unique<ScriptedPeer>(loop, net, *base::SocketAddress::parse(address)));
         return *peers.back();
     }
     /// One domain with one host with one address, and a peer there.
@@ -176,7 +191,9 @@ protected:
         run_until(loop, clock, [&] { return clock.now() >= end; }, time + 1s);
     }
     [[nodiscard]] bool queue_empty() const { return queue->counters().queued_messages == 0; }
-    [[nodiscard]] std::uint64_t counted(telemetry::Counter counter) const { return stats.get(counter); }
+    [[nodiscard]] std::uint64_t counted(telemetry::Counter counter) const {
+        return stats.get(counter);
+    }
 
     base::ManualClock clock;
     base::Loop loop{clock};
@@ -184,9 +201,11 @@ protected:
     SimNet net{loop};
     TableResolver resolver{loop};
     EventList events;
-    std::unique_ptr<control::schema::ShardStats> page = std::make_unique<control::schema::ShardStats>();
+    std::unique_ptr<control::schema::ShardStats> page =
+        std::make_unique<control::schema::ShardStats>();
     telemetry::Stats stats{*page};
     delivery::SiteLedger ledger;
+    tls_offload::ClientContext* tls = nullptr;
     policy::Policy rules;
     policy::PolicySlot slot{std::make_shared<const policy::Policy>()};
     WatchedSink sink;

@@ -1,4 +1,5 @@
-// dispatcher_test.cc: whole rounds: routing, connections, results, retries. Limits are in limits_test.cc.
+// dispatcher_test.cc: whole rounds: routing, connections, results, retries. Limits are in
+// limits_test.cc.
 #include "tests/dataplane/delivery/delivery_fixture.h"
 
 #include <algorithm>
@@ -44,7 +45,8 @@ TEST_F(Dispatcher, DeliversToTheBestMxHost) {
 }
 
 TEST_F(Dispatcher, FallsBackInTheOrderOfPreferences) {
-    resolver.records["dest.example"] = {{10, "a.example"}, {20, "b.example"}, {30, "c.example"}, {40, "d.example"}};
+    resolver.records["dest.example"] = {
+        {10, "a.example"}, {20, "b.example"}, {30, "c.example"}, {40, "d.example"}};
     resolver.hosts["a.example"] = {"192.0.2.1", "192.0.2.2"};
     resolver.hosts["b.example"] = {"192.0.2.3"};
     resolver.hosts["c.example"] = {"192.0.2.4"};
@@ -79,14 +81,16 @@ TEST_F(Dispatcher, HostThatBreaksAmidTheMailIsFollowedByTheNext) {
 }
 
 TEST_F(Dispatcher, RecipientsOfOneSiteShareATransaction) {
-    for (const std::string domain : {"one.example", "two.example"}) resolver.records[domain] = {{10, "mx.example"}};
+    for (const std::string domain : {"one.example", "two.example"})
+        resolver.records[domain] = {{10, "mx.example"}};
     resolver.hosts["mx.example"] = {"192.0.2.1"};
     ScriptedPeer& host = peer("192.0.2.1:25");
     start();
     submit({"a@one.example", "b@two.example", "c@one.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::size_t recipients = 0;
-    for (const auto& mail : host.accepted) recipients += mail.recipients.size();
+    for (const auto& mail : host.accepted)
+        recipients += mail.recipients.size();
     EXPECT_EQ(recipients, 3U);
     EXPECT_EQ(host.accepted.size(), 1U);
     submit({"a@one.example", "b@two.example", "c@one.example"}); // now from the cache
@@ -101,11 +105,13 @@ TEST_F(Dispatcher, RecipientsPerTransactionAreBounded) {
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     start();
     std::vector<std::string> recipients;
-    for (int i = 0; i < 25; ++i) recipients.push_back("r" + std::to_string(i) + "@dest.example");
+    for (int i = 0; i < 25; ++i)
+        recipients.push_back("r" + std::to_string(i) + "@dest.example");
     submit(recipients);
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::vector<std::size_t> sizes;
-    for (const auto& mail : host.accepted) sizes.push_back(mail.recipients.size());
+    for (const auto& mail : host.accepted)
+        sizes.push_back(mail.recipients.size());
     std::ranges::sort(sizes);
     EXPECT_EQ(sizes, (std::vector<std::size_t>{5, 10, 10}));
 }
@@ -170,7 +176,8 @@ TEST_F(Dispatcher, ExpiredMailIsReturnedAtItsTime) {
     host.reply("RCPT", "451 4.7.1 never today");
     start();
     const auto begin = loop.wall_now();
-    submit({"bob@dest.example"}, "Subject: a\r\n\r\nbody\r\n", [&](queue::Envelope& envelope) { envelope.expiry = begin + 2h; });
+    submit({"bob@dest.example"}, "Subject: a\r\n\r\nbody\r\n",
+           [&](queue::Envelope& envelope) { envelope.expiry = begin + 2h; });
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }, 24h));
     const auto expired = events.of(EventType::expiration);
     ASSERT_EQ(expired.size(), 1U);
@@ -194,7 +201,8 @@ TEST_F(Dispatcher, DomainsWithoutMailAreReturned) {
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::vector<std::string> statuses;
     for (const auto& event : events.of(EventType::bounce)) {
-        statuses.push_back(std::to_string(event.enhanced[0]) + '.' + std::to_string(event.enhanced[1]) + '.' +
+        statuses.push_back(std::to_string(event.enhanced[0]) + '.' +
+                           std::to_string(event.enhanced[1]) + '.' +
                            std::to_string(event.enhanced[2]));
     }
     std::ranges::sort(statuses);
@@ -229,7 +237,8 @@ TEST_F(Dispatcher, ImplicitMxAndAddressLiterals) {
 TEST_F(Dispatcher, MailIsNeverSentBackToOurselves) {
     simple_site("sender.example", "192.0.2.9");
     resolver.records["loop.example"] = {{10, "relay.example"}, {20, "other.example"}};
-    resolver.records["better.example"] = {{5, "first.example"}, {10, "relay.example"}, {10, "aaa.example"}};
+    resolver.records["better.example"] = {
+        {5, "first.example"}, {10, "relay.example"}, {10, "aaa.example"}};
     resolver.hosts["first.example"] = {"192.0.2.1"};
     resolver.hosts["aaa.example"] = {"192.0.2.2"};
     ScriptedPeer& first = peer("192.0.2.1:25");
@@ -264,18 +273,39 @@ TEST_F(Dispatcher, RoutesGoToTheirHosts) {
     EXPECT_TRUE(found);
 }
 
+// A route is the operator's: a host name that is wrong there must not return everybody's mail.
+TEST_F(Dispatcher, RouteToAHostWithoutAddressKeepsTheMail) {
+    policy::RoutePolicy smart{.kind = policy::RoutePolicy::Kind::smart_host};
+    smart.hosts = {{.name = "typo.example"}};
+    rules.routes["routed.example"] = smart;
+    start();
+    submit({"a@routed.example"});
+    ASSERT_TRUE(wait_for([&] { return !events.of(EventType::transient_failure).empty(); }));
+    EXPECT_TRUE(events.of(EventType::bounce).empty());
+    ScriptedPeer& host = peer("192.0.2.1:25");
+    resolver.hosts["typo.example"] = {"192.0.2.1"};
+    ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
+    EXPECT_EQ(host.accepted.size(), 1U);
+}
+
 TEST_F(Dispatcher, SourcesAndPoolsChooseAddressAndName) {
-    rules.sources.push_back({.name = "ip-1", .address_v4 = base::IpAddress::parse("198.51.100.1"), .helo_name = "one.example"});
-    rules.sources.push_back({.name = "ip-2", .address_v4 = base::IpAddress::parse("198.51.100.2"), .helo_name = "two.example"});
+    rules.sources.push_back({.name = "ip-1",
+                             .address_v4 = base::IpAddress::parse("198.51.100.1"),
+                             .helo_name = "one.example"});
+    rules.sources.push_back({.name = "ip-2",
+                             .address_v4 = base::IpAddress::parse("198.51.100.2"),
+                             .helo_name = "two.example"});
     rules.source_index["ip-1"] = 1;
     rules.source_index["ip-2"] = 2;
     rules.pools["pool"] = {.name = "pool", .members = {{1, 3}, {2, 1}}};
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     start();
     for (int i = 0; i < 200; ++i) {
-        submit({"a@dest.example"}, "a\r\n", [](queue::Envelope& envelope) { envelope.set_source("pool"); });
+        submit({"a@dest.example"}, "a\r\n",
+               [](queue::Envelope& envelope) { envelope.set_source("pool"); });
     }
-    submit({"a@dest.example"}, "a\r\n", [](queue::Envelope& envelope) { envelope.set_source("ip-2"); });
+    submit({"a@dest.example"}, "a\r\n",
+           [](queue::Envelope& envelope) { envelope.set_source("ip-2"); });
     submit({"a@dest.example"}); // the default source
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::map<std::string, int> by_helo;
@@ -329,15 +359,16 @@ TEST_F(Dispatcher, KeptConnectionThatWasClosedIsNotAnAttempt) {
     EXPECT_TRUE(events.of(EventType::transient_failure).empty());
 }
 
-// Goal: a site that is down costs one connection attempt per pause, whatever waits for it, and its mail
-// goes out soon after it is back.
+// Goal: a site that is down costs one connection attempt per pause, whatever waits for it, and its
+// mail goes out soon after it is back.
 TEST_F(Dispatcher, SiteThatIsDownIsPausedAsAWhole) {
     resolver.records["down.example"] = {{10, "mx.example"}};
     resolver.hosts["mx.example"] = {"192.0.2.1"};
     const auto address = *base::SocketAddress::parse("192.0.2.1:25");
     net.fail_connects_to(address, base::NetError::refused);
     start();
-    for (int i = 0; i < 50; ++i) submit({"r" + std::to_string(i) + "@down.example"});
+    for (int i = 0; i < 50; ++i)
+        submit({"r" + std::to_string(i) + "@down.example"});
     pass(20min);
     EXPECT_EQ(queue->counters().queued_messages, 50U);
     EXPECT_EQ(dispatcher->round_count(), 0U);
@@ -347,7 +378,8 @@ TEST_F(Dispatcher, SiteThatIsDownIsPausedAsAWhole) {
     EXPECT_LE(failures, 50U * 6); // pauses of 1, 2, 4, 8 and 16 minutes
     queue->for_each({}, [](const queue::Message& message) {
         EXPECT_EQ(message.status[0].attempts, 0);
-        EXPECT_NE(message.last_error.find("connection refused"), std::string::npos) << message.last_error;
+        EXPECT_NE(message.last_error.find("connection refused"), std::string::npos)
+            << message.last_error;
         return true;
     });
 
@@ -361,7 +393,8 @@ TEST_F(Dispatcher, GreetingThatRefusesPausesTheSiteAndKeepsTheMail) {
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     host.reply("connect", "554 5.7.1 blocked for now");
     start();
-    for (int i = 0; i < 5; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 5; ++i)
+        submit({"a@dest.example"});
     pass(50s);
     EXPECT_EQ(host.connections, 1U);
     EXPECT_TRUE(events.of(EventType::bounce).empty());
@@ -380,7 +413,44 @@ TEST_F(Dispatcher, MessagesBeyondTheHotLimitAreDeferredAndComeBack) {
     }
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.accepted.size(), 40U);
-    EXPECT_TRUE(events.of(EventType::transient_failure).empty()); // the peer never saw them: no attempt
+    EXPECT_TRUE(
+        events.of(EventType::transient_failure).empty()); // the peer never saw them: no attempt
+}
+
+base::Task<base::StreamPtr> break_handshake(base::StreamPtr stream) {
+    static_cast<void>(co_await stream->fill(base::Deadline::never()));
+    stream->abort();
+    co_return base::StreamPtr{};
+}
+
+// Goal: with TLS optional a peer whose TLS is broken gets its mail in the clear, and is not asked
+// again for a while; with TLS required it gets nothing.
+TEST_F(Dispatcher, BrokenTlsFallsBackToPlainOnlyWhereThatIsAllowed) {
+    tls_offload::TlsLibrary library{loop};
+    auto context = tls_offload::ClientContext::create(library, {});
+    ASSERT_TRUE(context.has_value());
+    tls = &*context;
+    rules.default_site.idle = 1s;
+    rules.sites["strict.example"].tls = policy::TlsLevel::encrypt;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    ScriptedPeer& strict = simple_site("strict.example", "192.0.2.2");
+    for (ScriptedPeer* each : {&host, &strict}) {
+        each->upgrade = [](base::StreamPtr stream) { return break_handshake(std::move(stream)); };
+    }
+    start();
+    submit({"a@dest.example"});
+    submit({"a@strict.example"});
+    pass(10s);
+    EXPECT_EQ(host.accepted.size(), 1U);
+    EXPECT_EQ(host.connections, 2U);
+    EXPECT_EQ(strict.accepted.size(), 0U);
+    EXPECT_EQ(counted(Counter::tls_failed_out), 2U);
+    submit({"b@dest.example"});
+    pass(10s);
+    EXPECT_EQ(host.accepted.size(), 2U);
+    EXPECT_EQ(host.connections, 3U); // it was remembered
+    EXPECT_EQ(queue->counters().queued_messages, 1U);
+    loop.drop_tasks(); // before the library goes
 }
 
 TEST_F(Dispatcher, ReloadMovesMailToTheNewRoute) {

@@ -36,7 +36,8 @@ Outcome local(Stage stage, std::uint16_t code) {
 struct Case {
     const char* what;
     Outcome outcome;
-    // With another host to try, without one, on a connection that was used before, and when expired.
+    // With another host to try, without one, on a connection that was used before, and when
+    // expired.
     NextStep more_hosts, last_host, reused, expired;
 };
 
@@ -48,7 +49,8 @@ constexpr auto expire = NextStep::expire;
 
 const Case cases[] = {
     {"accepted", reply(Stage::last_dot, 250), delivered, delivered, delivered, delivered},
-    {"a 2xx that is not about the whole mail", reply(Stage::rcpt, 250), later, later, later, expire},
+    {"a 2xx that is not about the whole mail", reply(Stage::rcpt, 250), later, later, later,
+     expire},
     {"a 3xx after the dot", reply(Stage::last_dot, 354), later, later, later, expire},
 
     {"4xx greeting", reply(Stage::greeting, 421), next, later, later, expire},
@@ -73,19 +75,26 @@ const Case cases[] = {
     {"421 to RCPT", reply(Stage::rcpt, 421), next, later, later, expire},
     {"421 after the dot", reply(Stage::last_dot, 421), later, later, later, expire},
 
-    {"connect refused", failure(Stage::connect, Cause::network, NetError::refused), next, later, later, expire},
-    {"connect timed out", failure(Stage::connect, Cause::network, NetError::timed_out), next, later, later, expire},
-    {"silent greeting", failure(Stage::greeting, Cause::network, NetError::timed_out), next, later, later, expire},
+    {"connect refused", failure(Stage::connect, Cause::network, NetError::refused), next, later,
+     later, expire},
+    {"connect timed out", failure(Stage::connect, Cause::network, NetError::timed_out), next, later,
+     later, expire},
+    {"silent greeting", failure(Stage::greeting, Cause::network, NetError::timed_out), next, later,
+     later, expire},
     {"reset at MAIL", failure(Stage::mail, Cause::network), next, later, next, expire},
-    {"closed at MAIL", failure(Stage::mail, Cause::network, NetError::end_of_stream), next, later, next, expire},
+    {"closed at MAIL", failure(Stage::mail, Cause::network, NetError::end_of_stream), next, later,
+     next, expire},
     {"reset at RCPT", failure(Stage::rcpt, Cause::network), next, later, later, expire},
     {"reset at DATA", failure(Stage::data, Cause::network), next, later, later, expire},
     {"reset amid the content", failure(Stage::body, Cause::network), next, later, later, expire},
-    {"silence after the dot", failure(Stage::last_dot, Cause::network, NetError::timed_out), later, later, later, expire},
+    {"silence after the dot", failure(Stage::last_dot, Cause::network, NetError::timed_out), later,
+     later, later, expire},
     {"reset after the dot", failure(Stage::last_dot, Cause::network), later, later, later, expire},
     {"nonsense at MAIL", failure(Stage::mail, Cause::protocol), next, later, later, expire},
-    {"nonsense after the dot", failure(Stage::last_dot, Cause::protocol), later, later, later, expire},
-    {"our own shutdown", failure(Stage::rcpt, Cause::network, NetError::cancelled), later, later, later, later},
+    {"nonsense after the dot", failure(Stage::last_dot, Cause::protocol), later, later, later,
+     expire},
+    {"our own shutdown", failure(Stage::rcpt, Cause::network, NetError::cancelled), later, later,
+     later, later},
 
     {"no such domain", local(Stage::route, 550), bounce, bounce, bounce, bounce},
     {"null MX", local(Stage::route, 556), bounce, bounce, bounce, bounce},
@@ -98,8 +107,11 @@ TEST(Fate, FollowsTheTable) {
     for (const Case& one : cases) {
         EXPECT_EQ(next_step(one.outcome, {.last_host = false}), one.more_hosts) << one.what;
         EXPECT_EQ(next_step(one.outcome, {.last_host = true}), one.last_host) << one.what;
-        EXPECT_EQ(next_step(one.outcome, {.last_host = true, .reused_connection = true}), one.reused) << one.what;
-        EXPECT_EQ(next_step(one.outcome, {.last_host = true, .expired = true}), one.expired) << one.what;
+        EXPECT_EQ(next_step(one.outcome, {.last_host = true, .reused_connection = true}),
+                  one.reused)
+            << one.what;
+        EXPECT_EQ(next_step(one.outcome, {.last_host = true, .expired = true}), one.expired)
+            << one.what;
     }
 }
 
@@ -110,16 +122,21 @@ TEST(Fate, OnlyAnAcceptedContentIsDelivered) {
             for (std::uint16_t code = 0; code < 600; ++code) {
                 Outcome outcome = reply(static_cast<Stage>(stage), code);
                 outcome.cause = static_cast<Cause>(cause);
-                const bool accepted = outcome.cause == Cause::reply && outcome.stage == Stage::last_dot && code / 100 == 2;
-                ASSERT_EQ(next_step(outcome, {}) == NextStep::delivered, accepted) << stage << ' ' << cause << ' ' << code;
-                ASSERT_EQ(next_step(outcome, {.last_host = false, .expired = true}) == NextStep::delivered, accepted);
+                const bool accepted = outcome.cause == Cause::reply &&
+                                      outcome.stage == Stage::last_dot && code / 100 == 2;
+                ASSERT_EQ(next_step(outcome, {}) == NextStep::delivered, accepted)
+                    << stage << ' ' << cause << ' ' << code;
+                ASSERT_EQ(next_step(outcome, {.last_host = false, .expired = true}) ==
+                              NextStep::delivered,
+                          accepted);
             }
         }
     }
 }
 
 TEST(RetryWait, GrowsByItsFactorUpToItsBound) {
-    const policy::RetryPolicy retry{.first = 300s, .factor = 2.0, .interval_max = 4000s, .jitter = 0.0};
+    const policy::RetryPolicy retry{
+        .first = 300s, .factor = 2.0, .interval_max = 4000s, .jitter = 0.0};
     EXPECT_EQ(delivery::retry_wait(retry, 0, 1), 300s);
     EXPECT_EQ(delivery::retry_wait(retry, 1, 1), 300s);
     EXPECT_EQ(delivery::retry_wait(retry, 2, 1), 600s);
@@ -151,8 +168,10 @@ TEST(Status, SaysWhatHappenedToTheMail) {
     outcome.enhanced = {5, 7, 26};
     EXPECT_EQ(delivery::status_of(outcome, bounce), (EnhancedCode{5, 7, 26}));
     EXPECT_EQ(delivery::status_of(outcome, expire), (EnhancedCode{5, 4, 7}));
-    EXPECT_EQ(delivery::status_of(failure(Stage::connect, Cause::network), later), (EnhancedCode{4, 4, 1}));
-    EXPECT_EQ(delivery::status_of(failure(Stage::rcpt, Cause::network), later), (EnhancedCode{4, 4, 2}));
+    EXPECT_EQ(delivery::status_of(failure(Stage::connect, Cause::network), later),
+              (EnhancedCode{4, 4, 1}));
+    EXPECT_EQ(delivery::status_of(failure(Stage::rcpt, Cause::network), later),
+              (EnhancedCode{4, 4, 2}));
     EXPECT_EQ(delivery::status_of(reply(Stage::last_dot, 250), delivered), (EnhancedCode{2, 0, 0}));
 }
 

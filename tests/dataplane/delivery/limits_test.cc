@@ -1,4 +1,5 @@
-// limits_test.cc: connections, reuse, rates and fairness, on one dispatcher and on several that share a ledger.
+// limits_test.cc: connections, reuse, rates and fairness, on one dispatcher and on several that
+// share a ledger.
 #include "tests/dataplane/delivery/delivery_fixture.h"
 
 #include <algorithm>
@@ -16,7 +17,8 @@ TEST_F(DeliveryLimits, ConnectionsGrowWithTheBacklogUpToTheLimit) {
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     host.when(".", {.delay = 1s});
     start();
-    for (int i = 0; i < 100; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 100; ++i)
+        submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.open_max, 7U);
     EXPECT_EQ(host.accepted.size(), 100U);
@@ -51,23 +53,28 @@ TEST_F(DeliveryLimits, ConnectionCarriesItsShareAndNoMore) {
     rules.default_site.connections_max = 1;
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     start();
-    for (int i = 0; i < 30; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 30; ++i)
+        submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::map<unsigned, int> per_connection;
-    for (const auto& mail : host.accepted) ++per_connection[mail.connection];
-    for (const auto& [connection, count] : per_connection) EXPECT_LE(count, 8) << connection;
+    for (const auto& mail : host.accepted)
+        ++per_connection[mail.connection];
+    for (const auto& [connection, count] : per_connection)
+        EXPECT_LE(count, 8) << connection;
     EXPECT_EQ(host.accepted.size(), 30U);
     EXPECT_EQ(host.open_max, 1U);
 }
 
 TEST_F(DeliveryLimits, DomainsOfOneSiteShareItsConnections) {
     rules.default_site.connections_max = 2;
-    for (int i = 0; i < 20; ++i) resolver.records["d" + std::to_string(i) + ".example"] = {{10, "mx.example"}};
+    for (int i = 0; i < 20; ++i)
+        resolver.records["d" + std::to_string(i) + ".example"] = {{10, "mx.example"}};
     resolver.hosts["mx.example"] = {"192.0.2.1"};
     ScriptedPeer& host = peer("192.0.2.1:25");
     host.when(".", {.delay = 100ms});
     start();
-    for (int i = 0; i < 40; ++i) submit({"a@d" + std::to_string(i % 20) + ".example"});
+    for (int i = 0; i < 40; ++i)
+        submit({"a@d" + std::to_string(i % 20) + ".example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.open_max, 2U);
     EXPECT_EQ(dispatcher->site_count(), 1U);
@@ -81,7 +88,8 @@ TEST_F(DeliveryLimits, LimitsAreFoundBySiteAndByDomain) {
     resolver.hosts["mx2.big.example"] = {"192.0.2.1"};
     ScriptedPeer& big = peer("192.0.2.1:25");
     ScriptedPeer& slow = simple_site("slow.example", "192.0.2.2");
-    for (ScriptedPeer* each : {&big, &slow}) each->when(".", {.delay = 1s});
+    for (ScriptedPeer* each : {&big, &slow})
+        each->when(".", {.delay = 1s});
     start();
     for (int i = 0; i < 20; ++i) {
         submit({"a@a.example"});
@@ -92,17 +100,19 @@ TEST_F(DeliveryLimits, LimitsAreFoundBySiteAndByDomain) {
     EXPECT_EQ(slow.open_max, 2U);
 }
 
-// Goal: no window of a second holds more than the rate, and the rate is used up. Method: the peer keeps the
-// time of each mail; several connections compete.
+// Goal: no window of a second holds more than the rate, and the rate is used up. Method: the peer
+// keeps the time of each mail; several connections compete.
 TEST_F(DeliveryLimits, MessageRateIsExact) {
     rules.default_site.messages_per_second_max = 20;
     rules.default_site.connections_max = 5;
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
     start();
-    for (int i = 0; i < 200; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 200; ++i)
+        submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::vector<base::TimePoint> times;
-    for (const auto& mail : host.accepted) times.push_back(mail.time);
+    for (const auto& mail : host.accepted)
+        times.push_back(mail.time);
     std::ranges::sort(times);
     ASSERT_EQ(times.size(), 200U);
     for (std::size_t i = 20; i < times.size(); ++i) {
@@ -119,21 +129,26 @@ TEST_F(DeliveryLimits, ShardsShareConnectionsAndRate) {
     host.when(".", {.delay = 20ms});
     // Two dispatchers with one ledger, as two shards; each message goes to either in turn.
     struct Split final : queue::ReadySink {
-        void message_ready(queue::MessageRef message) override { shards[turn++ % 2]->message_ready(std::move(message)); }
+        void message_ready(queue::MessageRef message) override {
+            shards[turn++ % 2]->message_ready(std::move(message));
+        }
         std::array<delivery::Dispatcher*, 2> shards{};
         unsigned turn = 0;
     } split;
     slot.replace(std::make_shared<const policy::Policy>(rules));
     split.shards = {&add_dispatcher(), &add_dispatcher()};
     queue->set_sink(split);
-    for (int i = 0; i < 200; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 200; ++i)
+        submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_LE(host.open_max, 3U);
     std::vector<base::TimePoint> times;
-    for (const auto& mail : host.accepted) times.push_back(mail.time);
+    for (const auto& mail : host.accepted)
+        times.push_back(mail.time);
     std::ranges::sort(times);
     ASSERT_EQ(times.size(), 200U);
-    for (std::size_t i = 50; i < times.size(); ++i) ASSERT_GE(times[i] - times[i - 50], 1s - 5ms) << i;
+    for (std::size_t i = 50; i < times.size(); ++i)
+        ASSERT_GE(times[i] - times[i - 50], 1s - 5ms) << i;
 }
 
 // Goal: with one connection for two shards that both have much to send, neither starves.
@@ -153,14 +168,16 @@ TEST_F(DeliveryLimits, OneConnectionGoesRoundBetweenShards) {
     queue->set_sink(split);
     for (int i = 0; i < 300; ++i) {
         submit({"first@dest.example"}, "a\r\n");
-        submit({"second@dest.example"}, "a\r\n", [](queue::Envelope& envelope) { envelope.set_tenant("second"); });
+        submit({"second@dest.example"}, "a\r\n",
+               [](queue::Envelope& envelope) { envelope.set_tenant("second"); });
     }
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.open_max, 1U);
     ASSERT_EQ(host.accepted.size(), 600U);
-    const auto first_half = std::ranges::count_if(std::span{host.accepted}.first(300), [](const AcceptedMail& mail) {
-        return mail.recipients[0].address.starts_with("second");
-    });
+    const auto first_half =
+        std::ranges::count_if(std::span{host.accepted}.first(300), [](const AcceptedMail& mail) {
+            return mail.recipients[0].address.starts_with("second");
+        });
     EXPECT_NEAR(static_cast<double>(first_half), 150.0, 60.0);
 }
 
@@ -172,8 +189,10 @@ TEST_F(DeliveryLimits, TenantsOfOneSiteTakeTurns) {
     const auto from = [](std::string tenant) {
         return [tenant](queue::Envelope& envelope) { envelope.set_tenant(tenant); };
     };
-    for (int i = 0; i < 100; ++i) submit({"bulk@dest.example"}, "a\r\n", from("bulk"));
-    for (int i = 0; i < 5; ++i) submit({"urgent@dest.example"}, "a\r\n", from("small"));
+    for (int i = 0; i < 100; ++i)
+        submit({"bulk@dest.example"}, "a\r\n", from("bulk"));
+    for (int i = 0; i < 5; ++i)
+        submit({"urgent@dest.example"}, "a\r\n", from("small"));
     const std::size_t sent_before = host.accepted.size();
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     std::size_t last_urgent = 0;
@@ -183,7 +202,8 @@ TEST_F(DeliveryLimits, TenantsOfOneSiteTakeTurns) {
     EXPECT_LE(last_urgent, sent_before + 12);
 }
 
-// Goal: a site that answers "too many connections" while others work keeps what it has, and loses no mail.
+// Goal: a site that answers "too many connections" while others work keeps what it has, and loses
+// no mail.
 TEST_F(DeliveryLimits, RefusedConnectionBesideWorkingOnesStopsTheGrowthOnly) {
     rules.default_site.connections_max = 10;
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
@@ -192,7 +212,8 @@ TEST_F(DeliveryLimits, RefusedConnectionBesideWorkingOnesStopsTheGrowthOnly) {
     submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     host.reply("connect", "421 4.7.0 too many connections");
-    for (int i = 0; i < 30; ++i) submit({"a@dest.example"});
+    for (int i = 0; i < 30; ++i)
+        submit({"a@dest.example"});
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.accepted.size(), 31U);
     EXPECT_TRUE(events.of(telemetry::EventType::transient_failure).empty());

@@ -29,7 +29,8 @@ TEST(Domain, ULabelsBecomeALabels) {
 }
 
 TEST(Domain, WhatIsNoNameIsToldApart) {
-    for (const std::string name : {"", ".", "a..b", ".a", "a b", "a/b", "[1.2.3.4", "a\xff", "-\x80"}) {
+    for (const std::string name :
+         {"", ".", "a..b", ".a", "a b", "a/b", "[1.2.3.4", "a\xff", "-\x80"}) {
         EXPECT_FALSE(to_ascii(name).has_value()) << name;
     }
     EXPECT_FALSE(to_ascii(std::string(64, 'a') + ".example").has_value());
@@ -40,19 +41,23 @@ TEST(Domain, AddressLiterals) {
     EXPECT_EQ(address_literal("[127.0.0.1]"), base::IpAddress::parse("127.0.0.1"));
     EXPECT_EQ(address_literal("[IPv6:2001:db8::1]"), base::IpAddress::parse("2001:db8::1"));
     EXPECT_EQ(address_literal("[ipv6:::1]"), base::IpAddress::parse("::1"));
-    EXPECT_EQ(address_literal("192.0.2.1"), base::IpAddress::parse("192.0.2.1")); // in a route's hosts
+    EXPECT_EQ(address_literal("192.0.2.1"),
+              base::IpAddress::parse("192.0.2.1")); // in a route's hosts
     EXPECT_FALSE(address_literal("[::1]").has_value());
     EXPECT_FALSE(address_literal("[IPv6:1.2.3.4]").has_value());
     EXPECT_FALSE(address_literal("[x]").has_value());
     EXPECT_FALSE(address_literal("example.com").has_value());
 }
 
-std::string named(std::vector<std::string> hosts) { return site_name(hosts); }
+std::string named(std::vector<std::string> hosts) {
+    return site_name(hosts);
+}
 
 TEST(SiteName, RollsUpWhatDiffers) {
     EXPECT_EQ(named({"mx.example.com"}), "mx.example.com");
-    EXPECT_EQ(named({"gmail-smtp-in.l.google.com", "alt1.gmail-smtp-in.l.google.com", "alt2.gmail-smtp-in.l.google.com",
-                     "alt3.gmail-smtp-in.l.google.com", "alt4.gmail-smtp-in.l.google.com"}),
+    EXPECT_EQ(named({"gmail-smtp-in.l.google.com", "alt1.gmail-smtp-in.l.google.com",
+                     "alt2.gmail-smtp-in.l.google.com", "alt3.gmail-smtp-in.l.google.com",
+                     "alt4.gmail-smtp-in.l.google.com"}),
               "(alt1|alt2|alt3|alt4)?.gmail-smtp-in.l.google.com");
     EXPECT_EQ(named({"mta5.am0.yahoodns.net", "mta7.am0.yahoodns.net", "mta6.am0.yahoodns.net"}),
               "(mta5|mta6|mta7).am0.yahoodns.net");
@@ -62,11 +67,14 @@ TEST(SiteName, RollsUpWhatDiffers) {
 TEST(SiteName, DoesNotDependOnTheOrder) {
     std::vector<std::string> hosts{"b.example", "a.example", "c.a.example"};
     const std::string name = site_name(hosts);
-    while (std::ranges::next_permutation(hosts).found) EXPECT_EQ(site_name(hosts), name);
+    while (std::ranges::next_permutation(hosts).found)
+        EXPECT_EQ(site_name(hosts), name);
 }
 
 TEST(MxAnswer, IsOrderedByPreference) {
-    const auto set = interpret_mx("example.com", {{20, "c.example"}, {10, "b.example"}, {10, "a.example"}, {30, "a.example"}});
+    const auto set =
+        interpret_mx("example.com",
+                     {{20, "c.example"}, {10, "b.example"}, {10, "a.example"}, {30, "a.example"}});
     ASSERT_TRUE(set.has_value());
     ASSERT_EQ(set->hosts.size(), 3U);
     EXPECT_EQ(set->hosts[0].host, "a.example");
@@ -84,14 +92,16 @@ TEST(MxAnswer, NoRecordsMeanTheDomainItself) {
 
 TEST(MxAnswer, LoneRootMeansNoMail) {
     EXPECT_EQ(interpret_mx("example.com", {{0, ""}}).error(), ResolveError::no_mail);
-    const auto set = interpret_mx("example.com", {{0, ""}, {10, "a.example"}}); // RFC 7505 §3: not a null MX
+    const auto set =
+        interpret_mx("example.com", {{0, ""}, {10, "a.example"}}); // RFC 7505 §3: not a null MX
     ASSERT_TRUE(set.has_value());
     EXPECT_EQ(set->hosts.size(), 1U);
 }
 
 TEST(MxAnswer, IsBounded) {
     std::vector<MxRecord> records;
-    for (std::uint16_t i = 0; i < 5000; ++i) records.push_back({i, "mx" + std::to_string(i) + ".example"});
+    for (std::uint16_t i = 0; i < 5000; ++i)
+        records.push_back({i, "mx" + std::to_string(i) + ".example"});
     EXPECT_EQ(interpret_mx("example.com", records)->hosts.size(), mx_hosts_max);
 }
 
@@ -111,7 +121,8 @@ TEST(SiteLedger, ConnectionsNeverExceedTheLimit) {
     EXPECT_FALSE(b->open_connection(2)); // a lower limit after a reload
     auto other = ledger.attach("site\nother source");
     EXPECT_TRUE(other->open_connection(1));
-    for (int i = 0; i < 3; ++i) a->close_connection();
+    for (int i = 0; i < 3; ++i)
+        a->close_connection();
     other->close_connection();
 }
 
@@ -127,14 +138,16 @@ TEST(SiteLedger, ThreadsTogetherStayWithinTheLimit) {
                 if (!hold || !hold->open_connection(limit)) continue;
                 const std::uint32_t now = ++open;
                 std::uint32_t seen = most.load();
-                while (seen < now && !most.compare_exchange_weak(seen, now)) {}
+                while (seen < now && !most.compare_exchange_weak(seen, now)) {
+                }
                 ++opened;
                 --open;
                 hold->close_connection();
             }
         });
     }
-    for (std::thread& shard : shards) shard.join();
+    for (std::thread& shard : shards)
+        shard.join();
     EXPECT_LE(most.load(), limit);
     EXPECT_GT(opened.load(), 0U);
     auto hold = ledger.attach("busy site");
@@ -155,15 +168,17 @@ TEST(SiteLedger, PlacesAreReusedAndAFullBucketSaysNotNow) {
     EXPECT_TRUE(ledger.attach("one more"));
 }
 
-// Goal: the rate is exact over any window, whoever asks. Method: two shards ask as fast as they can, and the
-// places they get are looked at.
+// Goal: the rate is exact over any window, whoever asks. Method: two shards ask as fast as they
+// can, and the places they get are looked at.
 TEST(SiteLedger, MessagePlacesAreARateApart) {
     SiteLedger ledger;
     auto a = ledger.attach("site"), b = ledger.attach("site");
     base::ManualClock clock;
     std::vector<base::TimePoint> places;
-    for (int i = 0; i < 100; ++i) places.push_back((i % 3 == 0 ? a : b)->next_message(clock.now(), 10));
-    for (std::size_t i = 1; i < places.size(); ++i) ASSERT_EQ(places[i] - places[i - 1], 100ms);
+    for (int i = 0; i < 100; ++i)
+        places.push_back((i % 3 == 0 ? a : b)->next_message(clock.now(), 10));
+    for (std::size_t i = 1; i < places.size(); ++i)
+        ASSERT_EQ(places[i] - places[i - 1], 100ms);
     EXPECT_LE(places[0], clock.now());
 }
 
@@ -174,7 +189,8 @@ TEST(SiteLedger, IdleTimeEarnsNoBurst) {
     static_cast<void>(site->next_message(clock.now(), 10));
     clock.advance(1h);
     int at_once = 0;
-    while (site->next_message(clock.now(), 10) <= clock.now()) ++at_once;
+    while (site->next_message(clock.now(), 10) <= clock.now())
+        ++at_once;
     EXPECT_EQ(at_once, 1);
 }
 
@@ -183,12 +199,14 @@ TEST(SiteLedger, IdleTimeEarnsNoBurst) {
 TEST(ReadyQueue, TenantsTakeTurns) {
     std::vector<Job> jobs(9);
     ReadyQueue queue;
-    for (int i = 0; i < 6; ++i) queue.push(jobs[static_cast<std::size_t>(i)], "bulk");
+    for (int i = 0; i < 6; ++i)
+        queue.push(jobs[static_cast<std::size_t>(i)], "bulk");
     queue.push(jobs[6], "small");
     queue.push(jobs[7], "small");
     queue.push(jobs[8], "other");
     std::vector<std::ptrdiff_t> order;
-    while (Job* job = queue.pop()) order.push_back(job - jobs.data());
+    while (Job* job = queue.pop())
+        order.push_back(job - jobs.data());
     EXPECT_EQ(order, (std::vector<std::ptrdiff_t>{0, 6, 8, 1, 7, 2, 3, 4, 5}));
     EXPECT_TRUE(queue.empty());
 }

@@ -231,13 +231,20 @@ TEST_F(Link, StartUpSettingsWaitForARestartAndAreNamed) {
     control.accept();
     ASSERT_NE(control.next().body_as_Hello(), nullptr);
     publish("b.example", "shards = 4\nmemory = \"128MiB\"\n");
-    const auto* report = control.next().body_as_PolicyReport();
+    ASSERT_TRUE(eventually([&] { return slots_[0].current()->version == 2 && slots_[1].current()->version == 2; }));
+    const auto* report = control.next().body_as_PolicyReport(); // not before the last shard has it
     ASSERT_NE(report, nullptr);
     EXPECT_TRUE(report->ok());
     EXPECT_EQ(schema::view(report->text()), "takes effect at the next start of millraced: server.shards, server.memory");
-    ASSERT_TRUE(eventually([&] { return slots_[0].current()->version == 2; }));
     EXPECT_EQ(slots_[0].current()->start_up.shards, 1u);
     EXPECT_EQ(slots_[0].current()->hostname, "b.example");
+    publish("b.example", "[[listener]]\nname = \"new\"\naddress = \"127.0.0.1:26\"\nkind = \"relay\"\n");
+    ASSERT_TRUE(eventually([&] { return slots_[0].current()->version == 3 && slots_[1].current()->version == 3; }));
+    const auto* second = control.next().body_as_PolicyReport();
+    ASSERT_NE(second, nullptr);
+    EXPECT_EQ(schema::view(second->text()), "takes effect at the next start of millraced: listener");
+    ASSERT_EQ(slots_[0].current()->listeners.size(), 1u);
+    EXPECT_EQ(slots_[0].current()->listeners[0].name, "l");
 }
 
 TEST_F(Link, CommandRunsOnEveryShardAndIsAnsweredOnce) {

@@ -87,8 +87,7 @@ TEST(CommandParser, WantsAHelloNameThatIsSafeInAHeader) {
     EXPECT_EQ(parsed<Ehlo>("EHLO my_host.local").name, "my_host.local");
     EXPECT_EQ(parsed<Ehlo>("EHLO [127.0.0.1]").name, "[127.0.0.1]");
     EXPECT_EQ(parsed<Helo>("HELO [IPv6:::1]").name, "[IPv6:::1]");
-    EXPECT_EQ(parsed<Ehlo>("EHLO b\xc3\xbc.example").name, "b\xc3\xbc.example");
-    for (const std::string& line : std::vector<std::string>{"EHLO", "HELO", "EHLO a b", "EHLO (evil)", "EHLO a;b", "EHLO \xff", "EHLO <x>", "EHLO a,b"}) {
+    for (const std::string& line : std::vector<std::string>{"EHLO", "HELO", "EHLO a b", "EHLO b\xc3\xbc.example", "EHLO (evil)", "EHLO a;b", "EHLO \xff", "EHLO <x>", "EHLO a,b"}) {
         EXPECT_EQ(error_of(line), Error::bad_helo) << line;
     }
     EXPECT_EQ(error_of("EHLO " + std::string(256, 'a')), Error::bad_helo);

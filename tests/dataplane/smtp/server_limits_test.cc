@@ -360,6 +360,23 @@ TEST(Spool, AFullDiskIsTold452AndNothingIsLost) {
     EXPECT_EQ(world.stored.size(), accepted);
 }
 
+TEST(Spool, MemoryAtItsBoundPushesBackThenRefuses) {
+    ServerHarness world;
+    std::vector<ServerHarness::Client> hoarders;
+    for (int i = 0; i < 300; ++i) hoarders.push_back(at_rcpt(world));
+    auto client = at_rcpt(world);
+    for (auto& hoarder : hoarders) hoarder.send("DATA\r\n" + std::string(30'000, 'x')); // and never ends it
+    world.pass(1s);
+    auto late = greeted(world);
+    EXPECT_EQ(late.ask("MAIL FROM:<>").substr(0, 9), "451 4.4.5"); // a new message is refused at once
+    const base::TimePoint before = world.clock.now();
+    EXPECT_EQ(client.ask("DATA").substr(0, 9), "451 4.4.5");
+    EXPECT_GE(world.clock.now() - before, 50s); // one that was begun waits for room first
+    hoarders.clear();
+    world.pass(1s);
+    EXPECT_EQ(deliver(client).substr(0, 3), "250");
+}
+
 // Ends.
 
 TEST(End, ShutdownTellsAnIdleClient421) {

@@ -74,8 +74,8 @@ TEST_F(ClientSession, RequiredTlsThatIsNotOfferedFailsTheOpening) {
 
 // ---- transactions
 
-// Goal: with PIPELINING and CHUNKING a small mail costs one round trip. Method: the simulated network
-// takes 100 us each way, so that the clock counts round trips.
+// Goal: with PIPELINING and CHUNKING a small mail costs one round trip. Method: the simulated
+// network takes 100 us each way, so that the clock counts round trips.
 TEST_F(ClientSession, SmallMailTakesOneRoundTrip) {
     ASSERT_TRUE(open());
     const auto mail = message(short_mail);
@@ -106,7 +106,8 @@ TEST_F(ClientSession, EachRecipientHasItsOwnAnswer) {
     peer.reply("RCPT", "550 5.1.1 no such user", "<eve@");
     peer.reply("RCPT", "451 4.2.1 later", "<dan@");
     ASSERT_TRUE(open());
-    const auto results = transact(message(short_mail, {"eve@peer.example", "bob@peer.example", "dan@peer.example"}));
+    const auto results =
+        transact(message(short_mail, {"eve@peer.example", "bob@peer.example", "dan@peer.example"}));
     ASSERT_EQ(results.size(), 3U);
     EXPECT_EQ(results[0].code, 550);
     EXPECT_EQ(results[0].stage, Stage::rcpt);
@@ -132,8 +133,10 @@ protected:
     }
 };
 INSTANTIATE_TEST_SUITE_P(All, ClientSessionDialect,
-                         ::testing::Values(Dialect{"Bdat", true, true}, Dialect{"Data", true, false},
-                                           Dialect{"StepsBdat", false, true}, Dialect{"StepsData", false, false}),
+                         ::testing::Values(Dialect{"Bdat", true, true},
+                                           Dialect{"Data", true, false},
+                                           Dialect{"StepsBdat", false, true},
+                                           Dialect{"StepsData", false, false}),
                          [](const auto& one) { return std::string{one.param.name}; });
 
 TEST_P(ClientSessionDialect, AllRecipientsRefusedLeavesTheConnectionUsable) {
@@ -176,12 +179,14 @@ TEST_P(ClientSessionDialect, RefusedContentIsTheAcceptedRecipientsAnswer) {
     EXPECT_TRUE(results[0].positive());
 }
 
-// Goal: every shape of content arrives byte for byte, over every dialect, however the network cuts it.
+// Goal: every shape of content arrives byte for byte, over every dialect, however the network cuts
+// it.
 TEST_P(ClientSessionDialect, ContentArrivesUnchanged) {
     ASSERT_TRUE(open());
     std::vector<std::string> contents{
-        ".\r\n", "..\r\n", "a\r\n.\r\nb\r\n", ".a\r\n..b\r\n...\r\n", "\r\n\r\n.\r\n", "x\r\n.y",
-        "no line end", "ends in cr\r", "a\r\n.", "a\n.\nb\r\n",
+        ".\r\n",         "..\r\n",      "a\r\n.\r\nb\r\n", ".a\r\n..b\r\n...\r\n",
+        "\r\n\r\n.\r\n", "x\r\n.y",     "no line end",     "ends in cr\r",
+        "a\r\n.",        "a\n.\nb\r\n",
     };
     std::mt19937_64 random{7};
     for (int i = 0; i < 12; ++i) { // up to several slabs, and dots wherever a slab may end
@@ -189,7 +194,10 @@ TEST_P(ClientSessionDialect, ContentArrivesUnchanged) {
         const std::size_t bytes = 1 + random() % 150'000;
         while (text.size() < bytes) {
             const auto draw = random() % 8;
-            text += draw < 3 ? "." : draw == 3 ? "\r\n." : draw == 4 ? "\r\n" : std::string(random() % 60, 'x');
+            text += draw < 3    ? "."
+                    : draw == 3 ? "\r\n."
+                    : draw == 4 ? "\r\n"
+                                : std::string(random() % 60, 'x');
         }
         contents.push_back(text + "\r\n");
     }
@@ -200,7 +208,8 @@ TEST_P(ClientSessionDialect, ContentArrivesUnchanged) {
         ASSERT_TRUE(results[0].positive()) << results[0].to_string();
         ASSERT_EQ(peer.accepted.size(), 1U);
         std::string expected = content;
-        if (peer.accepted[0].chunks == 0 && !content.ends_with("\r\n")) expected += "\r\n"; // §4.1.1.4
+        if (peer.accepted[0].chunks == 0 && !content.ends_with("\r\n"))
+            expected += "\r\n"; // §4.1.1.4
         ASSERT_EQ(peer.accepted[0].content.size(), expected.size());
         ASSERT_TRUE(peer.accepted[0].content == expected);
     }
@@ -234,8 +243,10 @@ TEST_P(ClientSessionDialect, HangUpIsAnOutcomeWhereverItHappens) {
 TEST_P(ClientSessionDialect, ServiceClosingReplyEndsTheSession) {
     ASSERT_TRUE(open());
     peer.when("RCPT", {.reply = "421 4.3.2 shutting down", .hang_up = true}, "<b@");
-    const auto results = transact(message(short_mail, {"a@peer.example", "b@peer.example", "c@peer.example"}));
-    for (const auto& result : results) EXPECT_EQ(result.code, 421);
+    const auto results =
+        transact(message(short_mail, {"a@peer.example", "b@peer.example", "c@peer.example"}));
+    for (const auto& result : results)
+        EXPECT_EQ(result.code, 421);
     EXPECT_FALSE(session->usable());
 }
 
@@ -297,8 +308,11 @@ TEST_F(ClientSession, MailOverThePeersSizeIsRefusedWithoutAsking) {
 TEST_F(ClientSession, EightBitMailNeedsEightBitMime) {
     peer.without("8BITMIME");
     ASSERT_TRUE(open());
-    const auto eight_bit = [](queue::Envelope& envelope) { envelope.body = queue::BodyKind::eight_bit_mime; };
-    auto results = transact(message("Subject: a\r\n\r\ncaf\xc3\xa9\r\n", {"bob@peer.example"}, eight_bit));
+    const auto eight_bit = [](queue::Envelope& envelope) {
+        envelope.body = queue::BodyKind::eight_bit_mime;
+    };
+    auto results =
+        transact(message("Subject: a\r\n\r\ncaf\xc3\xa9\r\n", {"bob@peer.example"}, eight_bit));
     EXPECT_EQ(results[0].code, 554);
     EXPECT_EQ(results[0].enhanced, (EnhancedCode{5, 6, 1}));
     // Declared, but plain ASCII: there is nothing to convert.
@@ -309,7 +323,9 @@ TEST_F(ClientSession, EightBitMailNeedsEightBitMime) {
 
 TEST_F(ClientSession, BinaryMailNeedsBinaryMime) {
     ASSERT_TRUE(open());
-    const auto binary = [](queue::Envelope& envelope) { envelope.body = queue::BodyKind::binary_mime; };
+    const auto binary = [](queue::Envelope& envelope) {
+        envelope.body = queue::BodyKind::binary_mime;
+    };
     auto results = transact(message(short_mail, {"bob@peer.example"}, binary));
     EXPECT_EQ(results[0].enhanced, (EnhancedCode{5, 6, 1}));
     peer.extensions.push_back("BINARYMIME");
@@ -371,7 +387,8 @@ TEST_F(ClientSession, AddressesWithLineEndsNeverReachTheWire) {
     EXPECT_EQ(peer.accepted[0].recipients.size(), 1U);
 }
 
-// A lone LF before a dot could be taken for a line's end by a careless peer, and what follows for commands.
+// A lone LF before a dot could be taken for a line's end by a careless peer, and what follows for
+// commands.
 TEST_F(ClientSession, DotBehindABareLineFeedIsStuffed) {
     peer.without("CHUNKING");
     ASSERT_TRUE(open());

@@ -52,7 +52,8 @@ TEST(ReplyParser, EnhancedCodeOfAnotherClassIsText) {
 }
 
 TEST(ReplyParser, WhatIsNoReplyIsRefused) {
-    for (const std::string_view line : {"", "25", "2x0 a", "650 a", "150 a", "250_a", "hello", "250\t a"}) {
+    for (const std::string_view line :
+         {"", "25", "2x0 a", "650 a", "150 a", "250_a", "hello", "250\t a"}) {
         ReplyParser parser;
         const auto complete = parser.feed(line);
         ASSERT_FALSE(complete.has_value()) << line;
@@ -68,14 +69,16 @@ TEST(ReplyParser, CodeThatChangesWithinAReplyIsRefused) {
 
 TEST(ReplyParser, EndlessReplyEnds) {
     ReplyParser parser;
-    for (std::size_t i = 0; i < reply_lines_max; ++i) ASSERT_EQ(parser.feed("250-more"), false);
+    for (std::size_t i = 0; i < reply_lines_max; ++i)
+        ASSERT_EQ(parser.feed("250-more"), false);
     EXPECT_EQ(parser.feed("250-more").error(), ReplyError::too_many_lines);
 }
 
 TEST(ReplyParser, TextIsBoundedAndCarriesNoControlCharacters) {
     ReplyParser parser;
     const std::string line = "550-" + std::string(300, 'a');
-    for (int i = 0; i < 10; ++i) ASSERT_EQ(parser.feed(line), false);
+    for (int i = 0; i < 10; ++i)
+        ASSERT_EQ(parser.feed(line), false);
     ASSERT_EQ(parser.feed("550 end"), true);
     EXPECT_LE(parser.reply().text.size(), reply_text_bytes_max);
 

@@ -1,4 +1,5 @@
-// session_fixture.h: a client session, a scripted peer, and messages out of a real queue on a simulated disk.
+// session_fixture.h: a client session, a scripted peer, and messages out of a real queue on a
+// simulated disk.
 #pragma once
 
 #include "dataplane/smtp/client_session.h"
@@ -20,7 +21,9 @@ using namespace std::chrono_literals;
 namespace smtp = dataplane::smtp;
 
 struct Collector final : queue::ReadySink {
-    void message_ready(queue::MessageRef message) override { messages.push_back(std::move(message)); }
+    void message_ready(queue::MessageRef message) override {
+        messages.push_back(std::move(message));
+    }
     std::vector<queue::MessageRef> messages;
 };
 
@@ -28,7 +31,9 @@ class SessionFixture : public ::testing::Test {
 protected:
     void SetUp() override {
         queue::RecoveryReport report;
-        auto opened = run(loop, clock, queue::MessageQueue::open(loop, disk, {.segment_bytes = 1U << 20}, report));
+        auto opened =
+            run(loop, clock,
+                queue::MessageQueue::open(loop, disk, {.segment_bytes = 1U << 20}, report));
         ASSERT_TRUE(opened.has_value());
         queue = std::move(*opened);
         queue->set_sink(sink);
@@ -42,7 +47,8 @@ protected:
         sink.messages.clear();
     }
 
-    queue::MessageRef message(std::string_view content, std::vector<std::string> recipients = {"bob@peer.example"},
+    queue::MessageRef message(std::string_view content,
+                              std::vector<std::string> recipients = {"bob@peer.example"},
                               const std::function<void(queue::Envelope&)>& adjust = {}) {
         auto put = [](queue::MessageQueue* to, std::string text, std::vector<std::string> rcpts,
                       const std::function<void(queue::Envelope&)>* tune,
@@ -51,16 +57,19 @@ protected:
             if (!begun) co_return std::unexpected(begun.error());
             queue::Draft draft = std::move(*begun);
             draft.envelope().set_sender("alice@sender.example");
-            for (const std::string& rcpt : rcpts) draft.envelope().add_recipient(rcpt, "", queue::notify_absent);
+            for (const std::string& rcpt : rcpts)
+                draft.envelope().add_recipient(rcpt, "", queue::notify_absent);
             draft.envelope().arrival = time->wall_now();
             draft.envelope().expiry = time->wall_now() + 120h;
             if (*tune) (*tune)(draft.envelope());
-            const auto appended = co_await draft.append(base::as_bytes(text), base::Deadline::never());
+            const auto appended =
+                co_await draft.append(base::as_bytes(text), base::Deadline::never());
             if (!appended) co_return std::unexpected(appended.error());
             auto committed = co_await draft.commit("", base::Deadline::never());
             co_return committed;
         };
-        auto committed = run(loop, clock, put(queue.get(), std::string{content}, recipients, &adjust, &loop));
+        auto committed =
+            run(loop, clock, put(queue.get(), std::string{content}, recipients, &adjust, &loop));
         CHECK(committed.has_value());
         messages.push_back(*committed);
         return *committed;
@@ -68,7 +77,8 @@ protected:
 
     bool open() {
         session = std::make_unique<smtp::ClientSession>(loop, options);
-        auto stream = run(loop, clock, net.connect(peer.address(), std::nullopt, base::Deadline::never()));
+        auto stream =
+            run(loop, clock, net.connect(peer.address(), std::nullopt, base::Deadline::never()));
         CHECK(stream.has_value());
         return run(loop, clock, session->open(std::move(*stream)), 24h);
     }
@@ -76,12 +86,14 @@ protected:
     std::vector<smtp::Outcome> transact(const queue::MessageRef& mail) {
         std::vector<std::uint32_t> all(mail->envelope.recipient_count());
         std::iota(all.begin(), all.end(), 0U);
-        auto wrap = [](smtp::ClientSession* to, const queue::Message* what, std::span<const std::uint32_t> who,
+        auto wrap = [](smtp::ClientSession* to, const queue::Message* what,
+                       std::span<const std::uint32_t> who,
                        queue::ContentReader content) -> base::Task<int> {
             co_await to->transact(*what, who, std::move(content));
             co_return 0;
         };
-        run(loop, clock, wrap(session.get(), mail.get(), all, queue::ContentReader{*queue, mail}), 24h);
+        run(loop, clock, wrap(session.get(), mail.get(), all, queue::ContentReader{*queue, mail}),
+            24h);
         return {session->results().begin(), session->results().end()};
     }
 

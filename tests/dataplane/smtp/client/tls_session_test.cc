@@ -12,8 +12,10 @@ using dataplane::policy::TlsLevel;
 using smtp::Cause;
 using smtp::Stage;
 
-base::Task<base::StreamPtr> accept_tls(tls_offload::ServerContext* server, base::Loop* loop, base::StreamPtr stream) {
-    auto secured = co_await tls_offload::accept_tls(std::move(stream), *server, base::Deadline::in(*loop, 30s));
+base::Task<base::StreamPtr> accept_tls(tls_offload::ServerContext* server, base::Loop* loop,
+                                       base::StreamPtr stream) {
+    auto secured = co_await tls_offload::accept_tls(std::move(stream), *server,
+                                                    base::Deadline::in(*loop, 30s));
     if (!secured) co_return base::StreamPtr{};
     co_return std::move(*secured);
 }
@@ -30,20 +32,25 @@ class TlsSession : public SessionFixture {
 protected:
     void SetUp() override {
         SessionFixture::SetUp();
-        std::string pattern = (std::filesystem::temp_directory_path() / "millrace-client-XXXXXX").string();
+        std::string pattern =
+            (std::filesystem::temp_directory_path() / "millrace-client-XXXXXX").string();
         ASSERT_NE(mkdtemp(pattern.data()), nullptr);
         folder = pattern;
         const std::string certificate = folder / "cert.pem";
         const std::string key = folder / "key.pem";
-        ASSERT_TRUE(tls_offload::make_self_signed("peer.example", certificate, key, clock.wall_now()));
-        auto made = tls_offload::ServerContext::create(library, {.certificate_file = certificate, .key_file = key});
+        ASSERT_TRUE(
+            tls_offload::make_self_signed("peer.example", certificate, key, clock.wall_now()));
+        auto made = tls_offload::ServerContext::create(
+            library, {.certificate_file = certificate, .key_file = key});
         ASSERT_TRUE(made.has_value());
         server.emplace(std::move(*made));
         auto trusting = tls_offload::ClientContext::create(library, {.ca_file = certificate});
         ASSERT_TRUE(trusting.has_value());
         client.emplace(std::move(*trusting));
         options.tls_context = &*client;
-        peer.upgrade = [this](base::StreamPtr stream) { return accept_tls(&*server, &loop, std::move(stream)); };
+        peer.upgrade = [this](base::StreamPtr stream) {
+            return accept_tls(&*server, &loop, std::move(stream));
+        };
     }
     void TearDown() override {
         SessionFixture::TearDown();
@@ -63,7 +70,8 @@ TEST_F(TlsSession, OffersAreReadAgainUnderTls) {
     EXPECT_FALSE(session->info().tls_version.empty());
     EXPECT_EQ(peer.count("EHLO"), 2U);
     EXPECT_FALSE(session->capabilities().offers(smtp::Extension::starttls));
-    const auto results = transact(message("Subject: a\r\n\r\n" + std::string(100'000, 'x') + "\r\n"));
+    const auto results =
+        transact(message("Subject: a\r\n\r\n" + std::string(100'000, 'x') + "\r\n"));
     EXPECT_TRUE(results[0].positive());
     ASSERT_EQ(peer.accepted.size(), 1U);
     EXPECT_TRUE(peer.accepted[0].tls);
@@ -107,7 +115,8 @@ TEST_F(TlsSession, BrokenHandshakeIsToldApartFromABrokenConnection) {
     EXPECT_FALSE(session->usable());
 }
 
-// Goal: what somebody in between adds to the 220 is never read as if it came under TLS (CVE-2011-0411).
+// Goal: what somebody in between adds to the 220 is never read as if it came under TLS
+// (CVE-2011-0411).
 TEST_F(TlsSession, BytesBehindTheReplyToStarttlsEndTheSession) {
     peer.reply("STARTTLS", "220 go\r\n250 injected");
     EXPECT_FALSE(open());

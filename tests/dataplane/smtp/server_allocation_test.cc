@@ -1,0 +1,22 @@
+// Goal: a warm session takes mail without calling malloc. Method: this binary counts operator new.
+#include "tests/dataplane/smtp/server_load.h"
+
+#include <gtest/gtest.h>
+
+namespace tests {
+namespace {
+
+TEST(ServerAllocation, AWarmSessionAllocatesNothingPerMessage) {
+    for (const std::size_t message_bytes : {500U, 4'000U, 100'000U}) {
+        ServerLoad load{message_bytes};
+        load.begin(10);
+        load.run(2000);
+        const std::uint64_t before = allocation_count();
+        load.run(1000);
+        // The spool's index doubles now and then; a thousand messages must not show.
+        EXPECT_LE(allocation_count() - before, 10U) << message_bytes << " bytes";
+    }
+}
+
+} // namespace
+} // namespace tests

@@ -1,0 +1,48 @@
+#include "dataplane/base/slab.h"
+#include "queue/crc32c.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+namespace {
+
+using queue::crc32c;
+using queue::crc32c_copy;
+
+std::uint32_t bit_by_bit(std::uint32_t start, std::span<const std::byte> bytes) {
+    std::uint32_t crc = ~start;
+    for (const std::byte byte : bytes) {
+        crc ^= static_cast<std::uint32_t>(byte);
+        for (int i = 0; i < 8; ++i) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82F63B78U : 0U);
+    }
+    return ~crc;
+}
+
+// RFC 3720 §B.4 and the usual check value.
+TEST(Crc32c, GivesThePublishedValues) {
+    EXPECT_EQ(crc32c(0, dataplane::base::as_bytes("123456789")), 0xE3069283U);
+    EXPECT_EQ(crc32c(0, std::vector<std::byte>(32, std::byte{0})), 0x8A9136AAU);
+    EXPECT_EQ(crc32c(0, std::vector<std::byte>(32, std::byte{0xFF})), 0x62A8AB43U);
+}
+
+TEST(Crc32c, InterleavedStreamsAgreeWithOneBitAtATime) {
+    std::mt19937_64 random{7};
+    for (std::size_t bytes = 0; bytes < 5000; bytes += 1 + random() % 97) {
+        std::vector<std::byte> data(bytes);
+        for (std::byte& byte : data) byte = static_cast<std::byte>(random());
+        const auto start = static_cast<std::uint32_t>(random());
+        std::vector<std::byte> copy(bytes);
+        ASSERT_EQ(crc32c(start, data), bit_by_bit(start, data)) << bytes;
+        ASSERT_EQ(crc32c_copy(start, copy.data(), data), bit_by_bit(start, data)) << bytes;
+        ASSERT_EQ(copy, data) << bytes;
+    }
+}
+
+TEST(Crc32c, PartsAddUpToTheWhole) {
+    const auto whole = dataplane::base::as_bytes("the quick brown fox jumps over the lazy dog");
+    EXPECT_EQ(crc32c(crc32c(5, whole.first(11)), whole.subspan(11)), crc32c(5, whole));
+}
+
+} // namespace

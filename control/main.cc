@@ -4,6 +4,7 @@
 #include "control/control_process.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -34,6 +35,12 @@ void note(spdlog::logger& log, std::string_view line) {
     log.log(alarming ? spdlog::level::warn : spdlog::level::info, "event={}", line);
 }
 
+/// For a quoted value of the log.
+std::string without_quotes(std::string text) {
+    std::replace(text.begin(), text.end(), '"', '\'');
+    return text;
+}
+
 void serve(control::ControlProcess& process, const sigset_t& signals, spdlog::logger& log) {
     constexpr timespec second{1, 0};
     for (;;) {
@@ -41,8 +48,8 @@ void serve(control::ControlProcess& process, const sigset_t& signals, spdlog::lo
         if (signal == SIGTERM || signal == SIGINT) return log.info("event=stopping signal={}", signal);
         if (signal == SIGHUP) {
             const control::ReloadReport report = process.reload();
-            for (const std::string& error : report.errors) log.error("event=reload_error text=\"{}\"", error);
-            for (const std::string& warning : report.warnings) log.warn("event=reload_warning text=\"{}\"", warning);
+            for (const std::string& error : report.errors) log.error("event=reload_error text=\"{}\"", without_quotes(error));
+            for (const std::string& warning : report.warnings) log.warn("event=reload_warning text=\"{}\"", without_quotes(warning));
         }
         process.follow_accounts();
     }
@@ -66,7 +73,7 @@ int run(const std::string& config_file, const std::string& log_file, bool foregr
 
     auto process = control::ControlProcess::start(config_file, [log](std::string_view line) { note(*log, line); });
     if (!process) {
-        for (const std::string& error : process.error()) log->error("event=start_failed text=\"{}\"", error);
+        for (const std::string& error : process.error()) log->error("event=start_failed text=\"{}\"", without_quotes(error));
         return EXIT_FAILURE;
     }
     const control::AdminServer admin(**process);

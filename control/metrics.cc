@@ -110,23 +110,27 @@ class Text {
 public:
     void add(std::string_view name, std::string_view labels, std::string_view help, std::string_view type, std::uint64_t value) {
         Family& family = families_[std::string{name}];
-        if (family.head.empty()) {
+        if (family.samples.empty()) {
             order_.push_back(std::string{name});
-            family.head = "# HELP " + std::string{name} + " " + std::string{help} + "\n# TYPE " + std::string{name} + " " +
-                          std::string{type} + "\n";
+            family.type = type;
         }
+        // Several counters share a name, told apart by labels: its help is all of theirs.
+        if (!help.empty()) family.help += (family.help.empty() ? "" : "; ") + std::string{help};
         family.samples += std::string{name} + (labels.empty() ? "" : "{" + std::string{labels} + "}") + " " +
                           std::to_string(value) + "\n";
     }
     [[nodiscard]] std::string take() {
         std::string text;
-        for (const std::string& name : order_) text += families_[name].head + families_[name].samples;
+        for (const std::string& name : order_) {
+            const Family& family = families_[name];
+            text += "# HELP " + name + " " + family.help + "\n# TYPE " + name + " " + family.type + "\n" + family.samples;
+        }
         return text;
     }
 
 private:
     struct Family {
-        std::string head, samples;
+        std::string help, type, samples;
     };
     std::map<std::string, Family> families_;
     std::vector<std::string> order_;

@@ -149,6 +149,8 @@ void QueueCore::on_slab_timer(base::Timer& timer) noexcept {
 }
 
 base::Task<SpoolResult<>> QueueCore::wait_slab(base::Deadline deadline) {
+    // The slab timer wakes everybody each millisecond, and may always be ahead of the wait's own.
+    if (loop_.now() >= deadline.at) co_return std::unexpected(SpoolError::overloaded);
     const base::Wake woken = co_await slab_wait().wait(loop_, deadline);
     if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
     if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);

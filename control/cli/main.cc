@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -258,6 +259,10 @@ std::expected<Json, std::string> on_database(const Options& options,
     if (!loaded.errors.empty()) {
         return std::unexpected("millrace-control does not answer, and without a right configuration the database cannot be found: " +
                                loaded.errors.front().to_string());
+    }
+    std::error_code failure; // before the first start there is no folder yet
+    if (std::filesystem::create_directories(loaded.config.policy.start_up->state_dir, failure)) {
+        std::filesystem::permissions(loaded.config.policy.start_up->state_dir, std::filesystem::perms{0750}, failure);
     }
     auto store = control::AccountStore::open(loaded.config.accounts_file());
     if (!store) return std::unexpected(store.error().text);

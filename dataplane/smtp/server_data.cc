@@ -159,11 +159,18 @@ void ServerSession::took(std::span<const std::byte> content) {
     draft_.appended(content.size());
     content_bytes_ += content.size();
     if (content_bytes_ > policy_->limits.message_bytes_max) return spoil(replies::too_large, Counter::rejected_size);
+    const bool in_header = !headers_.done();
     headers_.feed(content);
     if (headers_.end() == message::HeaderEnd::too_large) {
         return spoil(replies::header_too_large, Counter::rejected_size);
     }
     scan_.feed(content);
+    if (in_header && headers_.end() == message::HeaderEnd::not_a_header) {
+        // A body without a blank line in front: this piece is shown to the rules as both, so that leaving the line
+        // out hides nothing from either.
+        scan_.feed(base::as_bytes("\r\n\r\n"));
+        scan_.feed(content);
+    }
 }
 
 /// The message is refused from here on; its rest is read and dropped.

@@ -260,16 +260,19 @@ bool Audit::crash_within(TimePoint from, TimePoint to) const noexcept {
     return std::ranges::any_of(crashes_, [&](TimePoint when) { return from <= when && when <= to; });
 }
 
+/// Whether what the relay learned in this time may never have been written down.
+bool Audit::forgotten(TimePoint from, TimePoint to) const noexcept {
+    return crash_within(from, to + settle_time) || std::ranges::any_of(disk_failures_, [&](const Span& span) {
+               return span.begin <= to + settle_time && from <= span.end;
+           });
+}
+
 /// Whether the relay may not know that this was taken: the reply got lost, came too late, or the relay
 /// died before it was written down.
 bool Audit::in_doubt(const Delivery& delivery) const noexcept {
     if (delivery.replied == TimePoint::max()) return true;
     if (delivery.replied - delivery.at >= terms_.answer_time - std::chrono::seconds{1}) return true;
-    if (crash_within(delivery.at, delivery.replied + settle_time)) return true;
-    const bool unwritten = std::ranges::any_of(disk_failures_, [&](const Span& span) {
-        return span.begin <= delivery.replied + settle_time && delivery.replied <= span.end;
-    });
-    if (unwritten) return true;
+    if (forgotten(delivery.at, delivery.replied)) return true;
     return std::ranges::any_of(cuts_, [&](TimePoint when) {
         return delivery.at <= when && when <= delivery.replied + flight_time;
     });
@@ -332,7 +335,7 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
         // Or the report was queued, and the relay died before it knew.
         const bool doubtful = std::ranges::any_of(facts.arrivals, [&](std::size_t arrival) {
             const Delivery& delivery = deliveries_[arrival];
-            return in_doubt(delivery) || (facts.refused && crash_within(facts.refused_at, delivery.at));
+            return in_doubt(delivery) || (facts.refused && forgotten(facts.refused_at, delivery.at));
         });
         if (!doubtful) violation("<" + recipient.address + "> was delivered, and reported as failed");
     }

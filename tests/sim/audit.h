@@ -144,6 +144,7 @@ private:
     void judge_silence(const Letter& letter);
     void judge_repeats(std::string_view what, std::span<const std::size_t> arrivals);
     [[nodiscard]] bool in_doubt(const Delivery& delivery) const noexcept;
+    [[nodiscard]] bool forgotten(TimePoint from, TimePoint to) const noexcept;
     [[nodiscard]] bool crash_within(TimePoint from, TimePoint to) const noexcept;
     [[nodiscard]] bool may_bounce(const Letter& letter, std::uint32_t index, TimePoint when) const;
 

@@ -178,7 +178,8 @@ void Client::compose_content(Letter& letter) {
 std::string Client::mail_command(const Letter& letter) {
     std::string line = "MAIL FROM:<" + letter.sender + '>';
     if (random_.chance(50)) line += " SIZE=" + std::to_string(letter.content.size());
-    if (random_.chance(10)) line += " BODY=8BITMIME";
+    // It is plain ASCII. Of larger mail the relay would believe it, and bounce it where that is not offered.
+    if (random_.chance(10) && letter.content.size() < 16'000) line += " BODY=8BITMIME";
     if (random_.chance(20)) line += random_.chance(50) ? " RET=FULL" : " RET=HDRS";
     if (random_.chance(10)) line += " ENVID=e" + std::to_string(letter.number);
     return line + "\r\n";

@@ -123,6 +123,7 @@ private:
     bool restart_wanted_ = false;
     bool read_only_ = false;
     bool healed_ = false;
+    bool leaving_ = false; // the run is over: no further boot
     bool disk_was_bad_ = false; // so that an open() may fail
     std::uint64_t turns_ = 0;
 };
@@ -311,7 +312,7 @@ void World::bury(bool in_good_order) {
     disk_.reset();
     state_ = State::down;
     if (in_good_order) {
-        if (!healed_ || !agenda_.empty()) at(clock_.now() + seconds{1}, [this] { boot(); });
+        if (!leaving_) at(clock_.now() + seconds{1}, [this] { boot(); });
         return;
     }
     net_.reset_all();
@@ -419,6 +420,7 @@ RunResult World::run() {
     if (state_ == State::up) {
         const std::uint64_t resident = house_->relay.queue().counters().resident_bytes;
         if (resident != 0) audit_.violation(std::to_string(resident) + " bytes of content stay in memory");
+        leaving_ = true;
         restart();
     }
     const TimePoint end = clock_.now() + 2 * stop_time + 2 * leftover_time;

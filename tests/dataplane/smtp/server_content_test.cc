@@ -467,6 +467,13 @@ TEST_F(Screened, TagsAndAccepts) {
     EXPECT_EQ(world.events.events[0].get(EventText::rules), "bulk");
 }
 
+// Goal: no content escapes the body rules by leaving the blank line out.
+TEST_F(Screened, ABodyWithoutABlankLineInFrontIsScreenedAsBody) {
+    auto client = at_rcpt(world);
+    EXPECT_EQ(send_data(client, "cheap viagra here\r\n.\r\n"), "550 5.7.1 No pills here");
+    EXPECT_EQ(world.stored.size(), 0U);
+}
+
 TEST_F(Screened, LetsTheRestPass) {
     EXPECT_EQ(send("hello").substr(0, 3), "250");
     EXPECT_EQ(send("hello again").substr(0, 3), "250");

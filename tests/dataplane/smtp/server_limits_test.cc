@@ -363,9 +363,9 @@ TEST(Spool, AFullDiskIsTold452AndNothingIsLost) {
 TEST(Spool, MemoryAtItsBoundPushesBackThenRefuses) {
     ServerHarness world;
     std::vector<ServerHarness::Client> hoarders;
-    for (int i = 0; i < 300; ++i) hoarders.push_back(at_rcpt(world));
+    for (int i = 0; i < 390; ++i) hoarders.push_back(at_rcpt(world));
     auto client = at_rcpt(world);
-    for (auto& hoarder : hoarders) hoarder.send("DATA\r\n" + std::string(30'000, 'x')); // and never ends it
+    for (auto& hoarder : hoarders) hoarder.send("DATA\r\n" + std::string(4'000, 'x')); // and never ends it
     world.pass(1s);
     auto late = greeted(world);
     EXPECT_EQ(late.ask("MAIL FROM:<>").substr(0, 9), "451 4.4.5"); // a new message is refused at once

@@ -19,23 +19,28 @@ constexpr int schema_version = 1;
 
 constexpr const char* schema_text =
     "CREATE TABLE accounts ("
-    "  name TEXT PRIMARY KEY, hash TEXT NOT NULL, enabled INTEGER NOT NULL, generation INTEGER NOT NULL,"
+    "  name TEXT PRIMARY KEY, hash TEXT NOT NULL, enabled INTEGER NOT NULL, generation INTEGER NOT "
+    "NULL,"
     "  tenant TEXT NOT NULL, source TEXT NOT NULL, sender_domains TEXT NOT NULL,"
-    "  messages_per_hour_max INTEGER NOT NULL, created_s INTEGER NOT NULL, changed_s INTEGER NOT NULL) STRICT;"
+    "  messages_per_hour_max INTEGER NOT NULL, created_s INTEGER NOT NULL, changed_s INTEGER NOT "
+    "NULL) STRICT;"
     "CREATE TABLE last_generation (value INTEGER NOT NULL) STRICT;"
     "INSERT INTO last_generation VALUES (0);"
     "PRAGMA user_version = 1;";
 
-constexpr const char* columns =
-    "name, enabled, generation, tenant, source, sender_domains, messages_per_hour_max, created_s, changed_s";
+constexpr const char* columns = "name, enabled, generation, tenant, source, sender_domains, "
+                                "messages_per_hour_max, created_s, changed_s";
 
 std::int64_t now_s() {
-    return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    return std::chrono::duration_cast<std::chrono::seconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
 }
 
 std::string joined(const std::vector<std::string>& domains) {
     std::string text;
-    for (const std::string& domain : domains) text += (text.empty() ? "" : " ") + domain;
+    for (const std::string& domain : domains)
+        text += (text.empty() ? "" : " ") + domain;
     return text;
 }
 
@@ -56,21 +61,27 @@ AccountFailure unknown(std::string_view name) {
 std::optional<AccountFailure> refuse(Account& account) {
     account.name = lower(account.name);
     if (!is_account_name(account.name)) {
-        return AccountFailure{AccountError::bad_value, in_quotes(account.name) +
-                                                           " is no account name: at most 128 of a-z 0-9 . _ @ + - are"};
+        return AccountFailure{AccountError::bad_value,
+                              in_quotes(account.name) +
+                                  " is no account name: at most 128 of a-z 0-9 . _ @ + - are"};
     }
     if (!account.tenant.empty() && !is_name(account.tenant)) {
-        return AccountFailure{AccountError::bad_value, in_quotes(account.tenant) + " is no tenant name: letters, digits, - _ . are"};
+        return AccountFailure{AccountError::bad_value,
+                              in_quotes(account.tenant) +
+                                  " is no tenant name: letters, digits, - _ . are"};
     }
     if (!account.source.empty() && !is_name(account.source)) {
-        return AccountFailure{AccountError::bad_value, in_quotes(account.source) + " is no source or pool name"};
+        return AccountFailure{AccountError::bad_value,
+                              in_quotes(account.source) + " is no source or pool name"};
     }
     if (account.sender_domains.size() > sender_domains_max) {
-        return AccountFailure{AccountError::bad_value, "an account has at most 1000 sender domains"};
+        return AccountFailure{AccountError::bad_value,
+                              "an account has at most 1000 sender domains"};
     }
     for (std::string& domain : account.sender_domains) {
         domain = lower(domain);
-        if (!is_host_name(domain)) return AccountFailure{AccountError::bad_value, in_quotes(domain) + " is no domain"};
+        if (!is_host_name(domain))
+            return AccountFailure{AccountError::bad_value, in_quotes(domain) + " is no domain"};
     }
     return std::nullopt;
 }
@@ -78,17 +89,19 @@ std::optional<AccountFailure> refuse(Account& account) {
 } // namespace
 
 bool is_account_name(std::string_view name) noexcept {
-    return !name.empty() && name.size() <= account_name_bytes_max && std::all_of(name.begin(), name.end(), [](char byte) {
-        return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '.' || byte == '_' ||
-               byte == '@' || byte == '+' || byte == '-';
-    });
+    return !name.empty() && name.size() <= account_name_bytes_max &&
+           std::all_of(name.begin(), name.end(), [](char byte) {
+               return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '.' ||
+                      byte == '_' || byte == '@' || byte == '+' || byte == '-';
+           });
 }
 
 /// One prepared statement; parameters are bound in order.
 class AccountStore::Statement {
 public:
     Statement(sqlite3* database, const std::string& text) {
-        if (sqlite3_prepare_v2(database, text.c_str(), -1, &statement_, nullptr) != SQLITE_OK) statement_ = nullptr;
+        if (sqlite3_prepare_v2(database, text.c_str(), -1, &statement_, nullptr) != SQLITE_OK)
+            statement_ = nullptr;
     }
     ~Statement() { sqlite3_finalize(statement_); }
     Statement(const Statement&) = delete;
@@ -96,7 +109,8 @@ public:
 
     Statement& bind(std::string_view text) {
         // A null pointer would bind NULL; the text outlives the statement in every use here.
-        sqlite3_bind_text(statement_, ++bound_, text.empty() ? "" : text.data(), static_cast<int>(text.size()), SQLITE_STATIC);
+        sqlite3_bind_text(statement_, ++bound_, text.empty() ? "" : text.data(),
+                          static_cast<int>(text.size()), SQLITE_STATIC);
         return *this;
     }
     Statement& bind(std::int64_t number) {
@@ -107,12 +121,17 @@ public:
     int step() { return statement_ == nullptr ? SQLITE_ERROR : sqlite3_step(statement_); }
     [[nodiscard]] std::string text(int column) const {
         const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
-        return bytes == nullptr ? std::string{} : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+        return bytes == nullptr ? std::string{}
+                                : std::string(bytes, static_cast<std::size_t>(
+                                                         sqlite3_column_bytes(statement_, column)));
     }
-    [[nodiscard]] std::int64_t number(int column) const { return sqlite3_column_int64(statement_, column); }
+    [[nodiscard]] std::int64_t number(int column) const {
+        return sqlite3_column_int64(statement_, column);
+    }
     [[nodiscard]] Account account() const { // of `columns`
-        return {text(0),  number(1) != 0, static_cast<std::uint64_t>(number(2)), text(3), text(4), split(text(5)),
-                static_cast<std::uint32_t>(number(6)), number(7), number(8)};
+        return {text(0),  number(1) != 0, static_cast<std::uint64_t>(number(2)), text(3),
+                text(4),  split(text(5)), static_cast<std::uint32_t>(number(6)), number(7),
+                number(8)};
     }
 
 private:
@@ -144,12 +163,15 @@ private:
 };
 
 AccountResult<std::unique_ptr<AccountStore>> AccountStore::open(const std::string& path) {
-    // SQLite makes its files with the process's umask; hashes are nobody else's business, not for a moment.
+    // SQLite makes its files with the process's umask; hashes are nobody else's business, not for a
+    // moment.
     const mode_t mask = umask(0077);
     sqlite3* database = nullptr;
-    const int opened = sqlite3_open_v2(path.c_str(), &database,
-                                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
-    std::unique_ptr<AccountStore> store(new AccountStore(database)); // its destructor closes, also after a failure
+    const int opened = sqlite3_open_v2(
+        path.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
+        nullptr);
+    std::unique_ptr<AccountStore> store(
+        new AccountStore(database)); // its destructor closes, also after a failure
     const auto failed = [&] {
         umask(mask);
         AccountFailure failure = store->storage_failure();
@@ -159,7 +181,8 @@ AccountResult<std::unique_ptr<AccountStore>> AccountStore::open(const std::strin
     if (opened != SQLITE_OK) return failed();
     sqlite3_busy_timeout(database, busy_limit_ms);
     // FULL: an account that was reported as added is there after a power cut.
-    if (sqlite3_exec(database, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", nullptr, nullptr, nullptr) != SQLITE_OK) {
+    if (sqlite3_exec(database, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", nullptr,
+                     nullptr, nullptr) != SQLITE_OK) {
         return failed();
     }
     {
@@ -169,9 +192,12 @@ AccountResult<std::unique_ptr<AccountStore>> AccountStore::open(const std::strin
         const std::int64_t found = version.number(0);
         if (found > schema_version) {
             umask(mask);
-            return std::unexpected(AccountFailure{AccountError::storage, path + " was made by a later release"});
+            return std::unexpected(
+                AccountFailure{AccountError::storage, path + " was made by a later release"});
         }
-        if (found == 0 && sqlite3_exec(database, schema_text, nullptr, nullptr, nullptr) != SQLITE_OK) return failed();
+        if (found == 0 &&
+            sqlite3_exec(database, schema_text, nullptr, nullptr, nullptr) != SQLITE_OK)
+            return failed();
         // The statement is reset first: an open reader would keep the commit from finishing.
         version.step();
         if (!transaction.commit()) return failed();
@@ -181,10 +207,13 @@ AccountResult<std::unique_ptr<AccountStore>> AccountStore::open(const std::strin
     return store;
 }
 
-AccountStore::~AccountStore() { sqlite3_close_v2(database_); }
+AccountStore::~AccountStore() {
+    sqlite3_close_v2(database_);
+}
 
 AccountFailure AccountStore::storage_failure() const {
-    return {AccountError::storage, std::string{"the account database says: "} + sqlite3_errmsg(database_)};
+    return {AccountError::storage,
+            std::string{"the account database says: "} + sqlite3_errmsg(database_)};
 }
 
 AccountResult<std::uint64_t> AccountStore::raise_generation() {
@@ -201,34 +230,49 @@ AccountResult<Account> AccountStore::add(Account account, std::string_view passw
         return std::unexpected(AccountFailure{AccountError::weak_password, std::move(*weak)});
     }
     const auto hash = hash_password(password);
-    if (!hash) return std::unexpected(AccountFailure{AccountError::storage, "there is no memory to hash the password"});
+    if (!hash)
+        return std::unexpected(
+            AccountFailure{AccountError::storage, "there is no memory to hash the password"});
 
     const std::lock_guard hold(lock_);
     Transaction transaction(database_);
     if (!transaction.open()) return std::unexpected(storage_failure());
     const auto there = find_locked(account.name);
     if (!there) return std::unexpected(there.error());
-    if (*there) return std::unexpected(AccountFailure{AccountError::exists, "the account " + in_quotes(account.name) + " is there already"});
+    if (*there)
+        return std::unexpected(AccountFailure{
+            AccountError::exists, "the account " + in_quotes(account.name) + " is there already"});
     const auto generation = raise_generation();
     if (!generation) return std::unexpected(generation.error());
     account.generation = *generation;
     account.created_s = account.changed_s = now_s();
     const std::string domains = joined(account.sender_domains);
-    Statement insert(database_, "INSERT INTO accounts (hash, " + std::string{columns} + ") VALUES (?,?,?,?,?,?,?,?,?,?)");
-    insert.bind(*hash).bind(account.name).bind(account.enabled ? 1 : 0).bind(static_cast<std::int64_t>(account.generation));
-    insert.bind(account.tenant).bind(account.source).bind(domains).bind(account.messages_per_hour_max);
+    Statement insert(database_, "INSERT INTO accounts (hash, " + std::string{columns} +
+                                    ") VALUES (?,?,?,?,?,?,?,?,?,?)");
+    insert.bind(*hash)
+        .bind(account.name)
+        .bind(account.enabled ? 1 : 0)
+        .bind(static_cast<std::int64_t>(account.generation));
+    insert.bind(account.tenant)
+        .bind(account.source)
+        .bind(domains)
+        .bind(account.messages_per_hour_max);
     insert.bind(account.created_s).bind(account.changed_s);
-    if (insert.step() != SQLITE_DONE || !transaction.commit()) return std::unexpected(storage_failure());
+    if (insert.step() != SQLITE_DONE || !transaction.commit())
+        return std::unexpected(storage_failure());
     return account;
 }
 
-AccountResult<Account> AccountStore::set_password(std::string_view name, std::string_view password) {
+AccountResult<Account> AccountStore::set_password(std::string_view name,
+                                                  std::string_view password) {
     const std::string low = lower(name);
     if (auto weak = password_weakness(low, password)) {
         return std::unexpected(AccountFailure{AccountError::weak_password, std::move(*weak)});
     }
     const auto hash = hash_password(password);
-    if (!hash) return std::unexpected(AccountFailure{AccountError::storage, "there is no memory to hash the password"});
+    if (!hash)
+        return std::unexpected(
+            AccountFailure{AccountError::storage, "there is no memory to hash the password"});
 
     const std::lock_guard hold(lock_);
     Transaction transaction(database_);
@@ -240,9 +284,14 @@ AccountResult<Account> AccountStore::set_password(std::string_view name, std::st
     if (!generation) return std::unexpected(generation.error());
     (*account)->generation = *generation;
     (*account)->changed_s = now_s();
-    Statement update(database_, "UPDATE accounts SET hash = ?, generation = ?, changed_s = ? WHERE name = ?");
-    update.bind(*hash).bind(static_cast<std::int64_t>(*generation)).bind((*account)->changed_s).bind(low);
-    if (update.step() != SQLITE_DONE || !transaction.commit()) return std::unexpected(storage_failure());
+    Statement update(database_,
+                     "UPDATE accounts SET hash = ?, generation = ?, changed_s = ? WHERE name = ?");
+    update.bind(*hash)
+        .bind(static_cast<std::int64_t>(*generation))
+        .bind((*account)->changed_s)
+        .bind(low);
+    if (update.step() != SQLITE_DONE || !transaction.commit())
+        return std::unexpected(storage_failure());
     return std::move(**account);
 }
 
@@ -259,9 +308,14 @@ AccountResult<Account> AccountStore::set_enabled(std::string_view name, bool ena
     (*account)->enabled = enabled;
     (*account)->generation = *generation;
     (*account)->changed_s = now_s();
-    Statement update(database_, "UPDATE accounts SET enabled = ?, generation = ?, changed_s = ? WHERE name = ?");
-    update.bind(enabled ? 1 : 0).bind(static_cast<std::int64_t>(*generation)).bind((*account)->changed_s).bind(low);
-    if (update.step() != SQLITE_DONE || !transaction.commit()) return std::unexpected(storage_failure());
+    Statement update(
+        database_, "UPDATE accounts SET enabled = ?, generation = ?, changed_s = ? WHERE name = ?");
+    update.bind(enabled ? 1 : 0)
+        .bind(static_cast<std::int64_t>(*generation))
+        .bind((*account)->changed_s)
+        .bind(low);
+    if (update.step() != SQLITE_DONE || !transaction.commit())
+        return std::unexpected(storage_failure());
     return std::move(**account);
 }
 
@@ -278,7 +332,8 @@ AccountResult<Account> AccountStore::remove(std::string_view name) {
     (*account)->generation = *generation;
     Statement erase(database_, "DELETE FROM accounts WHERE name = ?");
     erase.bind(low);
-    if (erase.step() != SQLITE_DONE || !transaction.commit()) return std::unexpected(storage_failure());
+    if (erase.step() != SQLITE_DONE || !transaction.commit())
+        return std::unexpected(storage_failure());
     return std::move(**account);
 }
 
@@ -287,7 +342,8 @@ AccountResult<std::vector<Account>> AccountStore::list() const {
     std::vector<Account> accounts;
     Statement select(database_, "SELECT " + std::string{columns} + " FROM accounts ORDER BY name");
     int step = select.step();
-    for (; step == SQLITE_ROW; step = select.step()) accounts.push_back(select.account());
+    for (; step == SQLITE_ROW; step = select.step())
+        accounts.push_back(select.account());
     if (step != SQLITE_DONE) return std::unexpected(storage_failure());
     return accounts;
 }
@@ -314,7 +370,8 @@ AccountResult<std::optional<Credential>> AccountStore::credential(std::string_vi
     const int step = select.step();
     if (step == SQLITE_DONE) return std::optional<Credential>{};
     if (step != SQLITE_ROW) return std::unexpected(storage_failure());
-    return std::optional{Credential{select.text(0), static_cast<std::uint64_t>(select.number(1)), select.number(2) != 0}};
+    return std::optional{Credential{select.text(0), static_cast<std::uint64_t>(select.number(1)),
+                                    select.number(2) != 0}};
 }
 
 AccountResult<std::uint64_t> AccountStore::last_generation() const {

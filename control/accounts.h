@@ -1,11 +1,12 @@
 // accounts.h: who may send: names, Argon2id hashes and what each account may do, in SQLite.
 //
-// Scope      Add, change, list, remove, and the hash of one account for verification. Each change raises the
-//            account's generation above every generation there ever was, so that a cached login of before is
-//            void even when an account is removed and made again.
-// Owns       The database connection. The file is accounts.db in state_dir, mode 0600, write-ahead logged.
-// Threading  Any: one lock around the connection; hashing happens outside of it.
-// Failure    AccountFailure with a sentence for the operator.
+// Scope      Add, change, list, remove, and the hash of one account for verification. Each change
+// raises the
+//            account's generation above every generation there ever was, so that a cached login of
+//            before is void even when an account is removed and made again.
+// Owns       The database connection. The file is accounts.db in state_dir, mode 0600, write-ahead
+// logged. Threading  Any: one lock around the connection; hashing happens outside of it. Failure
+// AccountFailure with a sentence for the operator.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +37,9 @@ struct Account {
     bool enabled = true;
     std::uint64_t generation = 0;
     std::string tenant;
-    std::string source;                      // source or pool; empty: the route's
-    std::vector<std::string> sender_domains; // lower case; empty: any
-    std::uint32_t messages_per_hour_max = 0; // 0: unlimited
+    std::string source;                        // source or pool; empty: the route's
+    std::vector<std::string> sender_domains;   // lower case; empty: any
+    std::uint32_t messages_per_hour_max = 0;   // 0: unlimited
     std::int64_t created_s = 0, changed_s = 0; // Unix time
 };
 
@@ -61,7 +62,8 @@ public:
 
     /// Adds `account` (its generation and times are set here). Returns it as stored.
     [[nodiscard]] AccountResult<Account> add(Account account, std::string_view password);
-    [[nodiscard]] AccountResult<Account> set_password(std::string_view name, std::string_view password);
+    [[nodiscard]] AccountResult<Account> set_password(std::string_view name,
+                                                      std::string_view password);
     [[nodiscard]] AccountResult<Account> set_enabled(std::string_view name, bool enabled);
     /// Returns what was removed, with the generation of its removal.
     [[nodiscard]] AccountResult<Account> remove(std::string_view name);

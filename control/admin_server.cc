@@ -24,8 +24,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t body_bytes_max = 1U << 20;
 constexpr std::size_t threads = 4; // commands wait for shards; a scrape must not wait for a command
 constexpr std::uint32_t listed_max = 10'000;
-constexpr int ok = 200, bad_request = 400, unauthorized = 401, not_found = 404, conflict = 409, unprocessable = 422,
-              unavailable = 503;
+constexpr int ok = 200, bad_request = 400, unauthorized = 401, not_found = 404, conflict = 409,
+              unprocessable = 422, unavailable = 503;
 
 std::string make_token(const std::string& path) {
     std::array<unsigned char, 32> random{};
@@ -38,18 +38,23 @@ std::string make_token(const std::string& path) {
         token += hex[byte >> 4];
         token += hex[byte & 15];
     }
-    // By rename: a reader sees the old token or the new one, and it is never there with another mode.
+    // By rename: a reader sees the old token or the new one, and it is never there with another
+    // mode.
     const std::string fresh = path + ".new";
     unlink(fresh.c_str());
     const int file = open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     const std::string line = token + "\n";
-    const bool written = file >= 0 && write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+    const bool written =
+        file >= 0 && write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
     if (file >= 0) close(file);
-    if (!written || std::rename(fresh.c_str(), path.c_str()) != 0) throw std::runtime_error(path + ": " + std::strerror(errno));
+    if (!written || std::rename(fresh.c_str(), path.c_str()) != 0)
+        throw std::runtime_error(path + ": " + std::strerror(errno));
     return token;
 }
 
-std::string print(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string print(const Json& json) {
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 void answer(httplib::Response& response, int status, const std::string& json) {
     response.status = status;
@@ -74,18 +79,28 @@ std::string text_of(const Json& body, const char* key) {
 }
 
 Json account_json(const Account& account) {
-    return {{"name", account.name}, {"enabled", account.enabled}, {"generation", account.generation},
-            {"tenant", account.tenant}, {"source", account.source}, {"sender_domains", account.sender_domains},
-            {"messages_per_hour", account.messages_per_hour_max}, {"created", account.created_s}, {"changed", account.changed_s}};
+    return {{"name", account.name},
+            {"enabled", account.enabled},
+            {"generation", account.generation},
+            {"tenant", account.tenant},
+            {"source", account.source},
+            {"sender_domains", account.sender_domains},
+            {"messages_per_hour", account.messages_per_hour_max},
+            {"created", account.created_s},
+            {"changed", account.changed_s}};
 }
 
 int status_of(AccountError error) {
     switch (error) {
-    case AccountError::exists: return conflict;
-    case AccountError::unknown: return not_found;
+    case AccountError::exists:
+        return conflict;
+    case AccountError::unknown:
+        return not_found;
     case AccountError::bad_value:
-    case AccountError::weak_password: return bad_request;
-    case AccountError::storage: return unavailable;
+    case AccountError::weak_password:
+        return bad_request;
+    case AccountError::storage:
+        return unavailable;
     }
     return unavailable;
 }
@@ -99,39 +114,50 @@ void answer(httplib::Response& response, const AccountResult<Account>& result) {
 
 class AdminServer::Server {
 public:
-    explicit Server(ControlProcess& process) : process_(process), token_(make_token(process.admin_token_file())) {
-        http_.new_task_queue = [] { return new httplib::ThreadPool(threads); }; // owned by the server from here on
+    explicit Server(ControlProcess& process)
+        : process_(process), token_(make_token(process.admin_token_file())) {
+        http_.new_task_queue = [] {
+            return new httplib::ThreadPool(threads);
+        }; // owned by the server from here on
         http_.set_payload_max_length(body_bytes_max);
         http_.set_read_timeout(5);
         http_.set_write_timeout(5);
         http_.set_keep_alive_timeout(5);
-        // The library's own choice is SO_REUSEPORT, which would let a second process share the port unseen.
+        // The library's own choice is SO_REUSEPORT, which would let a second process share the port
+        // unseen.
         http_.set_socket_options([](socket_t descriptor) {
             const int yes = 1;
             setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
         });
-        http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
-            // A web page that made a name of its own point to 127.0.0.1 would send that name as Host.
-            if (!is_local_host(request.get_header_value("Host"))) {
-                refuse(response, unauthorized, "the Host header must be an IP address or localhost");
-                return httplib::Server::HandlerResponse::Handled;
-            }
-            if (request.path.starts_with("/api/") && !authorized(request)) {
-                refuse(response, unauthorized, "send the token of " + process_.admin_token_file() + " as Authorization: Bearer");
-                return httplib::Server::HandlerResponse::Handled;
-            }
-            return httplib::Server::HandlerResponse::Unhandled;
-        });
+        http_.set_pre_routing_handler(
+            [this](const httplib::Request& request, httplib::Response& response) {
+                // A web page that made a name of its own point to 127.0.0.1 would send that name as
+                // Host.
+                if (!is_local_host(request.get_header_value("Host"))) {
+                    refuse(response, unauthorized,
+                           "the Host header must be an IP address or localhost");
+                    return httplib::Server::HandlerResponse::Handled;
+                }
+                if (request.path.starts_with("/api/") && !authorized(request)) {
+                    refuse(response, unauthorized,
+                           "send the token of " + process_.admin_token_file() +
+                               " as Authorization: Bearer");
+                    return httplib::Server::HandlerResponse::Handled;
+                }
+                return httplib::Server::HandlerResponse::Unhandled;
+            });
         add_public();
         add_accounts();
         add_commands();
 
         const base::SocketAddress& address = process.admin_address();
         if (!http_.bind_to_port(address.ip.to_string().c_str(), address.port)) {
-            throw std::runtime_error("admin.address " + address.to_string() + " cannot be listened on: is it taken?");
+            throw std::runtime_error("admin.address " + address.to_string() +
+                                     " cannot be listened on: is it taken?");
         }
         thread_ = std::thread([this] { http_.listen_after_bind(); });
-        while (!http_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds{1}); // stop() needs it
+        while (!http_.is_running())
+            std::this_thread::sleep_for(std::chrono::milliseconds{1}); // stop() needs it
     }
     ~Server() {
         http_.stop();
@@ -145,7 +171,8 @@ private:
     static bool is_local_host(const std::string& host) {
         if (host.empty() || host == "localhost" || host.starts_with("localhost:")) return true;
         if (base::SocketAddress::parse(host) || base::IpAddress::parse(host)) return true;
-        return host.starts_with('[') && host.ends_with(']') && base::IpAddress::parse(host.substr(1, host.size() - 2));
+        return host.starts_with('[') && host.ends_with(']') &&
+               base::IpAddress::parse(host.substr(1, host.size() - 2));
     }
     bool authorized(const httplib::Request& request) const {
         constexpr std::string_view scheme = "Bearer ";
@@ -163,19 +190,23 @@ private:
         });
         http_.Get("/check-liveness", [this](const httplib::Request&, httplib::Response& response) {
             if (process_.alive()) return answer(response, ok, print({{"alive", true}}));
-            answer(response, unavailable, print({{"alive", false}, {"error", "millraced is not connected"}}));
+            answer(response, unavailable,
+                   print({{"alive", false}, {"error", "millraced is not connected"}}));
         });
     }
 
     void add_accounts() {
-        http_.Get("/api/admin/accounts", [this](const httplib::Request&, httplib::Response& response) {
-            const auto accounts = process_.accounts();
-            if (!accounts) return refuse(response, unavailable, accounts.error().text);
-            Json list = Json::array();
-            for (const Account& account : *accounts) list.push_back(account_json(account));
-            answer(response, ok, print({{"accounts", std::move(list)}}));
-        });
-        http_.Post("/api/admin/accounts/add", [this](const httplib::Request& request, httplib::Response& response) {
+        http_.Get("/api/admin/accounts",
+                  [this](const httplib::Request&, httplib::Response& response) {
+                      const auto accounts = process_.accounts();
+                      if (!accounts) return refuse(response, unavailable, accounts.error().text);
+                      Json list = Json::array();
+                      for (const Account& account : *accounts)
+                          list.push_back(account_json(account));
+                      answer(response, ok, print({{"accounts", std::move(list)}}));
+                  });
+        http_.Post("/api/admin/accounts/add", [this](const httplib::Request& request,
+                                                     httplib::Response& response) {
             const auto body = body_of(request, response);
             if (!body) return;
             Account account;
@@ -184,62 +215,90 @@ private:
             account.source = text_of(*body, "source");
             const Json domains = body->value("sender_domains", Json::array());
             const Json rate = body->value("messages_per_hour", Json(0U));
-            if (!domains.is_array() || !rate.is_number_unsigned() || rate.get<std::uint64_t>() > UINT32_MAX) {
-                return refuse(response, bad_request, "sender_domains is a list of domains, messages_per_hour a number");
+            if (!domains.is_array() || !rate.is_number_unsigned() ||
+                rate.get<std::uint64_t>() > UINT32_MAX) {
+                return refuse(response, bad_request,
+                              "sender_domains is a list of domains, messages_per_hour a number");
             }
-            for (const Json& domain : domains) account.sender_domains.push_back(domain.is_string() ? domain.get<std::string>() : "");
+            for (const Json& domain : domains)
+                account.sender_domains.push_back(domain.is_string() ? domain.get<std::string>()
+                                                                    : "");
             account.messages_per_hour_max = rate.get<std::uint32_t>();
             answer(response, process_.add_account(account, text_of(*body, "password")));
         });
-        on_account("passwd", [this](const Json& body) { return process_.set_password(text_of(body, "name"), text_of(body, "password")); });
-        on_account("enable", [this](const Json& body) { return process_.set_enabled(text_of(body, "name"), true); });
-        on_account("disable", [this](const Json& body) { return process_.set_enabled(text_of(body, "name"), false); });
-        on_account("remove", [this](const Json& body) { return process_.remove_account(text_of(body, "name")); });
+        on_account("passwd", [this](const Json& body) {
+            return process_.set_password(text_of(body, "name"), text_of(body, "password"));
+        });
+        on_account("enable", [this](const Json& body) {
+            return process_.set_enabled(text_of(body, "name"), true);
+        });
+        on_account("disable", [this](const Json& body) {
+            return process_.set_enabled(text_of(body, "name"), false);
+        });
+        on_account("remove", [this](const Json& body) {
+            return process_.remove_account(text_of(body, "name"));
+        });
     }
 
-    void on_account(const std::string& verb, std::function<AccountResult<Account>(const Json&)> act) {
-        http_.Post("/api/admin/accounts/" + verb,
-                   [act = std::move(act)](const httplib::Request& request, httplib::Response& response) {
-                       if (const auto body = body_of(request, response)) answer(response, act(*body));
-                   });
+    void on_account(const std::string& verb,
+                    std::function<AccountResult<Account>(const Json&)> act) {
+        http_.Post(
+            "/api/admin/accounts/" + verb,
+            [act = std::move(act)](const httplib::Request& request, httplib::Response& response) {
+                if (const auto body = body_of(request, response)) answer(response, act(*body));
+            });
     }
 
     void add_commands() {
-        http_.Post("/api/admin/reload", [this](const httplib::Request&, httplib::Response& response) {
-            const ReloadReport report = process_.reload();
-            answer(response, report.errors.empty() ? ok : unprocessable,
-                   print({{"errors", report.errors}, {"warnings", report.warnings}, {"version", report.version},
-                          {"in_use", report.in_use}}));
-        });
-        http_.Get(R"(/api/admin/trace/([0-9A-Fa-f]{1,32}))", [this](const httplib::Request& request, httplib::Response& response) {
-            const auto events = process_.trace(request.matches[1].str());
-            if (!events) return refuse(response, bad_request, events.error());
-            answer(response, ok, "{\"events\":" + *events + "}");
-        });
+        http_.Post("/api/admin/reload",
+                   [this](const httplib::Request&, httplib::Response& response) {
+                       const ReloadReport report = process_.reload();
+                       answer(response, report.errors.empty() ? ok : unprocessable,
+                              print({{"errors", report.errors},
+                                     {"warnings", report.warnings},
+                                     {"version", report.version},
+                                     {"in_use", report.in_use}}));
+                   });
+        http_.Get(R"(/api/admin/trace/([0-9A-Fa-f]{1,32}))",
+                  [this](const httplib::Request& request, httplib::Response& response) {
+                      const auto events = process_.trace(request.matches[1].str());
+                      if (!events) return refuse(response, bad_request, events.error());
+                      answer(response, ok, "{\"events\":" + *events + "}");
+                  });
         using Kind = schema::CommandKind;
-        for (const auto& [path, kind] : {std::pair{"queue/list", Kind::queue_list}, std::pair{"queue/show", Kind::queue_show},
-                                         std::pair{"queue/count", Kind::queue_count}, std::pair{"queue/flush", Kind::queue_flush},
-                                         std::pair{"queue/suspend", Kind::queue_suspend}, std::pair{"queue/resume", Kind::queue_resume},
-                                         std::pair{"status", Kind::status}}) {
-            http_.Post("/api/admin/" + std::string{path}, [this, command = kind](const httplib::Request& request, httplib::Response& response) {
-                run(command, request, response);
-            });
+        for (const auto& [path, kind] :
+             {std::pair{"queue/list", Kind::queue_list}, std::pair{"queue/show", Kind::queue_show},
+              std::pair{"queue/count", Kind::queue_count},
+              std::pair{"queue/flush", Kind::queue_flush},
+              std::pair{"queue/suspend", Kind::queue_suspend},
+              std::pair{"queue/resume", Kind::queue_resume}, std::pair{"status", Kind::status}}) {
+            http_.Post("/api/admin/" + std::string{path},
+                       [this, command = kind](const httplib::Request& request,
+                                              httplib::Response& response) {
+                           run(command, request, response);
+                       });
         }
     }
 
-    void run(schema::CommandKind kind, const httplib::Request& request, httplib::Response& response) {
+    void run(schema::CommandKind kind, const httplib::Request& request,
+             httplib::Response& response) {
         const auto body = body_of(request, response);
         if (!body) return;
         // A misspelt filter would select everything.
         for (const auto& [key, value] : body->items()) {
-            const bool known = key == "domain" || key == "tenant" || key == "account" || key == "sender" || key == "id";
+            const bool known = key == "domain" || key == "tenant" || key == "account" ||
+                               key == "sender" || key == "id";
             if (known ? !value.is_string() : key != "limit" || !value.is_number_unsigned()) {
-                return refuse(response, bad_request, in_quotes(key) + " is no filter of queue commands, or of the wrong type");
+                return refuse(response, bad_request,
+                              in_quotes(key) +
+                                  " is no filter of queue commands, or of the wrong type");
             }
         }
-        const std::uint64_t limit = std::min<std::uint64_t>(body->value("limit", std::uint64_t{100}), listed_max);
-        const auto reply = process_.command({kind, text_of(*body, "domain"), text_of(*body, "tenant"), text_of(*body, "account"),
-                                             text_of(*body, "sender"), text_of(*body, "id"), static_cast<std::uint32_t>(limit)});
+        const std::uint64_t limit =
+            std::min<std::uint64_t>(body->value("limit", std::uint64_t{100}), listed_max);
+        const auto reply = process_.command(
+            {kind, text_of(*body, "domain"), text_of(*body, "tenant"), text_of(*body, "account"),
+             text_of(*body, "sender"), text_of(*body, "id"), static_cast<std::uint32_t>(limit)});
         if (!reply) return refuse(response, unavailable, reply.error());
         answer(response, ok, *reply);
     }

@@ -20,8 +20,10 @@ constexpr std::size_t config_bytes_max = 16U << 20;
 
 class Loader {
 public:
-    Loader(const toml::table& root, Errors& errors, Config& config, std::vector<std::string>& warnings)
-        : root_(root), errors_(errors), config_(config), policy_(config.policy), warnings_(warnings) {}
+    Loader(const toml::table& root, Errors& errors, Config& config,
+           std::vector<std::string>& warnings)
+        : root_(root), errors_(errors), config_(config), policy_(config.policy),
+          warnings_(warnings) {}
 
     void load() {
         refuse_unknown_tables();
@@ -41,35 +43,44 @@ public:
     }
 
 private:
-    static constexpr std::array<std::string_view, 14> tables{"server", "listener", "relay", "limits", "timeouts",
-                                                             "tls",    "dns",      "source", "pool",  "route",
-                                                             "site",   "retry",    "screen", "admin"};
+    static constexpr std::array<std::string_view, 14> tables{
+        "server", "listener", "relay", "limits", "timeouts", "tls",    "dns",
+        "source", "pool",     "route", "site",   "retry",    "screen", "admin"};
 
-    [[nodiscard]] static unsigned line_of(const toml::node& node) { return node.source().begin.line; }
+    [[nodiscard]] static unsigned line_of(const toml::node& node) {
+        return node.source().begin.line;
+    }
 
     void refuse_unknown_tables() {
         for (const auto& [key, node] : root_) {
             const std::string_view got = key.str();
             if (std::find(tables.begin(), tables.end(), got) != tables.end()) continue;
-            std::string text = node.is_table() || node.is_array_of_tables() ? "unknown table" : "unknown key outside of any table";
+            std::string text = node.is_table() || node.is_array_of_tables()
+                                   ? "unknown table"
+                                   : "unknown key outside of any table";
             if (const std::string_view meant = nearest(got, tables); !meant.empty()) {
                 text += "; did you mean [" + std::string{meant} + "]?";
             } else {
                 text += "; known tables:";
-                for (const std::string_view name : tables) text += " " + std::string{name};
+                for (const std::string_view name : tables)
+                    text += " " + std::string{name};
             }
-            errors_.add(key.source().begin.line, is_printable(got) ? std::string{got} : in_quotes(got), std::move(text));
+            errors_.add(key.source().begin.line,
+                        is_printable(got) ? std::string{got} : in_quotes(got), std::move(text));
         }
     }
 
-    [[nodiscard]] Section table(std::string_view name, std::span<const std::string_view> children = {}) {
+    [[nodiscard]] Section table(std::string_view name,
+                                std::span<const std::string_view> children = {}) {
         const toml::node* node = root_.get(name);
         if (node != nullptr && !node->is_table()) {
-            errors_.add(line_of(*node), std::string{name}, "expected a table; write [" + std::string{name} + "] on a line of its own");
+            errors_.add(line_of(*node), std::string{name},
+                        "expected a table; write [" + std::string{name} + "] on a line of its own");
             node = nullptr;
         }
-        return Section(errors_, node == nullptr ? nullptr : node->as_table(), name, std::string{name},
-                       node == nullptr ? 1 : std::max(1U, line_of(*node)), children);
+        return Section(errors_, node == nullptr ? nullptr : node->as_table(), name,
+                       std::string{name}, node == nullptr ? 1 : std::max(1U, line_of(*node)),
+                       children);
     }
 
     /// Every table of [[name]].
@@ -80,14 +91,17 @@ private:
         const auto* list = node->as_array();
         if (list == nullptr || list->size() > list_entries_max) {
             errors_.add(line_of(*node), std::string{name},
-                        "expected a list of tables; write [[" + std::string{name} + "]] above each");
+                        "expected a list of tables; write [[" + std::string{name} +
+                            "]] above each");
             return;
         }
         for (const toml::node& element : *list) {
             if (const auto* found = element.as_table()) {
-                visit(Section(errors_, found, name, std::string{name}, line_of(element), children), *found);
+                visit(Section(errors_, found, name, std::string{name}, line_of(element), children),
+                      *found);
             } else {
-                errors_.add(line_of(element), std::string{name}, "expected a table; write [[" + std::string{name} + "]] above each");
+                errors_.add(line_of(element), std::string{name},
+                            "expected a table; write [[" + std::string{name} + "]] above each");
             }
         }
     }
@@ -116,28 +130,37 @@ private:
         to.dnssec = dns.flag("dnssec");
 
         if (!to.cpus.empty() && to.cpus.size() != to.shards) {
-            from.error("cpus", "expected one core for each of the " + std::to_string(to.shards) + " shards, got " +
-                                   std::to_string(to.cpus.size()) + "; list as many as server.shards says, or none");
+            from.error("cpus", "expected one core for each of the " + std::to_string(to.shards) +
+                                   " shards, got " + std::to_string(to.cpus.size()) +
+                                   "; list as many as server.shards says, or none");
         }
         if (std::set<std::int32_t>(to.cpus.begin(), to.cpus.end()).size() != to.cpus.size()) {
             from.error("cpus", "a core is listed twice; give each shard its own");
         }
-        constexpr std::uint64_t segments_min = 4; // one filling, one full, one being emptied, one free
-        if (segment % (1U << 20) != 0) from.error("segment_size", "expected a whole number of MiB; write segment_size = \"64MiB\"");
-        if (segment != 0 && (to.spool_bytes_per_shard % segment != 0 || to.spool_bytes_per_shard / segment < segments_min)) {
-            from.error("spool_size", "expected a multiple of segment_size (" + std::to_string(segment >> 20) +
+        constexpr std::uint64_t segments_min =
+            4; // one filling, one full, one being emptied, one free
+        if (segment % (1U << 20) != 0)
+            from.error("segment_size",
+                       "expected a whole number of MiB; write segment_size = \"64MiB\"");
+        if (segment != 0 && (to.spool_bytes_per_shard % segment != 0 ||
+                             to.spool_bytes_per_shard / segment < segments_min)) {
+            from.error("spool_size", "expected a multiple of segment_size (" +
+                                         std::to_string(segment >> 20) +
                                          "MiB), at least four; raise it or lower segment_size");
         }
         // bind() and connect() take a path of this size and no longer.
         if (config_.control_socket().size() >= sizeof(sockaddr_un::sun_path)) {
-            from.error("run_dir", "the path of the socket in it is longer than the kernel's 107 bytes; use a shorter folder");
+            from.error("run_dir", "the path of the socket in it is longer than the kernel's 107 "
+                                  "bytes; use a shorter folder");
         }
-        for (const auto& [key, folder] : {std::pair{"state_dir", &to.state_dir}, std::pair{"run_dir", &to.run_dir},
-                                          std::pair{"spool_dir", &to.spool_dir}}) {
+        for (const auto& [key, folder] :
+             {std::pair{"state_dir", &to.state_dir}, std::pair{"run_dir", &to.run_dir},
+              std::pair{"spool_dir", &to.spool_dir}}) {
             // A value of the wrong type was refused already.
             if (!folder->empty()) continue;
             *folder = "/";
-            if (from.has_text(key)) from.error(key, "expected a folder, got \"\"; leave the key out for the default");
+            if (from.has_text(key))
+                from.error(key, "expected a folder, got \"\"; leave the key out for the default");
         }
     }
 
@@ -156,15 +179,19 @@ private:
             const auto [first, fresh] = addresses.emplace(address, from.line("address"));
             if (!fresh && address.port != 0) {
                 from.error("address", "the address " + to->address + " is taken by line " +
-                                          std::to_string(first->second) + "; give each listener its own");
+                                          std::to_string(first->second) +
+                                          "; give each listener its own");
             }
             if (to->allow_plain_auth && !address.ip.is_loopback()) {
-                warnings_.push_back("listener " + to->name + " takes passwords without TLS from other machines");
+                warnings_.push_back("listener " + to->name +
+                                    " takes passwords without TLS from other machines");
             }
             policy_.listeners.push_back(std::move(to));
         });
         if (policy_.listeners.empty() && !root_.contains("listener")) {
-            errors_.add(1, "listener", "there is none, so no mail could come in; write [[listener]] with name, address and kind");
+            errors_.add(1, "listener",
+                        "there is none, so no mail could come in; write [[listener]] with name, "
+                        "address and kind");
         }
     }
 
@@ -174,7 +201,9 @@ private:
         policy_.proxy_networks = from.texts("proxy_networks", network);
         for (const std::string& each_network : policy_.relay_networks) {
             if (each_network.ends_with("/0")) {
-                from.error("networks", "\"" + each_network + "\" is everyone, which makes an open relay; list your own hosts");
+                from.error("networks",
+                           "\"" + each_network +
+                               "\" is everyone, which makes an open relay; list your own hosts");
             }
         }
     }
@@ -191,7 +220,9 @@ private:
         to.auth_failures_max = from.integer("auth_failures_max");
         to.received_headers_max = from.integer("received_headers_max");
         if (to.message_bytes_max > policy_.start_up->spool_bytes_per_shard / 2) {
-            from.error("message_size", "expected at most half of server.spool_size; lower it or raise server.spool_size");
+            from.error(
+                "message_size",
+                "expected at most half of server.spool_size; lower it or raise server.spool_size");
         }
     }
 
@@ -223,9 +254,10 @@ private:
         policy_.tls->ca_file = from.file("ca_file");
         if (policy_.tls->certificate_file.empty() != policy_.tls->key_file.empty()) {
             const bool no_key = policy_.tls->key_file.empty();
-            from.error(no_key ? "key" : "certificate",
-                       std::string{"is missing; tls."} + (no_key ? "certificate" : "key") +
-                           " is of no use without it: give both, or neither for a self-signed pair");
+            from.error(
+                no_key ? "key" : "certificate",
+                std::string{"is missing; tls."} + (no_key ? "certificate" : "key") +
+                    " is of no use without it: give both, or neither for a self-signed pair");
         }
     }
 
@@ -251,7 +283,8 @@ private:
             auto to = std::make_unique<schema::PoolT>();
             to->name = from.name("name", pool_names_);
             if (source_names_.contains(to->name)) {
-                from.error("name", "a [[source]] is called " + in_quotes(to->name) + " as well; call one of them something else");
+                from.error("name", "a [[source]] is called " + in_quotes(to->name) +
+                                       " as well; call one of them something else");
             }
             members(from, node, *to);
             policy_.pools.push_back(std::move(to));
@@ -262,28 +295,35 @@ private:
         const toml::node* value = node.get("members");
         const auto* list = value == nullptr ? nullptr : value->as_array();
         if (list == nullptr || list->empty() || list->size() > list_entries_max) {
-            from.error("members", "expected a list of at least one member; write members = [{ source = \"ip-1\", weight = 1 }]");
+            from.error("members", "expected a list of at least one member; write members = [{ "
+                                  "source = \"ip-1\", weight = 1 }]");
             return;
         }
         std::set<std::string> seen;
         for (const toml::node& element : *list) {
             if (!element.is_table()) {
-                errors_.add(line_of(element), "pool.members", "expected a table, got " + shown(element) +
-                                                                  "; write { source = \"ip-1\", weight = 1 }");
+                errors_.add(line_of(element), "pool.members",
+                            "expected a table, got " + shown(element) +
+                                "; write { source = \"ip-1\", weight = 1 }");
                 continue;
             }
-            const Section member(errors_, element.as_table(), "pool.members", "pool.members", line_of(element));
+            const Section member(errors_, element.as_table(), "pool.members", "pool.members",
+                                 line_of(element));
             const std::string source = member.text("source");
             auto made = std::make_unique<schema::PoolMemberT>();
             made->weight = member.integer("weight");
-            const auto found = std::find_if(policy_.sources.begin(), policy_.sources.end(),
-                                            [&](const auto& each_source) { return each_source->name == source; });
+            const auto found =
+                std::find_if(policy_.sources.begin(), policy_.sources.end(),
+                             [&](const auto& each_source) { return each_source->name == source; });
             if (!member.given("source")) continue;
             if (found == policy_.sources.end()) {
-                member.error("source", "no [[source]] is called " + in_quotes(source) + "; add it or correct the name");
+                member.error("source", "no [[source]] is called " + in_quotes(source) +
+                                           "; add it or correct the name");
                 continue;
             }
-            if (!seen.insert(source).second) member.error("source", in_quotes(source) + " is a member twice; raise its weight instead");
+            if (!seen.insert(source).second)
+                member.error("source",
+                             in_quotes(source) + " is a member twice; raise its weight instead");
             made->source_index = static_cast<std::uint32_t>(found - policy_.sources.begin());
             to.members.push_back(std::move(made));
         }
@@ -305,11 +345,13 @@ private:
         const toml::node* node = root_.get("site");
         const toml::table* all = node == nullptr ? nullptr : node->as_table();
         if (node != nullptr && all == nullptr) {
-            errors_.add(line_of(*node), "site", "expected tables; write [site.default] or [site.\"example.com\"]");
+            errors_.add(line_of(*node), "site",
+                        "expected tables; write [site.default] or [site.\"example.com\"]");
         }
         const toml::node* base_node = all == nullptr ? nullptr : all->get("default");
         default_site_ = base_node == nullptr ? nullptr : base_node->as_table();
-        shape(Section(errors_, default_site_, "site", "site.default", base_node == nullptr ? 1 : line_of(*base_node)),
+        shape(Section(errors_, default_site_, "site", "site.default",
+                      base_node == nullptr ? 1 : line_of(*base_node)),
               *policy_.default_site);
         if (all == nullptr) return;
         std::set<std::string> names;
@@ -318,18 +360,25 @@ private:
             const unsigned line = key.source().begin.line;
             const std::string label = "site." + in_quotes(name);
             if (!value.is_table()) {
-                errors_.add(line, label, "expected a table, got " + shown(value) + "; write [site." + in_quotes(name) + "] above the settings");
+                errors_.add(line, label,
+                            "expected a table, got " + shown(value) + "; write [site." +
+                                in_quotes(name) + "] above the settings");
                 continue;
             }
             if (name == "default" && value.as_table() == default_site_) continue;
-            if (name.empty() || name.size() > text_bytes_max || !is_printable(name) || name.find(' ') != std::string::npos) {
-                errors_.add(line, label, "expected a domain or a site name; write [site.\"example.com\"]");
+            if (name.empty() || name.size() > text_bytes_max || !is_printable(name) ||
+                name.find(' ') != std::string::npos) {
+                errors_.add(line, label,
+                            "expected a domain or a site name; write [site.\"example.com\"]");
             }
-            if (!names.insert(name).second) errors_.add(line, label, "is there twice in different case; join the two");
+            if (!names.insert(name).second)
+                errors_.add(line, label, "is there twice in different case; join the two");
             auto to = std::make_unique<schema::SiteT>();
             to->name = name;
             // What TOML says of a table made by a header is the header's own line.
-            shape(Section(errors_, value.as_table(), "site", label, line_of(value), {}, default_site_), *to);
+            shape(Section(errors_, value.as_table(), "site", label, line_of(value), {},
+                          default_site_),
+                  *to);
             policy_.sites.push_back(std::move(to));
         }
     }
@@ -349,34 +398,41 @@ private:
             to->port = from.integer<std::uint16_t>("port");
             to->source = from.text("source");
             hosts(from, *to);
-            if (!to->source.empty() && !source_names_.contains(to->source) && !pool_names_.contains(to->source)) {
-                from.error("source", "no [[source]] or [[pool]] is called " + in_quotes(to->source) +
-                                         "; add it or correct the name");
+            if (!to->source.empty() && !source_names_.contains(to->source) &&
+                !pool_names_.contains(to->source)) {
+                from.error("source", "no [[source]] or [[pool]] is called " +
+                                         in_quotes(to->source) + "; add it or correct the name");
             }
             if (const toml::node* shaping = node.get("shaping")) {
                 if (shaping->is_table()) {
                     to->shaping = std::make_unique<schema::SiteT>();
-                    shape(Section(errors_, shaping->as_table(), "site", "route.shaping", line_of(*shaping), {}, default_site_),
+                    shape(Section(errors_, shaping->as_table(), "site", "route.shaping",
+                                  line_of(*shaping), {}, default_site_),
                           *to->shaping);
                 } else {
-                    from.error("shaping", "expected a table; write [route.shaping] below the [[route]]");
+                    from.error("shaping",
+                               "expected a table; write [route.shaping] below the [[route]]");
                 }
             }
             for (const std::string& each_domain : to->domains) {
                 const auto [first, fresh] = domains.emplace(each_domain, from.line("domains"));
                 if (!fresh) {
-                    from.error("domains", in_quotes(each_domain) + " has a route in line " + std::to_string(first->second) +
+                    from.error("domains", in_quotes(each_domain) + " has a route in line " +
+                                              std::to_string(first->second) +
                                               " already; keep one of them");
                 }
             }
             const bool is_default = from.flag("default");
-            if (is_default && !to->domains.empty()) from.error("default", "a default route has no domains; make it two routes");
+            if (is_default && !to->domains.empty())
+                from.error("default", "a default route has no domains; make it two routes");
             if (!is_default && no_domains) {
-                from.error("domains", "expected at least one domain; write domains = [\"example.com\"], or default = true");
+                from.error("domains", "expected at least one domain; write domains = "
+                                      "[\"example.com\"], or default = true");
             }
             if (!is_default) return policy_.routes.push_back(std::move(to));
             if (default_line != 0) {
-                from.error("default", "line " + std::to_string(default_line) + " is the default route already; keep one of them");
+                from.error("default", "line " + std::to_string(default_line) +
+                                          " is the default route already; keep one of them");
             }
             default_line = from.line();
             to->domains.clear();
@@ -386,17 +442,23 @@ private:
 
     void hosts(const Section& from, schema::RouteT& to) {
         const std::size_t errors_before = errors_.count();
-        const std::vector<std::string> texts = from.texts("hosts", [&](const std::string& text) -> std::optional<std::string> {
-            auto host = std::make_unique<schema::RouteHostT>();
-            if (!parse_host(text, to.port, *host)) return std::nullopt;
-            to.hosts.push_back(std::move(host));
-            return text;
-        });
-        if (to.kind == schema::RouteKind::smart_host && texts.empty() && errors_.count() == errors_before) {
-            from.error("hosts", "a smart_host route needs at least one; write hosts = [\"smart.example.com:25\"]");
+        const std::vector<std::string> texts =
+            from.texts("hosts", [&](const std::string& text) -> std::optional<std::string> {
+                auto host = std::make_unique<schema::RouteHostT>();
+                if (!parse_host(text, to.port, *host)) return std::nullopt;
+                to.hosts.push_back(std::move(host));
+                return text;
+            });
+        if (to.kind == schema::RouteKind::smart_host && texts.empty() &&
+            errors_.count() == errors_before) {
+            from.error(
+                "hosts",
+                "a smart_host route needs at least one; write hosts = [\"smart.example.com:25\"]");
         }
         if (to.kind != schema::RouteKind::smart_host && !texts.empty()) {
-            from.error("hosts", "only a smart_host route has hosts; write kind = \"smart_host\", or remove them");
+            from.error(
+                "hosts",
+                "only a smart_host route has hosts; write kind = \"smart_host\", or remove them");
         }
     }
 
@@ -412,12 +474,16 @@ private:
         to.delay_notice_s = from.seconds("delay_notice");
         to.site_pause_first_s = from.seconds("site_pause_first");
         to.site_pause_max_s = from.seconds("site_pause_max");
-        if (to.interval_max_s < to.first_s) from.error("interval_max", "is shorter than retry.first; raise it or lower retry.first");
+        if (to.interval_max_s < to.first_s)
+            from.error("interval_max",
+                       "is shorter than retry.first; raise it or lower retry.first");
         if (to.site_pause_max_s < to.site_pause_first_s) {
-            from.error("site_pause_max", "is shorter than retry.site_pause_first; raise it or lower the other");
+            from.error("site_pause_max",
+                       "is shorter than retry.site_pause_first; raise it or lower the other");
         }
         if (to.delay_notice_s >= to.expiry_s) {
-            from.error("delay_notice", "is not before retry.expiry, so it would never be sent; lower it, or write \"0s\" for never");
+            from.error("delay_notice", "is not before retry.expiry, so it would never be sent; "
+                                       "lower it, or write \"0s\" for never");
         }
     }
 
@@ -434,11 +500,14 @@ private:
         const Section from = table("admin");
         config_.admin_address = from.address("address");
         if (config_.admin_address.port != 0 && !config_.admin_address.ip.is_loopback()) {
-            from.error("address", "expected a loopback address, got " + config_.admin_address.to_string() +
-                                      "; write address = \"127.0.0.1:8000\" and put an authenticating proxy in front");
+            from.error("address", "expected a loopback address, got " +
+                                      config_.admin_address.to_string() +
+                                      "; write address = \"127.0.0.1:8000\" and put an "
+                                      "authenticating proxy in front");
         }
         config_.admin_token_file = from.path("token_file");
-        if (config_.admin_token_file.empty()) config_.admin_token_file = policy_.start_up->run_dir + "/admin.token";
+        if (config_.admin_token_file.empty())
+            config_.admin_token_file = policy_.start_up->run_dir + "/admin.token";
     }
 
     // What one element of a list may be; returns how it is kept.
@@ -450,7 +519,8 @@ private:
     }
     static std::optional<std::string> domain(const std::string& text) {
         std::string kept = lower(text);
-        if (!is_host_name(kept.starts_with('.') ? std::string_view{kept}.substr(1) : kept)) return std::nullopt;
+        if (!is_host_name(kept.starts_with('.') ? std::string_view{kept}.substr(1) : kept))
+            return std::nullopt;
         return kept;
     }
     static std::optional<std::string> dns_server(const std::string& text) {
@@ -465,8 +535,10 @@ private:
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
         return error == std::errc{} && end == text.data() + text.size() && port != 0;
     }
-    /// "host", "host:port", "192.0.2.1:port", "[2001:db8::1]", "[2001:db8::1]:port", "mx:name", "mx:name:port".
-    static bool parse_host(std::string_view text, std::uint16_t default_port, schema::RouteHostT& host) {
+    /// "host", "host:port", "192.0.2.1:port", "[2001:db8::1]", "[2001:db8::1]:port", "mx:name",
+    /// "mx:name:port".
+    static bool parse_host(std::string_view text, std::uint16_t default_port,
+                           schema::RouteHostT& host) {
         host.port = default_port;
         host.mx_lookup = text.starts_with("mx:");
         if (host.mx_lookup) text.remove_prefix(3);
@@ -480,7 +552,8 @@ private:
             return text.empty() || (text.front() == ':' && parse_port(text.substr(1), host.port));
         }
         const std::size_t colon = text.find(':');
-        if (colon != std::string_view::npos && !parse_port(text.substr(colon + 1), host.port)) return false;
+        if (colon != std::string_view::npos && !parse_port(text.substr(colon + 1), host.port))
+            return false;
         host.name = lower(text.substr(0, colon));
         if (!is_host_name(host.name)) return false;
         // "1.2.3.400" is no host name either: names of digits and dots alone are addresses.
@@ -506,8 +579,9 @@ std::optional<toml::table> parse_toml(std::string_view text, Errors& errors) {
     try {
         return toml::parse(text, errors.file());
     } catch (const toml::parse_error& error) {
-        errors.add(error.source().begin.line, "", "not TOML: " + std::string{error.description()} +
-                                                      "; mend the syntax, the rest was not read");
+        errors.add(error.source().begin.line, "",
+                   "not TOML: " + std::string{error.description()} +
+                       "; mend the syntax, the rest was not read");
         return std::nullopt;
     }
 }
@@ -522,7 +596,8 @@ std::optional<std::string> read_file(const std::string& path, Errors& errors) {
     std::string text;
     if (stream) {
         std::array<char, 65536> part;
-        while (text.size() <= config_bytes_max && (stream.read(part.data(), part.size()), stream.gcount() > 0)) {
+        while (text.size() <= config_bytes_max &&
+               (stream.read(part.data(), part.size()), stream.gcount() > 0)) {
             text.append(part.data(), static_cast<std::size_t>(stream.gcount()));
         }
     }
@@ -535,26 +610,36 @@ std::optional<std::string> read_file(const std::string& path, Errors& errors) {
 
 bool is_header_name(std::string_view text) {
     return !text.empty() && text.size() <= name_bytes_max &&
-           std::all_of(text.begin(), text.end(), [](char byte) { return byte > ' ' && byte <= '~' && byte != ':'; });
+           std::all_of(text.begin(), text.end(),
+                       [](char byte) { return byte > ' ' && byte <= '~' && byte != ':'; });
 }
 
-void check_rule(const Section& from, const schema::ScreenRuleT& rule, const screen::Pattern& pattern) {
-    if (from.given("pattern") && pattern.pattern.empty()) from.error("pattern", "expected an expression, got \"\", which is everywhere");
+void check_rule(const Section& from, const schema::ScreenRuleT& rule,
+                const screen::Pattern& pattern) {
+    if (from.given("pattern") && pattern.pattern.empty())
+        from.error("pattern", "expected an expression, got \"\", which is everywhere");
     if (pattern.flags.find_first_not_of("ismuw") != std::string::npos) {
-        from.error("flags", "expected some of the letters i, s, m, u and w, got " + in_quotes(pattern.flags) + "; write flags = \"i\"");
+        from.error("flags", "expected some of the letters i, s, m, u and w, got " +
+                                in_quotes(pattern.flags) + "; write flags = \"i\"");
     }
-    if (!is_printable(rule.text)) from.error("text", "expected one line of printable ASCII: it goes into an SMTP reply");
-    if (!is_printable(rule.value)) from.error("value", "expected one line of printable ASCII: it goes into a header");
+    if (!is_printable(rule.text))
+        from.error("text", "expected one line of printable ASCII: it goes into an SMTP reply");
+    if (!is_printable(rule.value))
+        from.error("value", "expected one line of printable ASCII: it goes into a header");
     const bool tags = rule.action == schema::ScreenAction::tag;
     if (tags && !is_header_name(rule.header)) {
-        from.error("header", "a tag rule needs the name of a header; write header = \"X-Screened\"");
+        from.error("header",
+                   "a tag rule needs the name of a header; write header = \"X-Screened\"");
     }
     if (!tags && (!rule.header.empty() || !rule.value.empty())) {
-        from.error(rule.header.empty() ? "value" : "header", "only a tag rule has one; write action = \"tag\", or remove it");
+        from.error(rule.header.empty() ? "value" : "header",
+                   "only a tag rule has one; write action = \"tag\", or remove it");
     }
     const bool scores = rule.action == schema::ScreenAction::score;
-    if (scores && rule.score == 0) from.error("score", "a score rule needs one other than 0; write score = 5");
-    if (!scores && rule.score != 0) from.error("score", "only a score rule has one; write action = \"score\", or remove it");
+    if (scores && rule.score == 0)
+        from.error("score", "a score rule needs one other than 0; write score = 5");
+    if (!scores && rule.score != 0)
+        from.error("score", "only a score rule has one; write action = \"score\", or remove it");
 }
 
 } // namespace
@@ -572,7 +657,8 @@ ConfigResult parse_config(std::string_view text, const std::string& path) {
     Errors errors(path, result.errors);
     const auto root = parse_toml(text, errors);
     const toml::table nothing;
-    std::vector<ConfigError> noise; // of a file that could not be read: the syntax error says it all
+    std::vector<ConfigError>
+        noise; // of a file that could not be read: the syntax error says it all
     Errors ignored(path, noise);
     Loader(root ? *root : nothing, root ? errors : ignored, result.config, result.warnings).load();
     if (!root || result.config.rules_file.empty()) return result;
@@ -592,23 +678,29 @@ ConfigResult load_config(const std::string& path) {
     return result;
 }
 
-void parse_rules(std::string_view text, const std::string& path, Config& config, std::vector<ConfigError>& errors) {
+void parse_rules(std::string_view text, const std::string& path, Config& config,
+                 std::vector<ConfigError>& errors) {
     Errors to(path, errors);
     const auto root = parse_toml(text, to);
     if (!root) return;
     for (const auto& [key, node] : *root) {
-        if (key.str() != "rule") to.add(key.source().begin.line, in_quotes(key.str()), "unknown; a rule file has [[rule]] tables only");
+        if (key.str() != "rule")
+            to.add(key.source().begin.line, in_quotes(key.str()),
+                   "unknown; a rule file has [[rule]] tables only");
     }
     const toml::node* node = root->get("rule");
     const auto* list = node == nullptr ? nullptr : node->as_array();
     if (list == nullptr || list->size() > list_entries_max) {
-        if (node != nullptr) to.add(node->source().begin.line, "rule", "expected a list of tables; write [[rule]] above each");
+        if (node != nullptr)
+            to.add(node->source().begin.line, "rule",
+                   "expected a list of tables; write [[rule]] above each");
         return;
     }
     std::map<std::string, unsigned> names;
     for (const toml::node& element : *list) {
         if (!element.is_table()) {
-            to.add(element.source().begin.line, "rule", "expected a table; write [[rule]] above each");
+            to.add(element.source().begin.line, "rule",
+                   "expected a table; write [[rule]] above each");
             continue;
         }
         const Section from(to, element.as_table(), "rule", "rule", element.source().begin.line);

@@ -24,7 +24,8 @@ const toml::node& default_of(const Setting& setting) {
 }
 
 bool in_range(const Setting& setting, double number) {
-    return (setting.least == 0 && setting.most == 0) || (number >= setting.least && number <= setting.most);
+    return (setting.least == 0 && setting.most == 0) ||
+           (number >= setting.least && number <= setting.most);
 }
 
 std::string example(const Setting& setting) {
@@ -35,7 +36,9 @@ std::string example(const Setting& setting) {
 
 void Errors::add(unsigned line, std::string key, std::string text) {
     if (errors_.size() >= errors_max) return;
-    std::replace_if(text.begin(), text.end(), [](char byte) { return static_cast<unsigned char>(byte) < ' ' || byte == 0x7f; }, '?');
+    std::replace_if(
+        text.begin(), text.end(),
+        [](char byte) { return static_cast<unsigned char>(byte) < ' ' || byte == 0x7f; }, '?');
     errors_.push_back({file_, line, std::move(key), std::move(text)});
 }
 
@@ -53,9 +56,11 @@ std::string shown(const toml::node& node) {
     return "a date or time";
 }
 
-Section::Section(Errors& errors, const toml::table* node, std::string_view table, std::string label, unsigned line,
-                 std::span<const std::string_view> children, const toml::table* inherited)
-    : errors_(errors), node_(node), inherited_(inherited), table_(table), label_(std::move(label)), line_(line) {
+Section::Section(Errors& errors, const toml::table* node, std::string_view table, std::string label,
+                 unsigned line, std::span<const std::string_view> children,
+                 const toml::table* inherited)
+    : errors_(errors), node_(node), inherited_(inherited), table_(table), label_(std::move(label)),
+      line_(line) {
     if (node_ != nullptr) refuse_unknown(children);
 }
 
@@ -88,13 +93,14 @@ std::string Section::name(std::string_view key, std::map<std::string, unsigned>&
         return {};
     }
     if (!is_name(got)) {
-        error(key, "expected a name of at most 64 letters, digits, '-', '_' and '.', got " + in_quotes(got));
+        error(key, "expected a name of at most 64 letters, digits, '-', '_' and '.', got " +
+                       in_quotes(got));
         return {};
     }
     const auto [first, fresh] = taken.emplace(got, line(key));
     if (!fresh) {
-        error(key, "the name " + in_quotes(got) + " is taken by line " + std::to_string(first->second) +
-                       "; give each its own");
+        error(key, "the name " + in_quotes(got) + " is taken by line " +
+                       std::to_string(first->second) + "; give each its own");
     }
     return got;
 }
@@ -111,7 +117,8 @@ std::int64_t Section::whole_number(std::string_view key) const {
     const Setting& setting = known(key);
     const toml::node& node = value(setting);
     const auto* found = node.as_integer();
-    if (found != nullptr && in_range(setting, static_cast<double>(found->get()))) return found->get();
+    if (found != nullptr && in_range(setting, static_cast<double>(found->get())))
+        return found->get();
     refuse(setting, node);
     return static_cast<std::int64_t>(setting.least);
 }
@@ -129,14 +136,17 @@ std::uint32_t Section::seconds(std::string_view key) const {
     return static_cast<std::uint32_t>(quantity(key, parse_duration));
 }
 
-std::uint64_t Section::bytes(std::string_view key) const { return quantity(key, parse_size); }
+std::uint64_t Section::bytes(std::string_view key) const {
+    return quantity(key, parse_size);
+}
 
 std::uint32_t Section::per_second(std::string_view key) const {
     const Setting& setting = known(key);
     const toml::node& node = value(setting);
     double rate = 0;
     const auto* found = node.as_string();
-    if (found != nullptr && parse_rate(found->get(), rate) && in_range(setting, rate) && rate == std::floor(rate)) {
+    if (found != nullptr && parse_rate(found->get(), rate) && in_range(setting, rate) &&
+        rate == std::floor(rate)) {
         return static_cast<std::uint32_t>(rate);
     }
     refuse(setting, node);
@@ -175,7 +185,7 @@ base::SocketAddress Section::address(std::string_view key) const {
 }
 
 std::string Section::ip(std::string_view key, bool v6) const {
-    const std::string got = text(key);
+    std::string got = text(key);
     if (got.empty()) return got;
     const auto parsed = base::IpAddress::parse(got);
     if (parsed && parsed->is_v6() == v6) return parsed->to_string();
@@ -184,7 +194,7 @@ std::string Section::ip(std::string_view key, bool v6) const {
 }
 
 std::string Section::path(std::string_view key) const {
-    const std::string got = text(key);
+    std::string got = text(key);
     if (got.empty()) return got;
     std::error_code ignored;
     const auto folder = std::filesystem::absolute(errors_.file(), ignored).parent_path();
@@ -197,8 +207,9 @@ std::string Section::file(std::string_view key) const {
     std::error_code failure;
     const bool regular = std::filesystem::is_regular_file(got, failure);
     if (!regular || !std::ifstream(got)) {
-        error(key, std::string{"no file can be read at "} + in_quotes(got) +
-                       "; put it there, correct the path, or let the user that runs the relay read it");
+        error(key,
+              std::string{"no file can be read at "} + in_quotes(got) +
+                  "; put it there, correct the path, or let the user that runs the relay read it");
     }
     return got;
 }
@@ -207,16 +218,19 @@ std::vector<std::int32_t> Section::integers(std::string_view key) const {
     std::vector<std::int32_t> result;
     each_of(key, [&](const Setting& setting, const toml::node& element) {
         const auto* found = element.as_integer();
-        if (found == nullptr || !in_range(setting, static_cast<double>(found->get()))) return refuse(setting, element);
+        if (found == nullptr || !in_range(setting, static_cast<double>(found->get())))
+            return refuse(setting, element);
         result.push_back(static_cast<std::int32_t>(found->get()));
     });
     return result;
 }
 
 void Section::refuse(const Setting& setting, const toml::node& node) const {
-    const unsigned at = node.source().begin.line != 0 ? node.source().begin.line : line(setting.key);
+    const unsigned at =
+        node.source().begin.line != 0 ? node.source().begin.line : line(setting.key);
     errors_.add(at, label_ + "." + std::string{setting.key},
-                "expected " + describe(setting) + ", got " + shown(node) + "; write " + example(setting));
+                "expected " + describe(setting) + ", got " + shown(node) + "; write " +
+                    example(setting));
 }
 
 const Setting& Section::known(std::string_view key) const {
@@ -239,12 +253,14 @@ const toml::node& Section::value(const Setting& setting) const {
     return default_of(setting);
 }
 
-std::uint64_t Section::quantity(std::string_view key, bool (*parse)(std::string_view, std::uint64_t&)) const {
+std::uint64_t Section::quantity(std::string_view key,
+                                bool (*parse)(std::string_view, std::uint64_t&)) const {
     const Setting& setting = known(key);
     const toml::node& node = value(setting);
     std::uint64_t got = 0;
     const auto* found = node.as_string();
-    if (found != nullptr && parse(found->get(), got) && in_range(setting, static_cast<double>(got))) return got;
+    if (found != nullptr && parse(found->get(), got) && in_range(setting, static_cast<double>(got)))
+        return got;
     refuse(setting, node);
     return static_cast<std::uint64_t>(setting.least);
 }
@@ -262,10 +278,12 @@ void Section::refuse_unknown(std::span<const std::string_view> children) const {
             text += "; did you mean " + std::string{meant} + "?";
         } else {
             text += "; known here:";
-            for (const std::string_view name : names) text += " " + std::string{name};
+            for (const std::string_view name : names)
+                text += " " + std::string{name};
         }
         const unsigned at = key.source().begin.line != 0 ? key.source().begin.line : line_;
-        errors_.add(at, label_ + "." + (is_printable(got) ? std::string{got} : in_quotes(got)), std::move(text));
+        errors_.add(at, label_ + "." + (is_printable(got) ? std::string{got} : in_quotes(got)),
+                    std::move(text));
     }
 }
 

@@ -1,10 +1,11 @@
 // config_section.h: one TOML table, read by the settings of one name.
 //
-// Scope      Presence, type, range, unknown keys, and the error texts of all that, from the table in settings.h.
+// Scope      Presence, type, range, unknown keys, and the error texts of all that, from the table
+// in settings.h.
 //            What the values mean together is config.cc's business.
-// Owns       Nothing: the TOML and the error list are the caller's. toml++ is heavy: include this in .cc files.
-// Threading  Any; no state beyond the object.
-// Failure    Each getter returns the default, or something harmless, when the value is wrong and adds an error:
+// Owns       Nothing: the TOML and the error list are the caller's. toml++ is heavy: include this
+// in .cc files. Threading  Any; no state beyond the object. Failure    Each getter returns the
+// default, or something harmless, when the value is wrong and adds an error:
 //            so reading goes on and finds the next one.
 #pragma once
 
@@ -30,7 +31,8 @@ inline constexpr std::size_t errors_max = 200;           // a person mends a few
 /// The errors of one file.
 class Errors {
 public:
-    Errors(std::string file, std::vector<ConfigError>& errors) : file_(std::move(file)), errors_(errors) {}
+    Errors(std::string file, std::vector<ConfigError>& errors)
+        : file_(std::move(file)), errors_(errors) {}
     /// Control characters of the file that got into `text` do not get out: an error is one line.
     void add(unsigned line, std::string key, std::string text);
     [[nodiscard]] std::size_t count() const noexcept { return errors_.size(); }
@@ -50,11 +52,16 @@ public:
     /// \param label      as errors call it: "server", "site.\"gmail.com\""
     /// \param children   sub-tables that are read elsewhere
     /// \param inherited  where values come from that `node` does not have; may be null
-    Section(Errors& errors, const toml::table* node, std::string_view table, std::string label, unsigned line,
-            std::span<const std::string_view> children = {}, const toml::table* inherited = nullptr);
+    Section(Errors& errors, const toml::table* node, std::string_view table, std::string label,
+            unsigned line, std::span<const std::string_view> children = {},
+            const toml::table* inherited = nullptr);
 
-    [[nodiscard]] bool given(std::string_view key) const { return node_ != nullptr && node_->contains(key); }
-    [[nodiscard]] bool has_text(std::string_view key) const { return given(key) && node_->get(key)->is_string(); }
+    [[nodiscard]] bool given(std::string_view key) const {
+        return node_ != nullptr && node_->contains(key);
+    }
+    [[nodiscard]] bool has_text(std::string_view key) const {
+        return given(key) && node_->get(key)->is_string();
+    }
     [[nodiscard]] unsigned line() const noexcept { return line_; }
     [[nodiscard]] unsigned line(std::string_view key) const;
     /// An error about `key`, or about the table when it is empty.
@@ -62,7 +69,8 @@ public:
 
     [[nodiscard]] std::string text(std::string_view key) const;
     /// A text that is a name, unique among `taken`.
-    [[nodiscard]] std::string name(std::string_view key, std::map<std::string, unsigned>& taken) const;
+    [[nodiscard]] std::string name(std::string_view key,
+                                   std::map<std::string, unsigned>& taken) const;
     [[nodiscard]] bool flag(std::string_view key) const;
     template <class Number = std::uint32_t>
     [[nodiscard]] Number integer(std::string_view key) const {
@@ -84,14 +92,16 @@ public:
     [[nodiscard]] std::string path(std::string_view key) const;
     /// The same of a file that must be readable now.
     [[nodiscard]] std::string file(std::string_view key) const;
-    /// A list of texts, each of which `accept(text)` turns into what is kept, or refuses with nothing.
+    /// A list of texts, each of which `accept(text)` turns into what is kept, or refuses with
+    /// nothing.
     template <class Accept>
     [[nodiscard]] std::vector<std::string> texts(std::string_view key, Accept accept) const {
         std::vector<std::string> result;
         each_of(key, [&](const Setting& setting, const toml::node& element) {
             const auto* found = element.as_string();
-            auto kept = found != nullptr && found->get().size() <= text_bytes_max ? accept(found->get())
-                                                                                  : std::optional<std::string>{};
+            auto kept = found != nullptr && found->get().size() <= text_bytes_max
+                            ? accept(found->get())
+                            : std::optional<std::string>{};
             if (!kept) return refuse(setting, element);
             result.push_back(std::move(*kept));
         });
@@ -104,14 +114,16 @@ private:
     [[nodiscard]] const toml::node& value(const Setting& setting) const;
     [[nodiscard]] std::int64_t whole_number(std::string_view key) const;
     [[nodiscard]] unsigned choice_index(std::string_view key) const;
-    [[nodiscard]] std::uint64_t quantity(std::string_view key, bool (*parse)(std::string_view, std::uint64_t&)) const;
+    [[nodiscard]] std::uint64_t quantity(std::string_view key,
+                                         bool (*parse)(std::string_view, std::uint64_t&)) const;
     template <class Visit>
     void each_of(std::string_view key, Visit visit) const {
         const Setting& setting = known(key);
         const toml::node& node = value(setting);
         const auto* list = node.as_array();
         if (list == nullptr || list->size() > list_entries_max) return refuse(setting, node);
-        for (const toml::node& element : *list) visit(setting, element);
+        for (const toml::node& element : *list)
+            visit(setting, element);
     }
     void refuse(const Setting& setting, const toml::node& node) const;
     void refuse_unknown(std::span<const std::string_view> children) const;

@@ -19,12 +19,14 @@
 namespace control {
 namespace {
 
-constexpr auto policy_wait = std::chrono::milliseconds{3000}; // how long a reload waits for the shards' word
+constexpr auto policy_wait =
+    std::chrono::milliseconds{3000}; // how long a reload waits for the shards' word
 constexpr unsigned credential_workers_max = 4;
 
 std::vector<std::string> texts(const std::vector<ConfigError>& errors) {
     std::vector<std::string> result;
-    for (const ConfigError& error : errors) result.push_back(error.to_string());
+    for (const ConfigError& error : errors)
+        result.push_back(error.to_string());
     return result;
 }
 
@@ -46,7 +48,8 @@ ControlProcess::ControlProcess(Config config, Log log)
       stats_(config_.stats_file()) {}
 
 ControlProcess::~ControlProcess() {
-    // Workers answer through the link, so it goes last; its server ignores answers to lost connections.
+    // Workers answer through the link, so it goes last; its server ignores answers to lost
+    // connections.
     checker_.reset();
     link_.reset();
     if (state_lock_ >= 0) close(state_lock_);
@@ -56,9 +59,12 @@ std::expected<std::unique_ptr<ControlProcess>, std::vector<std::string>>
 ControlProcess::start(const std::string& config_file, Log log) {
     ConfigResult loaded = load_config(config_file);
     if (!loaded.errors.empty()) return std::unexpected(texts(loaded.errors));
-    if (const auto errors = compile_screening(loaded.config); !errors.empty()) return std::unexpected(texts(errors));
-    for (const std::string& warning : loaded.warnings) log("warning text=" + in_quotes(warning));
-    std::unique_ptr<ControlProcess> process(new ControlProcess(std::move(loaded.config), std::move(log)));
+    if (const auto errors = compile_screening(loaded.config); !errors.empty())
+        return std::unexpected(texts(errors));
+    for (const std::string& warning : loaded.warnings)
+        log("warning text=" + in_quotes(warning));
+    std::unique_ptr<ControlProcess> process(
+        new ControlProcess(std::move(loaded.config), std::move(log)));
     if (auto errors = process->open(); !errors.empty()) return std::unexpected(std::move(errors));
     return process;
 }
@@ -70,7 +76,8 @@ std::vector<std::string> ControlProcess::open() {
     const std::string lock_file = state_dir_ + "/control.lock";
     state_lock_ = ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (state_lock_ < 0) return {lock_file + ": " + std::strerror(errno)};
-    if (flock(state_lock_, LOCK_EX | LOCK_NB) != 0) return {lock_file + " is held: another millrace-control uses this state_dir"};
+    if (flock(state_lock_, LOCK_EX | LOCK_NB) != 0)
+        return {lock_file + " is held: another millrace-control uses this state_dir"};
 
     auto accounts = AccountStore::open(config_.accounts_file());
     if (!accounts) return {accounts.error().text};
@@ -79,18 +86,21 @@ std::vector<std::string> ControlProcess::open() {
     const std::lock_guard hold(lock_);
     const auto published = publish(warnings);
     if (!published) return {published.error()};
-    for (const std::string& warning : warnings) log_("warning text=" + in_quotes(warning));
+    for (const std::string& warning : warnings)
+        log_("warning text=" + in_quotes(warning));
 
-    const unsigned workers = std::clamp(std::thread::hardware_concurrency() / 2, 1U, credential_workers_max);
+    const unsigned workers =
+        std::clamp(std::thread::hardware_concurrency() / 2, 1U, credential_workers_max);
     checker_ = std::make_unique<CredentialChecker>(*accounts_, workers, GuessOptions{}, log_);
     try {
         link_ = std::make_unique<LinkServer>(LinkServerOptions{
             .socket_path = config_.control_socket(),
             .on_login = [this](Login login) { checker_->check(std::move(login)); },
-            .policy_version = [this] {
-                const std::lock_guard hold_version(lock_);
-                return version_;
-            },
+            .policy_version =
+                [this] {
+                    const std::lock_guard hold_version(lock_);
+                    return version_;
+                },
             .log = log_});
     } catch (const std::system_error& error) {
         return {error.what()};
@@ -98,8 +108,10 @@ std::vector<std::string> ControlProcess::open() {
     return {};
 }
 
-std::expected<std::uint64_t, std::string> ControlProcess::publish(std::vector<std::string>& warnings) {
-    // The generation first: a change that comes in between is then published again by follow_accounts().
+std::expected<std::uint64_t, std::string>
+ControlProcess::publish(std::vector<std::string>& warnings) {
+    // The generation first: a change that comes in between is then published again by
+    // follow_accounts().
     const auto generation = accounts_->last_generation();
     if (!generation) return std::unexpected(generation.error().text);
     const auto accounts = accounts_->list();
@@ -112,7 +124,8 @@ std::expected<std::uint64_t, std::string> ControlProcess::publish(std::vector<st
     version_ = *version;
     generation_ = *generation;
     if (link_) link_->policy_published(version_);
-    log_("policy_published version=" + std::to_string(version_) + " accounts=" + std::to_string(accounts->size()));
+    log_("policy_published version=" + std::to_string(version_) +
+         " accounts=" + std::to_string(accounts->size()));
     return version;
 }
 
@@ -128,21 +141,24 @@ ReloadReport ControlProcess::reload() {
     report.errors = texts(loaded.errors);
     if (report.errors.empty()) report.errors = texts(compile_screening(loaded.config));
     if (!report.errors.empty()) {
-        log_("reload_refused errors=" + std::to_string(report.errors.size()) + " first=" + in_quotes(report.errors.front()));
+        log_("reload_refused errors=" + std::to_string(report.errors.size()) +
+             " first=" + in_quotes(report.errors.front()));
         return report;
     }
     report.warnings = loaded.warnings;
     schema::StartUpT& start_up = *loaded.config.policy.start_up;
     const auto keep = [&](std::string_view key, const std::string& running, std::string& wanted) {
         if (wanted == running) return;
-        report.warnings.push_back(std::string{key} + " takes effect at the next start of millrace-control");
+        report.warnings.push_back(std::string{key} +
+                                  " takes effect at the next start of millrace-control");
         wanted = running;
     };
     keep("server.state_dir", state_dir_, start_up.state_dir);
     keep("server.run_dir", run_dir_, start_up.run_dir);
     keep("admin.token_file", admin_token_file_, loaded.config.admin_token_file);
     if (loaded.config.admin_address != admin_address_) {
-        report.warnings.push_back("admin.address takes effect at the next start of millrace-control");
+        report.warnings.push_back(
+            "admin.address takes effect at the next start of millrace-control");
     }
     {
         const std::lock_guard hold(lock_);
@@ -179,37 +195,47 @@ void ControlProcess::follow_accounts() {
     const auto generation = accounts_->last_generation();
     if (!generation || *generation == generation_) return;
     std::vector<std::string> warnings;
-    if (const auto published = publish(warnings); !published) log_("publish_failed text=" + in_quotes(published.error()));
+    if (const auto published = publish(warnings); !published)
+        log_("publish_failed text=" + in_quotes(published.error()));
 }
 
-AccountResult<Account> ControlProcess::changed(AccountResult<Account> account, std::string_view what) {
+AccountResult<Account> ControlProcess::changed(AccountResult<Account> account,
+                                               std::string_view what) {
     if (!account) return account;
-    log_("account_" + std::string{what} + " name=" + in_quotes(account->name) + " generation=" + std::to_string(account->generation));
+    log_("account_" + std::string{what} + " name=" + in_quotes(account->name) +
+         " generation=" + std::to_string(account->generation));
     // First the cached logins, then the policy: nobody gets in on an old password in between.
     link_->account_changed(account->name, account->generation);
     const std::lock_guard hold(lock_);
     std::vector<std::string> warnings;
     if (const auto published = publish(warnings); !published) {
         log_("publish_failed text=" + in_quotes(published.error()));
-        return std::unexpected(AccountFailure{AccountError::storage, "the account is changed, but not published: " + published.error()});
+        return std::unexpected(
+            AccountFailure{AccountError::storage,
+                           "the account is changed, but not published: " + published.error()});
     }
     return account;
 }
 
-AccountResult<Account> ControlProcess::add_account(const Account& account, std::string_view password) {
+AccountResult<Account> ControlProcess::add_account(const Account& account,
+                                                   std::string_view password) {
     {
         const std::lock_guard hold(lock_);
         const auto named = [&](const auto& each) { return each->name == account.source; };
         const schema::PolicyT& policy = config_.policy;
-        if (!account.source.empty() && std::none_of(policy.sources.begin(), policy.sources.end(), named) &&
+        if (!account.source.empty() &&
+            std::none_of(policy.sources.begin(), policy.sources.end(), named) &&
             std::none_of(policy.pools.begin(), policy.pools.end(), named)) {
-            return std::unexpected(AccountFailure{AccountError::bad_value, "no [[source]] or [[pool]] is called " + in_quotes(account.source)});
+            return std::unexpected(
+                AccountFailure{AccountError::bad_value,
+                               "no [[source]] or [[pool]] is called " + in_quotes(account.source)});
         }
     }
     return changed(accounts_->add(account, password), "added");
 }
 
-AccountResult<Account> ControlProcess::set_password(std::string_view name, std::string_view password) {
+AccountResult<Account> ControlProcess::set_password(std::string_view name,
+                                                    std::string_view password) {
     return changed(accounts_->set_password(name, password), "password_changed");
 }
 
@@ -222,11 +248,13 @@ AccountResult<Account> ControlProcess::remove_account(std::string_view name) {
 }
 
 std::expected<std::string, std::string> ControlProcess::trace(std::string_view message_id) const {
-    if (!is_message_id(message_id)) return std::unexpected(in_quotes(message_id) + " is no message id: 16 hex digits are");
+    if (!is_message_id(message_id))
+        return std::unexpected(in_quotes(message_id) + " is no message id: 16 hex digits are");
     const auto lines = find_events(event_log_, lower(message_id));
     if (!lines) return std::unexpected(lines.error());
     std::string json = "[";
-    for (const std::string& line : *lines) json += (json.size() > 1 ? "," : "") + line;
+    for (const std::string& line : *lines)
+        json += (json.size() > 1 ? "," : "") + line;
     return json + "]";
 }
 
@@ -236,9 +264,12 @@ std::string ControlProcess::metrics() {
     const std::lock_guard hold(lock_);
     return prometheus_text(
         stats_.page(),
-        {{"millrace_up", "", "whether the data plane is connected to the control process", "gauge", status.connected ? 1U : 0U},
-         {"millrace_policy_published", "", "version of the policy that was published last", "gauge", version_},
-         {"millrace_login_checks", "result=\"accepted\"", "logins checked by the control process", "counter", logins.accepted},
+        {{"millrace_up", "", "whether the data plane is connected to the control process", "gauge",
+          status.connected ? 1U : 0U},
+         {"millrace_policy_published", "", "version of the policy that was published last", "gauge",
+          version_},
+         {"millrace_login_checks", "result=\"accepted\"", "logins checked by the control process",
+          "counter", logins.accepted},
          {"millrace_login_checks", "result=\"rejected\"", "", "counter", logins.rejected},
          {"millrace_login_checks", "result=\"throttled\"", "", "counter", logins.throttled},
          {"millrace_login_checks", "result=\"unavailable\"", "", "counter", logins.unavailable}});
@@ -252,12 +283,23 @@ std::string ControlProcess::status_json() {
     nlohmann::ordered_json result{
         {"hostname", config_.policy.hostname},
         {"config", config_.file},
-        {"policy", {{"published", version_}, {"in_use", status.policy_version}, {"accepted", status.policy_ok}, {"text", status.policy_text}}},
-        {"data_plane", {{"connected", status.connected}, {"process_id", status.process_id}, {"shards", status.shards}}},
-        {"logins", {{"accepted", logins.accepted}, {"rejected", logins.rejected}, {"throttled", logins.throttled},
-                    {"unavailable", logins.unavailable}}},
+        {"policy",
+         {{"published", version_},
+          {"in_use", status.policy_version},
+          {"accepted", status.policy_ok},
+          {"text", status.policy_text}}},
+        {"data_plane",
+         {{"connected", status.connected},
+          {"process_id", status.process_id},
+          {"shards", status.shards}}},
+        {"logins",
+         {{"accepted", logins.accepted},
+          {"rejected", logins.rejected},
+          {"throttled", logins.throttled},
+          {"unavailable", logins.unavailable}}},
         {"accounts", config_.policy.accounts.size()},
-        {"stats", page == nullptr ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json::parse(stats_json(*page))}};
+        {"stats", page == nullptr ? nlohmann::ordered_json(nullptr)
+                                  : nlohmann::ordered_json::parse(stats_json(*page))}};
     return result.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 

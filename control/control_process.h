@@ -1,9 +1,11 @@
-// control_process.h: millrace-control, put together: configuration, accounts, snapshot, link, statistics.
+// control_process.h: millrace-control, put together: configuration, accounts, snapshot, link,
+// statistics.
 //
-// Scope      What the daemon knows and can do, for the admin API (admin_server.h) and the signals (main.cc).
-// Owns       The current Config, the account store, the credential checker, the link to millraced.
-// Threading  Any thread, after start(). One lock makes changes of policy and accounts one after the other.
-// Failure    start() returns sentences. Later failures are returned to whoever asked; the published policy
+// Scope      What the daemon knows and can do, for the admin API (admin_server.h) and the signals
+// (main.cc). Owns       The current Config, the account store, the credential checker, the link to
+// millraced. Threading  Any thread, after start(). One lock makes changes of policy and accounts
+// one after the other. Failure    start() returns sentences. Later failures are returned to whoever
+// asked; the published policy
 //            stays. When this process dies the data plane goes on with it.
 #pragma once
 
@@ -24,10 +26,11 @@
 namespace control {
 
 struct ReloadReport {
-    std::vector<std::string> errors;   // any: nothing was changed
-    std::vector<std::string> warnings; // among them what waits for a restart, and a data plane that did not answer
-    std::uint64_t version = 0;         // published
-    bool in_use = false;               // the data plane has said so
+    std::vector<std::string> errors; // any: nothing was changed
+    std::vector<std::string>
+        warnings; // among them what waits for a restart, and a data plane that did not answer
+    std::uint64_t version = 0; // published
+    bool in_use = false;       // the data plane has said so
 };
 
 class ControlProcess {
@@ -45,13 +48,17 @@ public:
     /// Publishes again when another process has changed the accounts. Cheap: called every second.
     void follow_accounts();
 
-    [[nodiscard]] AccountResult<Account> add_account(const Account& account, std::string_view password);
-    [[nodiscard]] AccountResult<Account> set_password(std::string_view name, std::string_view password);
+    [[nodiscard]] AccountResult<Account> add_account(const Account& account,
+                                                     std::string_view password);
+    [[nodiscard]] AccountResult<Account> set_password(std::string_view name,
+                                                      std::string_view password);
     [[nodiscard]] AccountResult<Account> set_enabled(std::string_view name, bool enabled);
     [[nodiscard]] AccountResult<Account> remove_account(std::string_view name);
     [[nodiscard]] AccountResult<std::vector<Account>> accounts() const { return accounts_->list(); }
 
-    [[nodiscard]] std::expected<std::string, std::string> command(const CommandRequest& request) { return link_->command(request); }
+    [[nodiscard]] std::expected<std::string, std::string> command(const CommandRequest& request) {
+        return link_->command(request);
+    }
     /// The events of a message as a JSON array.
     [[nodiscard]] std::expected<std::string, std::string> trace(std::string_view message_id) const;
     [[nodiscard]] std::string metrics();
@@ -59,15 +66,19 @@ public:
     /// Whether new mail can be accepted as far as this process sees.
     [[nodiscard]] bool alive() const { return link_->status().connected; }
 
-    [[nodiscard]] const base::SocketAddress& admin_address() const noexcept { return admin_address_; }
+    [[nodiscard]] const base::SocketAddress& admin_address() const noexcept {
+        return admin_address_;
+    }
     [[nodiscard]] const std::string& admin_token_file() const noexcept { return admin_token_file_; }
 
 private:
     ControlProcess(Config config, Log log);
     [[nodiscard]] std::vector<std::string> open();
     /// \pre  lock_ held
-    [[nodiscard]] std::expected<std::uint64_t, std::string> publish(std::vector<std::string>& warnings);
-    [[nodiscard]] AccountResult<Account> changed(AccountResult<Account> account, std::string_view what);
+    [[nodiscard]] std::expected<std::uint64_t, std::string>
+    publish(std::vector<std::string>& warnings);
+    [[nodiscard]] AccountResult<Account> changed(AccountResult<Account> account,
+                                                 std::string_view what);
 
     Log log_;
     mutable std::mutex lock_; // config_, version_, generation_, stats_

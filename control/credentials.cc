@@ -27,7 +27,8 @@ std::string account_key(std::string_view account) {
 
 double GuessLimits::leak(Counter& counter, Time now) const {
     const std::chrono::duration<double> passed = std::max(now - counter.touched, Time::duration{0});
-    return std::max(0.0, counter.level - passed / std::chrono::duration<double>(options_.forget_one));
+    return std::max(0.0,
+                    counter.level - passed / std::chrono::duration<double>(options_.forget_one));
 }
 
 GuessLimits::Counter& GuessLimits::touch(const std::string& key, Time now) {
@@ -52,15 +53,19 @@ bool GuessLimits::allowed(const base::IpAddress& client, std::string_view accoun
         // Half a failure of grace: between the last one and now a little has leaked away already.
         return found == counters_.end() || leak(found->second, now) < most - 0.5;
     };
-    return below(client_key(client), options_.client_level_max) && below(account_key(account), options_.account_level_max);
+    return below(client_key(client), options_.client_level_max) &&
+           below(account_key(account), options_.account_level_max);
 }
 
-std::chrono::milliseconds GuessLimits::failed(const base::IpAddress& client, std::string_view account, Time now) {
+std::chrono::milliseconds GuessLimits::failed(const base::IpAddress& client,
+                                              std::string_view account, Time now) {
     const double by_client = ++touch(client_key(client), now).level;
     const double by_account = ++touch(account_key(account), now).level;
     const double doublings = std::clamp(std::floor(std::max(by_client, by_account)) - 1, 0.0, 20.0);
-    const double delay_ms = static_cast<double>(options_.delay_first.count()) * std::exp2(doublings);
-    return std::min(std::chrono::milliseconds{static_cast<std::int64_t>(delay_ms)}, options_.delay_max);
+    const double delay_ms =
+        static_cast<double>(options_.delay_first.count()) * std::exp2(doublings);
+    return std::min(std::chrono::milliseconds{static_cast<std::int64_t>(delay_ms)},
+                    options_.delay_max);
 }
 
 void GuessLimits::succeeded(std::string_view account) {
@@ -73,8 +78,10 @@ void GuessLimits::succeeded(std::string_view account) {
 CredentialChecker::CredentialChecker(AccountStore& accounts, unsigned workers, GuessOptions options,
                                      std::function<void(std::string_view)> log)
     : accounts_(accounts), log_(std::move(log)), limits_(options) {
-    static_cast<void>(hash_of_nobody()); // now, so that the first unknown account is no slower than the second
-    for (unsigned index = 0; index < std::max(1U, workers); ++index) workers_.emplace_back([this] { work(); });
+    static_cast<void>(
+        hash_of_nobody()); // now, so that the first unknown account is no slower than the second
+    for (unsigned index = 0; index < std::max(1U, workers); ++index)
+        workers_.emplace_back([this] { work(); });
 }
 
 CredentialChecker::~CredentialChecker() {
@@ -83,8 +90,10 @@ CredentialChecker::~CredentialChecker() {
         stopping_ = true;
     }
     more_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-    for (Login& login : waiting_) login.answer({});
+    for (std::thread& worker : workers_)
+        worker.join();
+    for (Login& login : waiting_)
+        login.answer({});
 }
 
 void CredentialChecker::check(Login login) {
@@ -93,7 +102,8 @@ void CredentialChecker::check(Login login) {
         if (!limits_.allowed(login.client, login.user, std::chrono::steady_clock::now())) {
             ++counters_.throttled;
             hold.unlock();
-            log_("login_throttled user=" + in_quotes(login.user) + " client=" + login.client.to_string());
+            log_("login_throttled user=" + in_quotes(login.user) +
+                 " client=" + login.client.to_string());
             login.answer({LoginVerdict::throttled, 0, GuessOptions{}.delay_max});
             OPENSSL_cleanse(login.password.data(), login.password.size());
             return;
@@ -129,17 +139,20 @@ LoginAnswer CredentialChecker::judge(const Login& login) {
     const auto credential = accounts_.credential(login.user);
     if (!credential) return settle(login, {}, credential.error().text);
     if (!*credential) {
-        static_cast<void>(password_matches(hash_of_nobody(), login.password)); // as long as for a known one
+        static_cast<void>(
+            password_matches(hash_of_nobody(), login.password)); // as long as for a known one
         return settle(login, {LoginVerdict::rejected, 0, {}}, "no such account");
     }
     if (!password_matches((*credential)->hash, login.password)) {
         return settle(login, {LoginVerdict::rejected, 0, {}}, "wrong password");
     }
-    if (!(*credential)->enabled) return settle(login, {LoginVerdict::rejected, 0, {}}, "account is disabled");
+    if (!(*credential)->enabled)
+        return settle(login, {LoginVerdict::rejected, 0, {}}, "account is disabled");
     return settle(login, {LoginVerdict::accepted, (*credential)->generation, {}}, "");
 }
 
-LoginAnswer CredentialChecker::settle(const Login& login, LoginAnswer answer, std::string_view why) {
+LoginAnswer CredentialChecker::settle(const Login& login, LoginAnswer answer,
+                                      std::string_view why) {
     {
         const std::lock_guard hold(lock_);
         switch (answer.verdict) {
@@ -149,10 +162,14 @@ LoginAnswer CredentialChecker::settle(const Login& login, LoginAnswer answer, st
             break;
         case LoginVerdict::rejected:
             ++counters_.rejected;
-            answer.delay = limits_.failed(login.client, login.user, std::chrono::steady_clock::now());
+            answer.delay =
+                limits_.failed(login.client, login.user, std::chrono::steady_clock::now());
             break;
-        case LoginVerdict::unavailable: ++counters_.unavailable; break;
-        case LoginVerdict::throttled: break; // refused in check(), before anybody looked
+        case LoginVerdict::unavailable:
+            ++counters_.unavailable;
+            break;
+        case LoginVerdict::throttled:
+            break; // refused in check(), before anybody looked
         }
     }
     if (answer.verdict != LoginVerdict::accepted) {

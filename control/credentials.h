@@ -1,12 +1,16 @@
 // credentials.h: whether a login is right, and when somebody has guessed too often.
 //
-// Scope      GuessLimits counts failures per client network and per account and says how long the next
-//            refusal takes; CredentialChecker hashes on worker threads. The shards cache what succeeded
-//            (dataplane/policy/link_authenticator.h), so this sees each client's first login, and all guesses.
-// Owns       The worker threads, the queue of questions (questions_max), the counters (counters_max).
-// Threading  GuessLimits: one thread at a time. CredentialChecker: check() from any thread; answers come on
+// Scope      GuessLimits counts failures per client network and per account and says how long the
+// next
+//            refusal takes; CredentialChecker hashes on worker threads. The shards cache what
+//            succeeded (dataplane/policy/link_authenticator.h), so this sees each client's first
+//            login, and all guesses.
+// Owns       The worker threads, the queue of questions (questions_max), the counters
+// (counters_max). Threading  GuessLimits: one thread at a time. CredentialChecker: check() from any
+// thread; answers come on
 //            its workers.
-// Failure    A full queue answers `unavailable` at once. A database that fails answers `unavailable`.
+// Failure    A full queue answers `unavailable` at once. A database that fails answers
+// `unavailable`.
 #pragma once
 
 #include "control/accounts.h"
@@ -32,8 +36,9 @@ namespace base = dataplane::base;
 /// Failures leak away, one per `forget_one`; at `level_max` further tries are refused unseen.
 struct GuessOptions {
     std::chrono::seconds forget_one{30};
-    std::uint32_t client_level_max = 20;   // of one IPv4 address or IPv6 /64
-    std::uint32_t account_level_max = 100; // over all clients: high, because anybody can fill it from outside
+    std::uint32_t client_level_max = 20; // of one IPv4 address or IPv6 /64
+    std::uint32_t account_level_max =
+        100; // over all clients: high, because anybody can fill it from outside
     std::chrono::milliseconds delay_first{500};
     std::chrono::milliseconds delay_max{8000};
 };
@@ -41,14 +46,17 @@ struct GuessOptions {
 class GuessLimits {
 public:
     using Time = std::chrono::steady_clock::time_point;
-    static constexpr std::size_t counters_max = 100'000; // beyond it the longest untouched is forgotten
+    static constexpr std::size_t counters_max =
+        100'000; // beyond it the longest untouched is forgotten
 
     explicit GuessLimits(GuessOptions options = {}) : options_(options) {}
 
     /// Whether this try may be looked at. A refused one costs nothing and is not counted.
     [[nodiscard]] bool allowed(const base::IpAddress& client, std::string_view account, Time now);
-    /// Counts a failure. Returns how long the refusal is to be held back: it doubles with each failure.
-    [[nodiscard]] std::chrono::milliseconds failed(const base::IpAddress& client, std::string_view account, Time now);
+    /// Counts a failure. Returns how long the refusal is to be held back: it doubles with each
+    /// failure.
+    [[nodiscard]] std::chrono::milliseconds failed(const base::IpAddress& client,
+                                                   std::string_view account, Time now);
     /// Forgives the account; not the client, which may own one good account and guess others.
     void succeeded(std::string_view account);
     [[nodiscard]] std::size_t counter_count() const noexcept { return counters_.size(); }
@@ -87,7 +95,8 @@ struct LoginCounters {
 
 class CredentialChecker {
 public:
-    static constexpr std::size_t questions_max = 256; // some 3 s of hashing on two workers: then clients retry
+    static constexpr std::size_t questions_max =
+        256; // some 3 s of hashing on two workers: then clients retry
 
     /// `accounts` outlives it. `log` is called from any thread with one line per refusal.
     CredentialChecker(AccountStore& accounts, unsigned workers, GuessOptions options,

@@ -13,11 +13,12 @@ constexpr std::size_t part_bytes = 1U << 20;
 
 bool is_message_id(std::string_view text) noexcept {
     return text.size() == 16 && std::all_of(text.begin(), text.end(), [](char byte) {
-        return std::isxdigit(static_cast<unsigned char>(byte)) != 0;
-    });
+               return std::isxdigit(static_cast<unsigned char>(byte)) != 0;
+           });
 }
 
-std::expected<std::vector<std::string>, std::string> find_events(const std::string& log_file, std::string_view message_id) {
+std::expected<std::vector<std::string>, std::string> find_events(const std::string& log_file,
+                                                                 std::string_view message_id) {
     std::ifstream stream(log_file, std::ios::binary | std::ios::ate);
     if (!stream) return std::unexpected(log_file + " cannot be read");
     const auto bytes = static_cast<std::uint64_t>(stream.tellg());
@@ -26,10 +27,11 @@ std::expected<std::vector<std::string>, std::string> find_events(const std::stri
 
     const std::string needle = "\"id\":\"" + std::string{message_id} + "\"";
     std::vector<std::string> lines;
-    std::string text; // the unfinished line of the part before, then the next part
+    std::string text;             // the unfinished line of the part before, then the next part
     bool whole_line = start == 0; // otherwise the first one began before the search
     std::string part(part_bytes, '\0');
-    while (stream.read(part.data(), static_cast<std::streamsize>(part.size())), stream.gcount() > 0) {
+    while (stream.read(part.data(), static_cast<std::streamsize>(part.size())),
+           stream.gcount() > 0) {
         text.append(part.data(), static_cast<std::size_t>(stream.gcount()));
         std::size_t from = 0;
         if (!whole_line) {

@@ -22,15 +22,22 @@ namespace control {
 namespace {
 
 constexpr std::size_t connections_max = 8; // one data plane, a few that are on their way out
-constexpr std::size_t unsent_bytes_max = 4U << 20; // answers and commands are small: more is a peer that hangs
-constexpr std::size_t receive_bytes = 64 * 1024;
+constexpr std::size_t unsent_bytes_max =
+    4U << 20; // answers and commands are small: more is a peer that hangs
+constexpr std::size_t receive_bytes = 64UL * 1024;
 
-static_assert(static_cast<int>(LoginVerdict::accepted) == static_cast<int>(schema::Verdict::accepted));
-static_assert(static_cast<int>(LoginVerdict::rejected) == static_cast<int>(schema::Verdict::rejected));
-static_assert(static_cast<int>(LoginVerdict::unavailable) == static_cast<int>(schema::Verdict::unavailable));
-static_assert(static_cast<int>(LoginVerdict::throttled) == static_cast<int>(schema::Verdict::throttled));
+static_assert(static_cast<int>(LoginVerdict::accepted) ==
+              static_cast<int>(schema::Verdict::accepted));
+static_assert(static_cast<int>(LoginVerdict::rejected) ==
+              static_cast<int>(schema::Verdict::rejected));
+static_assert(static_cast<int>(LoginVerdict::unavailable) ==
+              static_cast<int>(schema::Verdict::unavailable));
+static_assert(static_cast<int>(LoginVerdict::throttled) ==
+              static_cast<int>(schema::Verdict::throttled));
 
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const std::string& what) {
+    throw std::system_error(errno, std::generic_category(), what);
+}
 
 using CommandResult = std::expected<std::string, std::string>;
 
@@ -49,14 +56,18 @@ public:
         wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (wake_ < 0 || listener_ < 0) fail("control socket");
-        unlink(options_.socket_path.c_str()); // control.lock makes sure that nobody listens on it any more
-        const mode_t mask = umask(0177);      // the socket is never there with another mode
-        const int bound = bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+        unlink(options_.socket_path
+                   .c_str()); // control.lock makes sure that nobody listens on it any more
+        const mode_t mask = umask(0177); // the socket is never there with another mode
+        const int bound =
+            bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
         umask(mask);
-        if (bound != 0 || listen(listener_, static_cast<int>(connections_max)) != 0) fail(options_.socket_path);
+        if (bound != 0 || listen(listener_, static_cast<int>(connections_max)) != 0)
+            fail(options_.socket_path);
     }
     ~Server() {
-        for (auto& [id, connection] : connections_) close(connection.descriptor);
+        for (auto& [id, connection] : connections_)
+            close(connection.descriptor);
         if (listener_ >= 0) close(listener_);
         if (wake_ >= 0) close(wake_);
     }
@@ -75,7 +86,7 @@ public:
     }
 
     /// To one connection, or to all when `connection` is 0.
-    void send(std::uint64_t connection, std::string frame) {
+    void send(std::uint64_t connection, const std::string& frame) {
         {
             const std::lock_guard hold(lock_);
             for (auto& [id, each] : connections_) {
@@ -96,7 +107,9 @@ public:
         std::uint64_t connection = 0;
         {
             const std::lock_guard hold(lock_);
-            if (current_ == 0) return std::unexpected("millraced is not connected: is it running, with the same run_dir?");
+            if (current_ == 0)
+                return std::unexpected(
+                    "millraced is not connected: is it running, with the same run_dir?");
             connection = current_;
             id = next_command_++;
             Waiting& waiting = commands_[id];
@@ -104,10 +117,12 @@ public:
             reply = waiting.reply.get_future();
         }
         flatbuffers::FlatBufferBuilder builder;
-        send(connection, schema::make_frame(builder, schema::CreateCommandDirect(
-                                                         builder, id, request.kind, request.domain.c_str(),
-                                                         request.tenant.c_str(), request.account.c_str(),
-                                                         request.sender.c_str(), request.message_id.c_str(), request.limit)));
+        send(connection,
+             schema::make_frame(builder, schema::CreateCommandDirect(
+                                             builder, id, request.kind, request.domain.c_str(),
+                                             request.tenant.c_str(), request.account.c_str(),
+                                             request.sender.c_str(), request.message_id.c_str(),
+                                             request.limit)));
         if (reply.wait_for(options_.command_limit) == std::future_status::ready) return reply.get();
         const std::lock_guard hold(lock_);
         commands_.erase(id);
@@ -192,8 +207,10 @@ private:
         socklen_t bytes = sizeof peer;
         const bool known = getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0;
         const std::lock_guard hold(lock_);
-        if (!known || (peer.uid != geteuid() && peer.uid != 0) || connections_.size() >= connections_max) {
-            options_.log("connection_refused pid=" + std::to_string(peer.pid) + " uid=" + std::to_string(peer.uid));
+        if (!known || (peer.uid != geteuid() && peer.uid != 0) ||
+            connections_.size() >= connections_max) {
+            options_.log("connection_refused pid=" + std::to_string(peer.pid) +
+                         " uid=" + std::to_string(peer.uid));
             close(descriptor);
             return;
         }
@@ -285,10 +302,12 @@ private:
             status_ = {true, hello.shards(), hello.process_id(), hello.policy_version(), "", true};
             reported_.notify_all();
         }
-        options_.log("data_plane_connected pid=" + std::to_string(hello.process_id()) + " shards=" +
-                     std::to_string(hello.shards()) + " policy_version=" + std::to_string(hello.policy_version()));
+        options_.log("data_plane_connected pid=" + std::to_string(hello.process_id()) +
+                     " shards=" + std::to_string(hello.shards()) +
+                     " policy_version=" + std::to_string(hello.policy_version()));
         flatbuffers::FlatBufferBuilder builder;
-        send(id, schema::make_frame(builder, schema::CreatePolicyPublished(builder, options_.policy_version())));
+        send(id, schema::make_frame(
+                     builder, schema::CreatePolicyPublished(builder, options_.policy_version())));
     }
 
     void on_query(std::uint64_t id, const schema::CredentialQuery& query) {
@@ -298,13 +317,17 @@ private:
         login.password = schema::view(query.password());
         login.client = client.value_or(base::IpAddress{});
         // The answer comes from a worker, perhaps after this server is gone.
-        login.answer = [server = weak_from_this(), id, query_id = query.id()](const LoginAnswer& answer) {
+        login.answer = [server = weak_from_this(), id,
+                        query_id = query.id()](const LoginAnswer& answer) {
             const auto alive = server.lock();
             if (!alive) return;
             flatbuffers::FlatBufferBuilder builder;
-            alive->send(id, schema::make_frame(builder, schema::CreateCredentialAnswer(
-                                                            builder, query_id, static_cast<schema::Verdict>(answer.verdict),
-                                                            answer.generation, static_cast<std::uint32_t>(answer.delay.count()))));
+            alive->send(
+                id, schema::make_frame(
+                        builder,
+                        schema::CreateCredentialAnswer(
+                            builder, query_id, static_cast<schema::Verdict>(answer.verdict),
+                            answer.generation, static_cast<std::uint32_t>(answer.delay.count()))));
         };
         options_.on_login(std::move(login));
     }
@@ -323,7 +346,8 @@ private:
         const auto found = commands_.find(reply.id());
         if (found == commands_.end()) return; // its asker has given up
         std::string text{schema::view(reply.json())};
-        found->second.reply.set_value(reply.ok() ? CommandResult{std::move(text)} : CommandResult{std::unexpected(std::move(text))});
+        found->second.reply.set_value(reply.ok() ? CommandResult{std::move(text)}
+                                                 : CommandResult{std::unexpected(std::move(text))});
         commands_.erase(found);
     }
 
@@ -341,25 +365,39 @@ private:
     bool stopping_ = false;
 };
 
-LinkServer::LinkServer(LinkServerOptions options) : server_(std::make_shared<Server>(std::move(options))) { server_->start(); }
-LinkServer::~LinkServer() { server_->stop(); }
+LinkServer::LinkServer(LinkServerOptions options)
+    : server_(std::make_shared<Server>(std::move(options))) {
+    server_->start();
+}
+LinkServer::~LinkServer() {
+    server_->stop();
+}
 
-void LinkServer::await_policy() { server_->await_policy(); }
+void LinkServer::await_policy() {
+    server_->await_policy();
+}
 
-void LinkServer::policy_published(std::uint64_t version) { server_->policy_published(version); }
+void LinkServer::policy_published(std::uint64_t version) {
+    server_->policy_published(version);
+}
 
 void LinkServer::account_changed(std::string_view name, std::uint64_t generation) {
     flatbuffers::FlatBufferBuilder builder;
     const auto text = builder.CreateString(name.data(), name.size());
-    server_->send(0, schema::make_frame(builder, schema::CreateAccountChanged(builder, text, generation)));
+    server_->send(
+        0, schema::make_frame(builder, schema::CreateAccountChanged(builder, text, generation)));
 }
 
-std::expected<std::string, std::string> LinkServer::command(const CommandRequest& request) { return server_->command(request); }
+std::expected<std::string, std::string> LinkServer::command(const CommandRequest& request) {
+    return server_->command(request);
+}
 
 bool LinkServer::wait_for_policy(std::uint64_t version, std::chrono::milliseconds limit) {
     return server_->wait_for_policy(version, limit);
 }
 
-DataPlaneStatus LinkServer::status() const { return server_->status(); }
+DataPlaneStatus LinkServer::status() const {
+    return server_->status();
+}
 
 } // namespace control

@@ -1,11 +1,14 @@
 // link_server.h: the control process's end of the Unix socket that millraced connects to.
 //
-// Scope      Accepts, reads and writes frames, keeps who is connected, matches replies to commands. Checking a
+// Scope      Accepts, reads and writes frames, keeps who is connected, matches replies to commands.
+// Checking a
 //            credential is given to a handler. The other end is dataplane/policy/control_link.h.
 // Owns       The socket, its connections, one thread.
-// Threading  command(), announcements and status() from any thread. The handlers run on the server's thread and
+// Threading  command(), announcements and status() from any thread. The handlers run on the
+// server's thread and
 //            must not block.
-// Failure    A peer of another user, or one that does not speak the protocol, is disconnected. A command without
+// Failure    A peer of another user, or one that does not speak the protocol, is disconnected. A
+// command without
 //            a data plane, or without an answer in time, is an error text.
 #pragma once
 
@@ -26,7 +29,7 @@ struct DataPlaneStatus {
     bool connected = false;
     std::uint32_t shards = 0, process_id = 0;
     std::uint64_t policy_version = 0; // in use there
-    std::string policy_text;          // why the last snapshot was refused, or what waits for a restart
+    std::string policy_text; // why the last snapshot was refused, or what waits for a restart
     bool policy_ok = true;
 };
 
@@ -46,7 +49,8 @@ struct LinkServerOptions {
 
 class LinkServer {
 public:
-    /// Binds the socket, mode 0600, in place of one that a dead process left. Throws std::system_error.
+    /// Binds the socket, mode 0600, in place of one that a dead process left. Throws
+    /// std::system_error.
     explicit LinkServer(LinkServerOptions options);
     ~LinkServer();
     LinkServer(const LinkServer&) = delete;
@@ -58,7 +62,8 @@ public:
     void account_changed(std::string_view name, std::uint64_t generation);
     /// Waits for the merged reply of all shards; JSON, or a sentence.
     [[nodiscard]] std::expected<std::string, std::string> command(const CommandRequest& request);
-    /// Waits until the data plane has said what became of `version`; false when it did not within `limit`.
+    /// Waits until the data plane has said what became of `version`; false when it did not within
+    /// `limit`.
     [[nodiscard]] bool wait_for_policy(std::uint64_t version, std::chrono::milliseconds limit);
     [[nodiscard]] DataPlaneStatus status() const;
 

@@ -32,8 +32,10 @@ constexpr std::array gauge_series{
 #undef X
 };
 constexpr std::array latency_series{
-    Series{"accept", "millrace_accept_latency_seconds", "", "from the end of the content to the 250"},
-    Series{"delivery", "millrace_delivery_latency_seconds", "", "from the 250 to the final reply of the receiving host"},
+    Series{"accept", "millrace_accept_latency_seconds", "",
+           "from the end of the content to the 250"},
+    Series{"delivery", "millrace_delivery_latency_seconds", "",
+           "from the 250 to the final reply of the receiving host"},
 };
 static_assert(counter_series.size() == static_cast<std::size_t>(Counter::count));
 static_assert(gauge_series.size() == static_cast<std::size_t>(Gauge::count));
@@ -46,12 +48,15 @@ std::uint32_t shard_count(const schema::StatsPage& page) {
 template <class Pick>
 std::uint64_t sum(const schema::StatsPage& page, Pick pick) {
     std::uint64_t total = 0;
-    for (std::uint32_t shard = 0; shard < shard_count(page); ++shard) total += pick(page.shards[shard]);
+    for (std::uint32_t shard = 0; shard < shard_count(page); ++shard)
+        total += pick(page.shards[shard]);
     return total;
 }
 
 std::uint64_t counter(const schema::StatsPage& page, std::size_t index) {
-    return sum(page, [&](const schema::ShardStats& shard) { return shard.counters[index].load(std::memory_order_relaxed); });
+    return sum(page, [&](const schema::ShardStats& shard) {
+        return shard.counters[index].load(std::memory_order_relaxed);
+    });
 }
 
 std::uint64_t gauge(const schema::StatsPage& page, std::size_t index) {
@@ -59,11 +64,14 @@ std::uint64_t gauge(const schema::StatsPage& page, std::size_t index) {
         // The oldest in use, not a sum: it shows a shard that is left behind.
         std::uint64_t oldest = shard_count(page) == 0 ? 0 : UINT64_MAX;
         for (std::uint32_t shard = 0; shard < shard_count(page); ++shard) {
-            oldest = std::min(oldest, page.shards[shard].gauges[index].load(std::memory_order_relaxed));
+            oldest =
+                std::min(oldest, page.shards[shard].gauges[index].load(std::memory_order_relaxed));
         }
         return oldest;
     }
-    return sum(page, [&](const schema::ShardStats& shard) { return shard.gauges[index].load(std::memory_order_relaxed); });
+    return sum(page, [&](const schema::ShardStats& shard) {
+        return shard.gauges[index].load(std::memory_order_relaxed);
+    });
 }
 
 struct Histogram {
@@ -108,7 +116,8 @@ std::string seconds_text(double seconds) {
 /// Collects series so that each name has one HELP and TYPE, and its samples follow.
 class Text {
 public:
-    void add(std::string_view name, std::string_view labels, std::string_view help, std::string_view type, std::uint64_t value) {
+    void add(std::string_view name, std::string_view labels, std::string_view help,
+             std::string_view type, std::uint64_t value) {
         Family& family = families_[std::string{name}];
         if (family.samples.empty()) {
             order_.push_back(std::string{name});
@@ -116,14 +125,16 @@ public:
         }
         // Several counters share a name, told apart by labels: its help is all of theirs.
         if (!help.empty()) family.help += (family.help.empty() ? "" : "; ") + std::string{help};
-        family.samples += std::string{name} + (labels.empty() ? "" : "{" + std::string{labels} + "}") + " " +
+        family.samples += std::string{name} +
+                          (labels.empty() ? "" : "{" + std::string{labels} + "}") + " " +
                           std::to_string(value) + "\n";
     }
     [[nodiscard]] std::string take() {
         std::string text;
         for (const std::string& name : order_) {
             const Family& family = families_[name];
-            text += "# HELP " + name + " " + family.help + "\n# TYPE " + name + " " + family.type + "\n" + family.samples;
+            text += "# HELP " + name + " " + family.help + "\n# TYPE " + name + " " + family.type +
+                    "\n" + family.samples;
         }
         return text;
     }
@@ -138,12 +149,14 @@ private:
 
 std::string histogram_text(const Series& series, const Histogram& values) {
     const std::string name{series.name};
-    std::string text = "# HELP " + name + " " + std::string{series.help} + "\n# TYPE " + name + " histogram\n";
+    std::string text =
+        "# HELP " + name + " " + std::string{series.help} + "\n# TYPE " + name + " histogram\n";
     std::uint64_t below = 0;
     for (std::size_t bucket = 0; bucket + 1 < values.buckets.size(); ++bucket) {
         below += values.buckets[bucket];
         // Bucket i holds whole microseconds below 2^i.
-        text += name + "_bucket{le=\"" + seconds_text(static_cast<double>(std::uint64_t{1} << bucket) / 1e6) + "\"} " +
+        text += name + "_bucket{le=\"" +
+                seconds_text(static_cast<double>(std::uint64_t{1} << bucket) / 1e6) + "\"} " +
                 std::to_string(below) + "\n";
     }
     text += name + "_bucket{le=\"+Inf\"} " + std::to_string(values.count) + "\n";
@@ -161,7 +174,8 @@ const schema::StatsPage* StatsReader::page() {
     }
     if (page_ != nullptr && status.st_ino == inode_ && status.st_dev == device_) return page_;
     unmap();
-    if (status.st_size != static_cast<off_t>(sizeof(schema::StatsPage))) return nullptr; // reading past it would be SIGBUS
+    if (status.st_size != static_cast<off_t>(sizeof(schema::StatsPage)))
+        return nullptr; // reading past it would be SIGBUS
     const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) return nullptr;
     void* memory = mmap(nullptr, sizeof(schema::StatsPage), PROT_READ, MAP_SHARED, file, 0);
@@ -171,7 +185,8 @@ const schema::StatsPage* StatsReader::page() {
     inode_ = status.st_ino;
     device_ = status.st_dev;
     const bool ours = page_->magic.load(std::memory_order_acquire) == schema::stats_magic &&
-                      page_->version == schema::stats_version && page_->page_bytes == sizeof(schema::StatsPage);
+                      page_->version == schema::stats_version &&
+                      page_->page_bytes == sizeof(schema::StatsPage);
     if (!ours) unmap();
     return page_;
 }
@@ -183,10 +198,12 @@ void StatsReader::unmap() noexcept {
 
 std::string prometheus_text(const schema::StatsPage* page, const std::vector<OwnMetric>& own) {
     Text text;
-    for (const OwnMetric& metric : own) text.add(metric.name, metric.labels, metric.help, metric.type, metric.value);
+    for (const OwnMetric& metric : own)
+        text.add(metric.name, metric.labels, metric.help, metric.type, metric.value);
     if (page == nullptr) return text.take();
     text.add("millrace_shards", "", "shards of the data plane", "gauge", shard_count(*page));
-    text.add("millrace_start_time_seconds", "", "when the data plane started, Unix time", "gauge", page->started_ms / 1000);
+    text.add("millrace_start_time_seconds", "", "when the data plane started, Unix time", "gauge",
+             page->started_ms / 1000);
     for (std::size_t index = 0; index < counter_series.size(); ++index) {
         const Series& series = counter_series[index];
         text.add(series.name, series.labels, series.help, "counter", counter(*page, index));

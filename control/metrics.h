@@ -1,10 +1,12 @@
-// metrics.h: the statistics page that the shards write, as Prometheus text and as numbers for /status.
+// metrics.h: the statistics page that the shards write, as Prometheus text and as numbers for
+// /status.
 //
-// Scope      Maps the page, refuses one of another build, sums over the shards. What is counted is listed in
+// Scope      Maps the page, refuses one of another build, sums over the shards. What is counted is
+// listed in
 //            schema/stats_layout.h.
-// Owns       The mapping; a data plane that starts anew makes a new file, which is mapped when it is seen.
-// Threading  One thread at a time per StatsReader.
-// Failure    No page, or a foreign one: page() is null, and the metrics say so with millrace_up 0.
+// Owns       The mapping; a data plane that starts anew makes a new file, which is mapped when it
+// is seen. Threading  One thread at a time per StatsReader. Failure    No page, or a foreign one:
+// page() is null, and the metrics say so with millrace_up 0.
 #pragma once
 
 #include "control/schema/stats_layout.h"
@@ -42,7 +44,8 @@ struct OwnMetric {
 };
 
 /// Prometheus' text format, version 0.0.4. `page` may be null. Metrics of one name stand together.
-[[nodiscard]] std::string prometheus_text(const schema::StatsPage* page, const std::vector<OwnMetric>& own);
+[[nodiscard]] std::string prometheus_text(const schema::StatsPage* page,
+                                          const std::vector<OwnMetric>& own);
 
 /// {"counters":{...},"gauges":{...},"latencies":{...}}; names are the enumerators'.
 [[nodiscard]] std::string stats_json(const schema::StatsPage& page);

@@ -11,8 +11,10 @@ namespace control {
 namespace {
 
 std::string_view trimmed(std::string_view text) {
-    while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-    while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+    while (!text.empty() && text.front() == ' ')
+        text.remove_prefix(1);
+    while (!text.empty() && text.back() == ' ')
+        text.remove_suffix(1);
     return text;
 }
 
@@ -33,7 +35,8 @@ bool take_number(std::string_view& text, std::uint64_t& value) {
 
 std::string_view take_letters(std::string_view& text) {
     std::size_t used = 0;
-    while (used < text.size() && std::isalpha(static_cast<unsigned char>(text[used])) != 0) ++used;
+    while (used < text.size() && std::isalpha(static_cast<unsigned char>(text[used])) != 0)
+        ++used;
     const std::string_view letters = text.substr(0, used);
     text.remove_prefix(used);
     return letters;
@@ -44,17 +47,33 @@ std::uint64_t seconds_of(std::string_view unit) {
         std::string_view name;
         std::uint64_t seconds;
     };
-    static constexpr std::array<Unit, 18> units{{{"s", 1}, {"sec", 1}, {"secs", 1}, {"second", 1}, {"seconds", 1},
-                                                 {"m", 60}, {"min", 60}, {"mins", 60}, {"minute", 60}, {"minutes", 60},
-                                                 {"h", 3600}, {"hr", 3600}, {"hour", 3600}, {"hours", 3600},
-                                                 {"d", 86400}, {"day", 86400}, {"days", 86400}, {"hrs", 3600}}};
-    const auto found = std::find_if(units.begin(), units.end(), [&](const Unit& each) { return each.name == unit; });
+    static constexpr std::array<Unit, 18> units{{{"s", 1},
+                                                 {"sec", 1},
+                                                 {"secs", 1},
+                                                 {"second", 1},
+                                                 {"seconds", 1},
+                                                 {"m", 60},
+                                                 {"min", 60},
+                                                 {"mins", 60},
+                                                 {"minute", 60},
+                                                 {"minutes", 60},
+                                                 {"h", 3600},
+                                                 {"hr", 3600},
+                                                 {"hour", 3600},
+                                                 {"hours", 3600},
+                                                 {"d", 86400},
+                                                 {"day", 86400},
+                                                 {"days", 86400},
+                                                 {"hrs", 3600}}};
+    const auto found = std::find_if(units.begin(), units.end(),
+                                    [&](const Unit& each) { return each.name == unit; });
     return found == units.end() ? 0 : found->seconds;
 }
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
     std::vector<std::size_t> row(b.size() + 1);
-    for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+    for (std::size_t j = 0; j <= b.size(); ++j)
+        row[j] = j;
     for (std::size_t i = 1; i <= a.size(); ++i) {
         std::size_t diagonal = std::exchange(row[0], i);
         for (std::size_t j = 1; j <= b.size(); ++j) {
@@ -131,13 +150,16 @@ bool is_host_name(std::string_view text) noexcept {
 }
 
 bool is_name(std::string_view text) noexcept {
-    return !text.empty() && text.size() <= name_bytes_max && std::all_of(text.begin(), text.end(), [](char byte) {
-        return std::isalnum(static_cast<unsigned char>(byte)) != 0 || byte == '-' || byte == '_' || byte == '.';
-    });
+    return !text.empty() && text.size() <= name_bytes_max &&
+           std::all_of(text.begin(), text.end(), [](char byte) {
+               return std::isalnum(static_cast<unsigned char>(byte)) != 0 || byte == '-' ||
+                      byte == '_' || byte == '.';
+           });
 }
 
 bool is_printable(std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [](char byte) { return byte >= ' ' && byte <= '~'; });
+    return std::all_of(text.begin(), text.end(),
+                       [](char byte) { return byte >= ' ' && byte <= '~'; });
 }
 
 std::string lower(std::string_view text) {
@@ -150,7 +172,8 @@ std::string lower(std::string_view text) {
 
 std::string in_quotes(std::string_view text) {
     std::string result = "\"";
-    for (const char byte : text.substr(0, 80)) result += byte == '"' ? '\'' : byte >= ' ' && byte <= '~' ? byte : '?';
+    for (const char byte : text.substr(0, 80))
+        result += byte == '"' ? '\'' : byte >= ' ' && byte <= '~' ? byte : '?';
     return result + (text.size() > 80 ? "...\"" : "\"");
 }
 

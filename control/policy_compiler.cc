@@ -23,7 +23,8 @@ namespace {
 /// A descriptor, closed at the end of its scope.
 class File {
 public:
-    File(const std::string& path, int flags, mode_t mode = 0) : descriptor_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+    File(const std::string& path, int flags, mode_t mode = 0)
+        : descriptor_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
     ~File() {
         if (descriptor_ >= 0) close(descriptor_);
     }
@@ -45,7 +46,9 @@ private:
     int descriptor_;
 };
 
-std::string reason(const std::string& path) { return path + ": " + std::strerror(errno); }
+std::string reason(const std::string& path) {
+    return path + ": " + std::strerror(errno);
+}
 
 } // namespace
 
@@ -57,9 +60,12 @@ std::vector<ConfigError> compile_screening(Config& config) {
         const screen::CompileError& error = compiled.error();
         const unsigned line = error.index ? config.pattern_lines[*error.index] : 0;
         const std::string key = error.index ? "rule.pattern of " + in_quotes(error.name) : "";
-        return {{config.rules_file, line, key, error.reason + "; mend the expression or its flags"}};
+        return {
+            {config.rules_file, line, key, error.reason + "; mend the expression or its flags"}};
     }
-    const auto move_to = [](const std::string& from, std::vector<std::uint8_t>& to) { to.assign(from.begin(), from.end()); };
+    const auto move_to = [](const std::string& from, std::vector<std::uint8_t>& to) {
+        to.assign(from.begin(), from.end());
+    };
     move_to(compiled->header_database, config.policy.screen->header_database);
     move_to(compiled->body_database, config.policy.screen->body_database);
     return {};
@@ -67,8 +73,10 @@ std::vector<ConfigError> compile_screening(Config& config) {
 
 std::vector<std::string> add_accounts(schema::PolicyT& policy, std::span<const Account> accounts) {
     std::set<std::string> known;
-    for (const auto& source : policy.sources) known.insert(source->name);
-    for (const auto& pool : policy.pools) known.insert(pool->name);
+    for (const auto& source : policy.sources)
+        known.insert(source->name);
+    for (const auto& pool : policy.pools)
+        known.insert(pool->name);
     std::vector<std::string> warnings;
     policy.accounts.clear();
     for (const Account& account : accounts) {
@@ -81,7 +89,8 @@ std::vector<std::string> add_accounts(schema::PolicyT& policy, std::span<const A
         to->messages_per_hour_max = account.messages_per_hour_max;
         if (known.contains(account.source)) to->source = account.source;
         if (!account.source.empty() && to->source.empty()) {
-            warnings.push_back("account " + account.name + " names the source or pool " + in_quotes(account.source) +
+            warnings.push_back("account " + account.name + " names the source or pool " +
+                               in_quotes(account.source) +
                                ", which is not there; its mail takes the route's");
         }
         policy.accounts.push_back(std::move(to));
@@ -109,9 +118,11 @@ std::string make_snapshot(const schema::PolicyT& policy) {
     const std::unique_ptr<EVP_MD_CTX, FreeContext> context(EVP_MD_CTX_new());
     unsigned bytes = 0;
     CHECK(context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1);
-    CHECK(EVP_DigestUpdate(context.get(), file.data(), schema::snapshot_digested_header_bytes) == 1);
+    CHECK(EVP_DigestUpdate(context.get(), file.data(), schema::snapshot_digested_header_bytes) ==
+          1);
     CHECK(EVP_DigestUpdate(context.get(), file.data() + sizeof header, builder.GetSize()) == 1);
-    CHECK(EVP_DigestFinal_ex(context.get(), header.digest.data(), &bytes) == 1 && bytes == header.digest.size());
+    CHECK(EVP_DigestFinal_ex(context.get(), header.digest.data(), &bytes) == 1 &&
+          bytes == header.digest.size());
     std::memcpy(file.data(), &header, sizeof header);
     return file;
 }
@@ -120,16 +131,20 @@ std::uint64_t published_version(const std::string& path) {
     std::ifstream stream(path, std::ios::binary);
     schema::SnapshotHeader header{};
     stream.read(reinterpret_cast<char*>(&header), sizeof header);
-    return stream.gcount() == sizeof header && header.magic == schema::snapshot_magic ? header.policy_version : 0;
+    return stream.gcount() == sizeof header && header.magic == schema::snapshot_magic
+               ? header.policy_version
+               : 0;
 }
 
-std::expected<std::uint64_t, std::string> publish_snapshot(schema::PolicyT& policy, const std::string& path) {
+std::expected<std::uint64_t, std::string> publish_snapshot(schema::PolicyT& policy,
+                                                           const std::string& path) {
     policy.version = published_version(path) + 1;
     const std::string bytes = make_snapshot(policy);
     const std::string fresh = path + ".new";
     {
         const File file(fresh, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        if (!file.is_open() || !file.write_all(bytes) || !file.sync()) return std::unexpected(reason(fresh));
+        if (!file.is_open() || !file.write_all(bytes) || !file.sync())
+            return std::unexpected(reason(fresh));
     }
     if (std::rename(fresh.c_str(), path.c_str()) != 0) return std::unexpected(reason(path));
     // The rename itself is durable only with its folder; without it an old policy could come back.

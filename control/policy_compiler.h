@@ -1,6 +1,7 @@
 // policy_compiler.h: a Config and the accounts become a snapshot file that millraced picks up.
 //
-// Scope      Screening patterns to databases, accounts into the policy, FlatBuffer, checksum, publication by
+// Scope      Screening patterns to databases, accounts into the policy, FlatBuffer, checksum,
+// publication by
 //            rename. Reading a snapshot back is the data plane's (dataplane/policy/snapshot.h).
 // Threading  Any, but one publisher per file at a time: the version is the file's own plus one.
 // Failure    Nothing is published in part: the old file stays whole until the new one is durable.
@@ -17,11 +18,14 @@
 
 namespace control {
 
-/// Compiles config.patterns into policy.screen. Errors name the rule file, its line and Hyperscan's reason.
+/// Compiles config.patterns into policy.screen. Errors name the rule file, its line and Hyperscan's
+/// reason.
 [[nodiscard]] std::vector<ConfigError> compile_screening(Config& config);
 
-/// Puts the accounts into the policy; returns what an operator should know (a source that is not there).
-[[nodiscard]] std::vector<std::string> add_accounts(schema::PolicyT& policy, std::span<const Account> accounts);
+/// Puts the accounts into the policy; returns what an operator should know (a source that is not
+/// there).
+[[nodiscard]] std::vector<std::string> add_accounts(schema::PolicyT& policy,
+                                                    std::span<const Account> accounts);
 
 /// The file's bytes: header, checksum, FlatBuffer.
 [[nodiscard]] std::string make_snapshot(const schema::PolicyT& policy);
@@ -30,6 +34,7 @@ namespace control {
 [[nodiscard]] std::uint64_t published_version(const std::string& path);
 
 /// Gives the policy the next version and replaces the file. Returns the version, or a sentence.
-[[nodiscard]] std::expected<std::uint64_t, std::string> publish_snapshot(schema::PolicyT& policy, const std::string& path);
+[[nodiscard]] std::expected<std::uint64_t, std::string> publish_snapshot(schema::PolicyT& policy,
+                                                                         const std::string& path);
 
 } // namespace control

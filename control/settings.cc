@@ -17,179 +17,270 @@ constexpr double hour = 3600, day = 24 * hour;
 // A setting's sentence says why one would change it. docs/configuration.md is made of these.
 constexpr std::array all_settings{
     Setting{"server", "hostname", host_name, required, "\"relay.example.com\"", 0, 0, "", reload,
-            "The name in the greeting, EHLO, Received and Message-ID. Receiving hosts compare it with the reverse DNS of the sending address."},
+            "The name in the greeting, EHLO, Received and Message-ID. Receiving hosts compare it "
+            "with the reverse DNS of the sending address."},
     Setting{"server", "shards", integer, optional, "1", 1, 64, "", start,
-            "Threads that carry mail, each with its own queue and connections. One per core that is to do nothing else."},
+            "Threads that carry mail, each with its own queue and connections. One per core that "
+            "is to do nothing else."},
     Setting{"server", "cpus", integer_list, optional, "[]", 0, 1023, "", start,
-            "The core of each shard; empty leaves them to the kernel. Pin them when other work shares the machine."},
+            "The core of each shard; empty leaves them to the kernel. Pin them when other work "
+            "shares the machine."},
     Setting{"server", "state_dir", path, optional, "\"/var/lib/millrace\"", 0, 0, "", start,
             "Accounts, the policy snapshot and the made-up certificate live here."},
     Setting{"server", "run_dir", path, optional, "\"/run/millrace\"", 0, 0, "", start,
-            "The control socket, the admin token and the statistics page live here; only the relay's user may enter it."},
+            "The control socket, the admin token and the statistics page live here; only the "
+            "relay's user may enter it."},
     Setting{"server", "spool_dir", path, optional, "\"/var/spool/millrace\"", 0, 0, "", start,
-            "Accepted mail lives here until it is delivered. Its device decides how fast mail is accepted: give it its own."},
+            "Accepted mail lives here until it is delivered. Its device decides how fast mail is "
+            "accepted: give it its own."},
     Setting{"server", "spool_size", size, optional, "\"1GiB\"", 64 * mib, 16 * tib, "", start,
-            "Spool of each shard, preallocated. Full means 452 4.3.1 to clients: size it for the longest outage of the world outside."},
+            "Spool of each shard, preallocated. Full means 452 4.3.1 to clients: size it for the "
+            "longest outage of the world outside."},
     Setting{"server", "segment_size", size, optional, "\"64MiB\"", mib, gib, "", start,
-            "Unit in which spool is recycled, a whole number of MiB. Smaller ones come free sooner, larger ones write faster on rotating disks."},
+            "Unit in which spool is recycled, a whole number of MiB. Smaller ones come free "
+            "sooner, larger ones write faster on rotating disks."},
     Setting{"server", "memory", size, optional, "\"256MiB\"", 16 * mib, tib, "", start,
-            "Message content that each shard keeps in memory for first attempts. Beyond it mail is read back from the spool."},
+            "Message content that each shard keeps in memory for first attempts. Beyond it mail is "
+            "read back from the spool."},
     Setting{"server", "event_log", path, optional, "\"\"", 0, 0, "", start,
-            "Where events go, one JSON object a line; empty is events.jsonl in state_dir. Give it a disk that is not the spool's."},
+            "Where events go, one JSON object a line; empty is events.jsonl in state_dir. Give it "
+            "a disk that is not the spool's."},
     Setting{"server", "busy_poll", boolean, optional, "false", 0, 0, "", start,
-            "Shards never sleep: lower latency for a whole core each. Only with pinned, otherwise idle cores."},
-    Setting{"server", "bare_newline", choice, optional, "\"reject\"", 0, 0, "reject|normalise", reload,
-            "A bare CR or LF in a message is how mail is smuggled past filters. Normalise only for clients that cannot be mended."},
+            "Shards never sleep: lower latency for a whole core each. Only with pinned, otherwise "
+            "idle cores."},
+    Setting{"server", "bare_newline", choice, optional, "\"reject\"", 0, 0, "reject|normalise",
+            reload,
+            "A bare CR or LF in a message is how mail is smuggled past filters. Normalise only for "
+            "clients that cannot be mended."},
 
-    Setting{"listener", "name", text, required, "\"submission\"", 0, 0, "", start, "Names the listener in logs and errors."},
+    Setting{"listener", "name", text, required, "\"submission\"", 0, 0, "", start,
+            "Names the listener in logs and errors."},
     Setting{"listener", "address", address, required, "\"0.0.0.0:587\"", 0, 0, "", start,
             "Where it listens. Name one address to keep the others free."},
-    Setting{"listener", "kind", choice, required, "\"submission\"", 0, 0, "submission|submissions|relay", start,
-            "submission: STARTTLS, AUTH required (587). submissions: TLS from the first byte, AUTH required (465). relay: listed networks without AUTH, all others with (25)."},
+    Setting{"listener", "kind", choice, required, "\"submission\"", 0, 0,
+            "submission|submissions|relay", start,
+            "submission: STARTTLS, AUTH required (587). submissions: TLS from the first byte, AUTH "
+            "required (465). relay: listed networks without AUTH, all others with (25)."},
     Setting{"listener", "proxy_protocol", boolean, optional, "false", 0, 0, "", start,
-            "Each connection begins with a PROXY header, v1 or v2. Only behind a load balancer, whose address belongs into relay.proxy_networks."},
+            "Each connection begins with a PROXY header, v1 or v2. Only behind a load balancer, "
+            "whose address belongs into relay.proxy_networks."},
     Setting{"listener", "allow_plain_auth", boolean, optional, "false", 0, 0, "", start,
-            "AUTH without TLS. Passwords then cross the wire in the clear: only for tests and trusted wires."},
+            "AUTH without TLS. Passwords then cross the wire in the clear: only for tests and "
+            "trusted wires."},
     Setting{"listener", "connections_max", integer, optional, "10000", 1, 1'000'000, "", start,
             "Open connections, over all shards. Beyond it new ones get 421."},
 
     Setting{"relay", "networks", network_list, optional, "[]", 0, 0, "", reload,
-            "Clients that may send without AUTH on relay listeners. Whoever is in here can send as anyone: list single hosts."},
+            "Clients that may send without AUTH on relay listeners. Whoever is in here can send as "
+            "anyone: list single hosts."},
     Setting{"relay", "proxy_networks", network_list, optional, "[]", 0, 0, "", reload,
-            "Who may speak PROXY to listeners that ask for it; empty is anyone who reaches them, who can then claim any address."},
+            "Who may speak PROXY to listeners that ask for it; empty is anyone who reaches them, "
+            "who can then claim any address."},
 
     Setting{"limits", "message_size", size, optional, "\"50MiB\"", 64 * kib, 2 * gib, "", reload,
-            "Largest message, as announced with SIZE; 552 5.3.4 beyond. Receivers commonly stop at 25 to 50 MiB. RFC 5321 §4.5.3.1.7 wants at least 64 KiB."},
+            "Largest message, as announced with SIZE; 552 5.3.4 beyond. Receivers commonly stop at "
+            "25 to 50 MiB. RFC 5321 §4.5.3.1.7 wants at least 64 KiB."},
     Setting{"limits", "recipients_max", integer, optional, "1000", 100, 1'000'000, "", reload,
-            "Recipients of one message; 452 4.5.3 beyond, and the client sends the rest again. RFC 5321 §4.5.3.1.8 wants at least 100."},
+            "Recipients of one message; 452 4.5.3 beyond, and the client sends the rest again. RFC "
+            "5321 §4.5.3.1.8 wants at least 100."},
     Setting{"limits", "errors_max", integer, optional, "20", 1, 10'000, "", reload,
-            "Refused commands in one session before 421. Lower it when guessers of addresses cost you."},
-    Setting{"limits", "messages_per_session_max", integer, optional, "100000", 1, 1'000'000'000, "", reload,
-            "Messages of one session before 421: makes long-lived clients reconnect, which spreads them over the shards."},
-    Setting{"limits", "connections_per_client_max", integer, optional, "1000", 1, 1'000'000, "", reload,
-            "Open connections of one client address on one shard. Keeps one client from taking all."},
+            "Refused commands in one session before 421. Lower it when guessers of addresses cost "
+            "you."},
+    Setting{"limits", "messages_per_session_max", integer, optional, "100000", 1, 1'000'000'000, "",
+            reload,
+            "Messages of one session before 421: makes long-lived clients reconnect, which spreads "
+            "them over the shards."},
+    Setting{
+        "limits", "connections_per_client_max", integer, optional, "1000", 1, 1'000'000, "", reload,
+        "Open connections of one client address on one shard. Keeps one client from taking all."},
     Setting{"limits", "auth_failures_max", integer, optional, "3", 1, 100, "", reload,
             "Failed AUTH in one session before 421."},
     Setting{"limits", "received_headers_max", integer, optional, "50", 10, 1000, "", reload,
-            "Received headers after which a message is taken for a loop (554 5.4.6). RFC 5321 §6.3 suggests 100; real paths have fewer than 20."},
+            "Received headers after which a message is taken for a loop (554 5.4.6). RFC 5321 §6.3 "
+            "suggests 100; real paths have fewer than 20."},
 
     Setting{"timeouts", "command", duration, optional, "\"5m\"", 1, day, "", reload,
-            "Server: the client's next command. RFC 5321 §4.5.3.2.7 asks for 5 minutes; less frees slots sooner."},
-    Setting{"timeouts", "data_block", duration, optional, "\"3m\"", 1, day, "", reload, "Server: the next piece of a message."},
-    Setting{"timeouts", "tls_handshake", duration, optional, "\"30s\"", 1, hour, "", reload, "Both sides: a whole TLS handshake."},
+            "Server: the client's next command. RFC 5321 §4.5.3.2.7 asks for 5 minutes; less frees "
+            "slots sooner."},
+    Setting{"timeouts", "data_block", duration, optional, "\"3m\"", 1, day, "", reload,
+            "Server: the next piece of a message."},
+    Setting{"timeouts", "tls_handshake", duration, optional, "\"30s\"", 1, hour, "", reload,
+            "Both sides: a whole TLS handshake."},
     Setting{"timeouts", "session_max", duration, optional, "\"1h\"", 60, 7 * day, "", reload,
             "Server: a whole session, which ends between two messages with 421."},
-    Setting{"timeouts", "connect", duration, optional, "\"60s\"", 1, hour, "", reload, "Client: a TCP connection to one address."},
-    Setting{"timeouts", "greeting", duration, optional, "\"5m\"", 1, day, "", reload, "Client: the 220 (RFC 5321 §4.5.3.2.1)."},
-    Setting{"timeouts", "helo", duration, optional, "\"5m\"", 1, day, "", reload, "Client: the reply to EHLO."},
-    Setting{"timeouts", "mail", duration, optional, "\"5m\"", 1, day, "", reload, "Client: the reply to MAIL (§4.5.3.2.2)."},
-    Setting{"timeouts", "rcpt", duration, optional, "\"5m\"", 1, day, "", reload, "Client: the reply to RCPT (§4.5.3.2.3)."},
-    Setting{"timeouts", "data_init", duration, optional, "\"2m\"", 1, day, "", reload, "Client: the reply to DATA (§4.5.3.2.4)."},
-    Setting{"timeouts", "data_send", duration, optional, "\"3m\"", 1, day, "", reload, "Client: room for the next block (§4.5.3.2.5)."},
+    Setting{"timeouts", "connect", duration, optional, "\"60s\"", 1, hour, "", reload,
+            "Client: a TCP connection to one address."},
+    Setting{"timeouts", "greeting", duration, optional, "\"5m\"", 1, day, "", reload,
+            "Client: the 220 (RFC 5321 §4.5.3.2.1)."},
+    Setting{"timeouts", "helo", duration, optional, "\"5m\"", 1, day, "", reload,
+            "Client: the reply to EHLO."},
+    Setting{"timeouts", "mail", duration, optional, "\"5m\"", 1, day, "", reload,
+            "Client: the reply to MAIL (§4.5.3.2.2)."},
+    Setting{"timeouts", "rcpt", duration, optional, "\"5m\"", 1, day, "", reload,
+            "Client: the reply to RCPT (§4.5.3.2.3)."},
+    Setting{"timeouts", "data_init", duration, optional, "\"2m\"", 1, day, "", reload,
+            "Client: the reply to DATA (§4.5.3.2.4)."},
+    Setting{"timeouts", "data_send", duration, optional, "\"3m\"", 1, day, "", reload,
+            "Client: room for the next block (§4.5.3.2.5)."},
     Setting{"timeouts", "data_done", duration, optional, "\"10m\"", 1, day, "", reload,
-            "Client: the reply to the final dot (§4.5.3.2.6). Shorter ones deliver twice to slow receivers."},
-    Setting{"timeouts", "idle", duration, optional, "\"60s\"", 1, hour, "", reload, "Client: the reply to RSET and QUIT."},
+            "Client: the reply to the final dot (§4.5.3.2.6). Shorter ones deliver twice to slow "
+            "receivers."},
+    Setting{"timeouts", "idle", duration, optional, "\"60s\"", 1, hour, "", reload,
+            "Client: the reply to RSET and QUIT."},
 
     Setting{"tls", "certificate", file, optional, "\"\"", 0, 0, "", reload,
-            "PEM chain for STARTTLS and 465. Empty makes a self-signed pair in state_dir, which strict clients refuse."},
-    Setting{"tls", "key", file, optional, "\"\"", 0, 0, "", reload, "PEM private key of that certificate, readable by the relay only."},
+            "PEM chain for STARTTLS and 465. Empty makes a self-signed pair in state_dir, which "
+            "strict clients refuse."},
+    Setting{"tls", "key", file, optional, "\"\"", 0, 0, "", reload,
+            "PEM private key of that certificate, readable by the relay only."},
     Setting{"tls", "modern", boolean, optional, "false", 0, 0, "", reload,
             "TLS 1.3 only. Otherwise 1.2 as well, which older submission software needs."},
-    Setting{"tls", "ca_file", file, optional, "\"\"", 0, 0, "", reload, "Who is trusted where tls = \"verify\"; empty is the system's store."},
+    Setting{"tls", "ca_file", file, optional, "\"\"", 0, 0, "", reload,
+            "Who is trusted where tls = \"verify\"; empty is the system's store."},
 
     Setting{"dns", "servers", server_list, optional, "[]", 0, 0, "", start,
-            "Resolvers, \"IP\" or \"IP@PORT\"; empty is /etc/resolv.conf. A cache on this machine is worth most at high rates."},
+            "Resolvers, \"IP\" or \"IP@PORT\"; empty is /etc/resolv.conf. A cache on this machine "
+            "is worth most at high rates."},
     Setting{"dns", "resolver_threads", integer, optional, "1", 1, 64, "", start,
             "Threads that resolve. One answers about 10,000 cached questions a second."},
-    Setting{"dns", "dnssec", boolean, optional, "false", 0, 0, "", start, "Validate answers. Bogus ones then defer the mail."},
+    Setting{"dns", "dnssec", boolean, optional, "false", 0, 0, "", start,
+            "Validate answers. Bogus ones then defer the mail."},
 
-    Setting{"source", "name", text, required, "\"ip-1\"", 0, 0, "", reload, "What accounts, routes and pools call it. The first one is the default."},
-    Setting{"source", "address_v4", ip_v4, optional, "\"\"", 0, 0, "", reload, "Address to send from; empty leaves it to the kernel."},
-    Setting{"source", "address_v6", ip_v6, optional, "\"\"", 0, 0, "", reload, "The same for IPv6."},
+    Setting{"source", "name", text, required, "\"ip-1\"", 0, 0, "", reload,
+            "What accounts, routes and pools call it. The first one is the default."},
+    Setting{"source", "address_v4", ip_v4, optional, "\"\"", 0, 0, "", reload,
+            "Address to send from; empty leaves it to the kernel."},
+    Setting{"source", "address_v6", ip_v6, optional, "\"\"", 0, 0, "", reload,
+            "The same for IPv6."},
     Setting{"source", "helo_name", host_name, optional, "\"\"", 0, 0, "", reload,
-            "EHLO name of this source; empty is server.hostname. It should resolve to the address, and back."},
+            "EHLO name of this source; empty is server.hostname. It should resolve to the address, "
+            "and back."},
 
-    Setting{"pool", "name", text, required, "\"bulk\"", 0, 0, "", reload, "What accounts and routes call it; not the name of a source."},
-    Setting{"pool.members", "source", text, required, "\"ip-1\"", 0, 0, "", reload, "The name of a [[source]]."},
+    Setting{"pool", "name", text, required, "\"bulk\"", 0, 0, "", reload,
+            "What accounts and routes call it; not the name of a source."},
+    Setting{"pool.members", "source", text, required, "\"ip-1\"", 0, 0, "", reload,
+            "The name of a [[source]]."},
     Setting{"pool.members", "weight", integer, optional, "1", 1, 1'000'000, "", reload,
             "Its share relative to the other members. A new address starts small."},
 
     Setting{"route", "domains", domain_list, optional, "[]", 0, 0, "", reload,
-            "Recipient domains this is for. \".example.com\" is example.com and everything below it; the longest match wins."},
-    Setting{"route", "default", boolean, optional, "false", 0, 0, "", reload, "This is the route of every other domain; without one that is MX."},
+            "Recipient domains this is for. \".example.com\" is example.com and everything below "
+            "it; the longest match wins."},
+    Setting{"route", "default", boolean, optional, "false", 0, 0, "", reload,
+            "This is the route of every other domain; without one that is MX."},
     Setting{"route", "kind", choice, optional, "\"mx\"", 0, 0, "mx|smart_host|discard", reload,
-            "mx: as the DNS says. smart_host: to the hosts below. discard: accept and drop, for load tests and test domains."},
+            "mx: as the DNS says. smart_host: to the hosts below. discard: accept and drop, for "
+            "load tests and test domains."},
     Setting{"route", "hosts", host_list, optional, "[]", 0, 0, "", reload,
-            "For smart_host, tried in order: \"host\", \"host:port\", \"[2001:db8::1]:port\", or \"mx:name\" for the MX hosts of a name."},
-    Setting{"route", "port", integer, optional, "25", 1, 65535, "", reload, "Port of MX hosts, and of hosts without one."},
+            "For smart_host, tried in order: \"host\", \"host:port\", \"[2001:db8::1]:port\", or "
+            "\"mx:name\" for the MX hosts of a name."},
+    Setting{"route", "port", integer, optional, "25", 1, 65535, "", reload,
+            "Port of MX hosts, and of hosts without one."},
     Setting{"route", "source", text, optional, "\"\"", 0, 0, "", reload,
-            "A [[source]] or [[pool]] for this mail when the account names none; empty is the first source."},
+            "A [[source]] or [[pool]] for this mail when the account names none; empty is the "
+            "first source."},
 
     Setting{"site", "connections_max", integer, optional, "20", 1, 100'000, "", reload,
             "Connections to the site per source, over all shards. Large providers publish theirs."},
-    Setting{"site", "messages_per_connection_max", integer, optional, "100", 1, 1'000'000, "", reload,
+    Setting{"site", "messages_per_connection_max", integer, optional, "100", 1, 1'000'000, "",
+            reload,
             "Messages before a connection is closed. Some providers answer 421 beyond 20 or 50."},
     Setting{"site", "recipients_per_message_max", integer, optional, "100", 1, 10'000, "", reload,
             "Recipients in one transaction (RFC 5321 §4.5.3.1.8: hosts must take 100)."},
     Setting{"site", "message_rate", rate, optional, "\"0/s\"", 0, 1'000'000, "", reload,
-            "Messages per time to the site, over all shards and sources; 0 is no limit. A whole number per second."},
-    Setting{"site", "idle", duration, optional, "\"5s\"", 0, hour, "", reload, "How long an unused connection is kept for the next message."},
+            "Messages per time to the site, over all shards and sources; 0 is no limit. A whole "
+            "number per second."},
+    Setting{"site", "idle", duration, optional, "\"5s\"", 0, hour, "", reload,
+            "How long an unused connection is kept for the next message."},
     Setting{"site", "tls", choice, optional, "\"may\"", 0, 0, "none|may|encrypt|verify", reload,
-            "none: never STARTTLS. may: when offered. encrypt: only encrypted. verify: only with a certificate that names the host."},
-    Setting{"site", "pipelining", boolean, optional, "true", 0, 0, "", reload, "Use PIPELINING when offered; off for hosts that break on it."},
-    Setting{"site", "chunking", boolean, optional, "true", 0, 0, "", reload, "Use CHUNKING (BDAT) when offered; off for hosts that break on it."},
+            "none: never STARTTLS. may: when offered. encrypt: only encrypted. verify: only with a "
+            "certificate that names the host."},
+    Setting{"site", "pipelining", boolean, optional, "true", 0, 0, "", reload,
+            "Use PIPELINING when offered; off for hosts that break on it."},
+    Setting{"site", "chunking", boolean, optional, "true", 0, 0, "", reload,
+            "Use CHUNKING (BDAT) when offered; off for hosts that break on it."},
 
-    Setting{"retry", "first", duration, optional, "\"5m\"", 1, day, "", reload, "Wait after the first failed attempt."},
-    Setting{"retry", "factor", real, optional, "2.0", 1, 100, "", reload, "Each wait is this many times the one before."},
-    Setting{"retry", "interval_max", duration, optional, "\"4h\"", 1, 7 * day, "", reload, "No wait is longer."},
+    Setting{"retry", "first", duration, optional, "\"5m\"", 1, day, "", reload,
+            "Wait after the first failed attempt."},
+    Setting{"retry", "factor", real, optional, "2.0", 1, 100, "", reload,
+            "Each wait is this many times the one before."},
+    Setting{"retry", "interval_max", duration, optional, "\"4h\"", 1, 7 * day, "", reload,
+            "No wait is longer."},
     Setting{"retry", "jitter", real, optional, "0.25", 0, 0.9, "", reload,
-            "Each wait is moved by up to this share either way, so that what failed together does not return together."},
-    Setting{"retry", "expiry", duration, optional, "\"5d\"", 60, 30 * day, "", reload,
-            "After this a message is given up and its sender told (RFC 5321 §4.5.4.1: 4 to 5 days)."},
+            "Each wait is moved by up to this share either way, so that what failed together does "
+            "not return together."},
+    Setting{
+        "retry", "expiry", duration, optional, "\"5d\"", 60, 30 * day, "", reload,
+        "After this a message is given up and its sender told (RFC 5321 §4.5.4.1: 4 to 5 days)."},
     Setting{"retry", "delay_notice", duration, optional, "\"4h\"", 0, 30 * day, "", reload,
             "After this senders that asked for it are told of the delay; \"0s\" is never."},
-    Setting{"retry", "site_pause_first", duration, optional, "\"60s\"", 1, day, "", reload,
-            "Pause of a whole site after its hosts could not be reached; doubles with each failure."},
-    Setting{"retry", "site_pause_max", duration, optional, "\"1h\"", 1, 7 * day, "", reload, "No pause is longer."},
+    Setting{
+        "retry", "site_pause_first", duration, optional, "\"60s\"", 1, day, "", reload,
+        "Pause of a whole site after its hosts could not be reached; doubles with each failure."},
+    Setting{"retry", "site_pause_max", duration, optional, "\"1h\"", 1, 7 * day, "", reload,
+            "No pause is longer."},
 
-    Setting{"screen", "rules", file, optional, "\"\"", 0, 0, "", reload, "The rule file; empty screens nothing."},
+    Setting{"screen", "rules", file, optional, "\"\"", 0, 0, "", reload,
+            "The rule file; empty screens nothing."},
     Setting{"screen", "score_reject", integer, optional, "0", 0, 1'000'000, "", reload,
             "Messages whose hits score this much are refused; 0 never refuses by score."},
 
     Setting{"admin", "address", address, optional, "\"127.0.0.1:8000\"", 0, 0, "", start,
-            "Where the control process serves /metrics, /status and the API. Loopback only: put a proxy that authenticates in front to go further."},
+            "Where the control process serves /metrics, /status and the API. Loopback only: put a "
+            "proxy that authenticates in front to go further."},
     Setting{"admin", "token_file", path, optional, "\"\"", 0, 0, "", start,
-            "Where the API's bearer token is written at each start of the control process; empty is admin.token in run_dir."},
+            "Where the API's bearer token is written at each start of the control process; empty "
+            "is admin.token in run_dir."},
 
-    Setting{"rule", "name", text, required, "\"lottery\"", 0, 0, "", reload, "Names the rule in events and replies' logs."},
-    Setting{"rule", "pattern", text, required, "'won the lottery'", 0, 0, "", reload, "A Hyperscan expression (PCRE without back-references and look-around)."},
-    Setting{"rule", "flags", text, optional, "\"\"", 0, 0, "", reload, "i: any case. s: dot matches newlines. m: ^ and $ match at lines. u: UTF-8. w: with u, \\w \\d \\s and case go by Unicode."},
-    Setting{"rule", "where", choice, optional, "\"any\"", 0, 0, "header|body|any", reload, "What is searched."},
-    Setting{"rule", "action", choice, required, "\"reject\"", 0, 0, "reject|defer|tag|score", reload,
-            "reject: 550. defer: 451. tag: adds a header. score: adds to the message's score (screen.score_reject)."},
-    Setting{"rule", "text", text, optional, "\"\"", 0, 0, "", reload, "For reject and defer: what the client is told."},
-    Setting{"rule", "header", text, optional, "\"\"", 0, 0, "", reload, "For tag: the header's name."},
-    Setting{"rule", "value", text, optional, "\"\"", 0, 0, "", reload, "For tag: the header's value."},
-    Setting{"rule", "score", integer, optional, "0", -1'000'000, 1'000'000, "", reload, "For score: what a hit adds; may be negative."},
+    Setting{"rule", "name", text, required, "\"lottery\"", 0, 0, "", reload,
+            "Names the rule in events and replies' logs."},
+    Setting{"rule", "pattern", text, required, "'won the lottery'", 0, 0, "", reload,
+            "A Hyperscan expression (PCRE without back-references and look-around)."},
+    Setting{"rule", "flags", text, optional, "\"\"", 0, 0, "", reload,
+            "i: any case. s: dot matches newlines. m: ^ and $ match at lines. u: UTF-8. w: with u, "
+            "\\w \\d \\s and case go by Unicode."},
+    Setting{"rule", "where", choice, optional, "\"any\"", 0, 0, "header|body|any", reload,
+            "What is searched."},
+    Setting{"rule", "action", choice, required, "\"reject\"", 0, 0, "reject|defer|tag|score",
+            reload,
+            "reject: 550. defer: 451. tag: adds a header. score: adds to the message's score "
+            "(screen.score_reject)."},
+    Setting{"rule", "text", text, optional, "\"\"", 0, 0, "", reload,
+            "For reject and defer: what the client is told."},
+    Setting{"rule", "header", text, optional, "\"\"", 0, 0, "", reload,
+            "For tag: the header's name."},
+    Setting{"rule", "value", text, optional, "\"\"", 0, 0, "", reload,
+            "For tag: the header's value."},
+    Setting{"rule", "score", integer, optional, "0", -1'000'000, 1'000'000, "", reload,
+            "For score: what a hit adds; may be negative."},
 };
 
 constexpr std::array all_tables{
     SettingTable{"server", "[server]", "The relay as a whole."},
-    SettingTable{"listener", "[[listener]]", "Where clients connect; one table each, at least one."},
+    SettingTable{"listener", "[[listener]]",
+                 "Where clients connect; one table each, at least one."},
     SettingTable{"relay", "[relay]", "Who may send without AUTH."},
     SettingTable{"limits", "[limits]", "What a client may do."},
     SettingTable{"timeouts", "[timeouts]", "How long each side waits for the other."},
     SettingTable{"tls", "[tls]", "The relay's own certificate, and whom it trusts."},
     SettingTable{"dns", "[dns]", "How MX hosts are found."},
-    SettingTable{"source", "[[source]]", "An identity to send from. Without any there is one, called \"default\", whose address the kernel chooses."},
+    SettingTable{"source", "[[source]]",
+                 "An identity to send from. Without any there is one, called \"default\", whose "
+                 "address the kernel chooses."},
     SettingTable{"pool", "[[pool]]", "A weighted choice of sources."},
-    SettingTable{"pool.members", "members = [{ ... }]", "The members of a [[pool]], each a table in its list `members`."},
-    SettingTable{"route", "[[route]]", "Where mail for some domains goes. `[route.shaping]` below it takes the settings of a site and overrides them."},
-    SettingTable{"site", "[site.default], [site.\"example.com\"]", "How hard a receiver is pushed. A named site takes what it does not say from `[site.default]`."},
+    SettingTable{"pool.members", "members = [{ ... }]",
+                 "The members of a [[pool]], each a table in its list `members`."},
+    SettingTable{"route", "[[route]]",
+                 "Where mail for some domains goes. `[route.shaping]` below it takes the settings "
+                 "of a site and overrides them."},
+    SettingTable{"site", "[site.default], [site.\"example.com\"]",
+                 "How hard a receiver is pushed. A named site takes what it does not say from "
+                 "`[site.default]`."},
     SettingTable{"retry", "[retry]", "When a failed attempt is repeated."},
     SettingTable{"screen", "[screen]", "Content screening before the 250."},
     SettingTable{"admin", "[admin]", "The control process's own door."},
-    SettingTable{"rule", "[[rule]]", "In the rule file that `screen.rules` names, one table a rule."},
+    SettingTable{"rule", "[[rule]]",
+                 "In the rule file that `screen.rules` names, one table a rule."},
 };
 
 std::string number(double value) {
@@ -199,15 +290,18 @@ std::string number(double value) {
     return text;
 }
 
-std::string in_units(double value, std::span<const std::pair<double, std::string_view>> units, std::string_view one) {
+std::string in_units(double value, std::span<const std::pair<double, std::string_view>> units,
+                     std::string_view one) {
     for (const auto& [unit, name] : units) {
-        if (value >= unit && std::fmod(value, unit) == 0) return number(value / unit) + std::string{name};
+        if (value >= unit && std::fmod(value, unit) == 0)
+            return number(value / unit) + std::string{name};
     }
     return number(value) + std::string{one};
 }
 
 std::string bound(const Setting& setting, double value) {
-    static constexpr std::array<std::pair<double, std::string_view>, 3> times{{{day, "d"}, {hour, "h"}, {60, "m"}}};
+    static constexpr std::array<std::pair<double, std::string_view>, 3> times{
+        {{day, "d"}, {hour, "h"}, {60, "m"}}};
     static constexpr std::array<std::pair<double, std::string_view>, 4> sizes{
         {{tib, "TiB"}, {gib, "GiB"}, {mib, "MiB"}, {kib, "KiB"}}};
     if (setting.type == duration) return in_units(value, times, "s");
@@ -235,91 +329,146 @@ std::string alternatives(const Setting& setting) {
 
 std::string_view type_name(SettingType type) {
     switch (type) {
-    case text: return "text";
-    case boolean: return "boolean";
-    case integer: return "integer";
-    case real: return "number";
-    case duration: return "duration";
-    case size: return "size";
-    case rate: return "rate";
-    case address: return "IP:PORT";
-    case ip_v4: return "IPv4 address";
-    case ip_v6: return "IPv6 address";
-    case path: return "path";
-    case file: return "file";
-    case choice: return "choice";
-    case host_name: return "host name";
-    case text_list: return "list of texts";
-    case integer_list: return "list of integers";
-    case network_list: return "list of networks";
-    case domain_list: return "list of domains";
-    case host_list: return "list of hosts";
-    case server_list: return "list of resolvers";
+    case text:
+        return "text";
+    case boolean:
+        return "boolean";
+    case integer:
+        return "integer";
+    case real:
+        return "number";
+    case duration:
+        return "duration";
+    case size:
+        return "size";
+    case rate:
+        return "rate";
+    case address:
+        return "IP:PORT";
+    case ip_v4:
+        return "IPv4 address";
+    case ip_v6:
+        return "IPv6 address";
+    case path:
+        return "path";
+    case file:
+        return "file";
+    case choice:
+        return "choice";
+    case host_name:
+        return "host name";
+    case text_list:
+        return "list of texts";
+    case integer_list:
+        return "list of integers";
+    case network_list:
+        return "list of networks";
+    case domain_list:
+        return "list of domains";
+    case host_list:
+        return "list of hosts";
+    case server_list:
+        return "list of resolvers";
     }
     return "";
 }
 
 } // namespace
 
-std::span<const Setting> settings() noexcept { return all_settings; }
-std::span<const SettingTable> setting_tables() noexcept { return all_tables; }
+std::span<const Setting> settings() noexcept {
+    return all_settings;
+}
+std::span<const SettingTable> setting_tables() noexcept {
+    return all_tables;
+}
 
 const Setting* find_setting(std::string_view table, std::string_view key) noexcept {
-    const auto found = std::find_if(all_settings.begin(), all_settings.end(),
-                                    [&](const Setting& each) { return each.table == table && each.key == key; });
+    const auto found =
+        std::find_if(all_settings.begin(), all_settings.end(),
+                     [&](const Setting& each) { return each.table == table && each.key == key; });
     return found == all_settings.end() ? nullptr : &*found;
 }
 
 std::string describe(const Setting& setting) {
     const std::string limits = range(setting).empty() ? "" : " from " + range(setting);
     switch (setting.type) {
-    case text: return "a text in quotes";
-    case boolean: return "true or false";
-    case integer: return "an integer" + limits;
-    case real: return "a number" + limits;
-    case duration: return "a duration" + limits + " such as \"90s\", \"5m\" or \"1h30m\"";
-    case size: return "a size" + limits + " such as \"64MiB\"";
-    case rate: return "a rate" + limits + " such as \"100/s\" or \"6000/min\", a whole number per second";
-    case address: return "\"IP:PORT\" or \"[IPv6]:PORT\"";
-    case ip_v4: return "an IPv4 address";
-    case ip_v6: return "an IPv6 address";
-    case path: return "a path";
-    case file: return "the path of a file that can be read";
-    case choice: return alternatives(setting);
-    case host_name: return "a host name";
-    case text_list: return "a list of texts";
-    case integer_list: return "a list of integers" + limits;
-    case network_list: return "a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
-    case domain_list: return "a list of domains such as [\"example.com\", \".example.org\"]";
-    case host_list: return "a list of hosts such as [\"smart.example.com:25\", \"mx:example.com\"]";
-    case server_list: return "a list of resolvers such as [\"127.0.0.1\", \"127.0.0.1@5353\"]";
+    case text:
+        return "a text in quotes";
+    case boolean:
+        return "true or false";
+    case integer:
+        return "an integer" + limits;
+    case real:
+        return "a number" + limits;
+    case duration:
+        return "a duration" + limits + " such as \"90s\", \"5m\" or \"1h30m\"";
+    case size:
+        return "a size" + limits + " such as \"64MiB\"";
+    case rate:
+        return "a rate" + limits + " such as \"100/s\" or \"6000/min\", a whole number per second";
+    case address:
+        return "\"IP:PORT\" or \"[IPv6]:PORT\"";
+    case ip_v4:
+        return "an IPv4 address";
+    case ip_v6:
+        return "an IPv6 address";
+    case path:
+        return "a path";
+    case file:
+        return "the path of a file that can be read";
+    case choice:
+        return alternatives(setting);
+    case host_name:
+        return "a host name";
+    case text_list:
+        return "a list of texts";
+    case integer_list:
+        return "a list of integers" + limits;
+    case network_list:
+        return "a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
+    case domain_list:
+        return "a list of domains such as [\"example.com\", \".example.org\"]";
+    case host_list:
+        return "a list of hosts such as [\"smart.example.com:25\", \"mx:example.com\"]";
+    case server_list:
+        return "a list of resolvers such as [\"127.0.0.1\", \"127.0.0.1@5353\"]";
     }
     return "";
 }
 
 std::string settings_page() {
-    std::string page =
-        "# Configuration\n"
-        "\n"
-        "Made from the table in `control/settings.cc` by `millracectl config-doc`; a test fails when the two differ.\n"
-        "\n"
-        "The relay reads one TOML file, by default `/etc/millrace/millrace.toml`. `millracectl check FILE` says\n"
-        "everything that is wrong with one, `millracectl reload` puts it into use, and a file with an error changes\n"
-        "nothing. Paths are relative to the file's folder. A good start is [examples/millrace.toml](examples/millrace.toml).\n"
-        "\n"
-        "Durations are written `\"90s\"`, `\"5m\"`, `\"1h30m\"`, `\"2d\"`; sizes `\"64KiB\"`, `\"50MiB\"`, `\"1GiB\"`; rates `\"100/s\"`,\n"
-        "`\"6000/min\"`, `\"360000/h\"`. A change of a setting marked *start* waits for the next start of the process it is for;\n"
-        "the others take effect with a reload, without dropping a connection.\n";
+    std::string page = "# Configuration\n"
+                       "\n"
+                       "Made from the table in `control/settings.cc` by `millracectl config-doc`; "
+                       "a test fails when the two differ.\n"
+                       "\n"
+                       "The relay reads one TOML file, by default `/etc/millrace/millrace.toml`. "
+                       "`millracectl check FILE` says\n"
+                       "everything that is wrong with one, `millracectl reload` puts it into use, "
+                       "and a file with an error changes\n"
+                       "nothing. Paths are relative to the file's folder. A good start is "
+                       "[examples/millrace.toml](examples/millrace.toml).\n"
+                       "\n"
+                       "Durations are written `\"90s\"`, `\"5m\"`, `\"1h30m\"`, `\"2d\"`; sizes "
+                       "`\"64KiB\"`, `\"50MiB\"`, `\"1GiB\"`; rates `\"100/s\"`,\n"
+                       "`\"6000/min\"`, `\"360000/h\"`. A change of a setting marked *start* waits "
+                       "for the next start of the process it is for;\n"
+                       "the others take effect with a reload, without dropping a connection.\n";
     for (const SettingTable& table : all_tables) {
         page += "\n## " + std::string{table.heading} + "\n\n" + std::string{table.text} + "\n\n";
-        page += "| key | type | default | range | effect | why change it |\n|---|---|---|---|---|---|\n";
+        page += "| key | type | default | range | effect | why change it "
+                "|\n|---|---|---|---|---|---|\n";
         for (const Setting& setting : all_settings) {
             if (setting.table != table.name) continue;
-            page += "| `" + std::string{setting.key} + "` | " + std::string{type_name(setting.type)} + " | ";
-            page += setting.presence == required ? "required, e.g. `" + std::string{setting.value} + "`"
-                                                 : "`" + std::string{setting.value} + "`";
-            page += " | " + (setting.type == choice ? alternatives(setting) : range(setting)) + " | ";
-            page += std::string{setting.effect == start ? "start" : "reload"} + " | " + std::string{setting.why} + " |\n";
+            page += "| `" + std::string{setting.key} + "` | " +
+                    std::string{type_name(setting.type)} + " | ";
+            page += setting.presence == required
+                        ? "required, e.g. `" + std::string{setting.value} + "`"
+                        : "`" + std::string{setting.value} + "`";
+            page +=
+                " | " + (setting.type == choice ? alternatives(setting) : range(setting)) + " | ";
+            page += std::string{setting.effect == start ? "start" : "reload"} + " | " +
+                    std::string{setting.why} + " |\n";
         }
     }
     return page;

@@ -1,8 +1,10 @@
-// settings.h: every setting there is, once: name, type, default, range, and why one would change it.
+// settings.h: every setting there is, once: name, type, default, range, and why one would change
+// it.
 //
-// Scope      The table that config.cc validates against, takes defaults from, and that docs/configuration.md is
-//            printed from (`millracectl config-doc`; a test compares). Relations between settings (a key needs
-//            its certificate) are in config.cc.
+// Scope      The table that config.cc validates against, takes defaults from, and that
+// docs/configuration.md is
+//            printed from (`millracectl config-doc`; a test compares). Relations between settings
+//            (a key needs its certificate) are in config.cc.
 // Threading  Constant.
 #pragma once
 
@@ -24,8 +26,8 @@ enum class SettingType : std::uint8_t {
     address,  // "IP:PORT"
     ip_v4,
     ip_v6,
-    path,     // of something that will be made
-    file,     // of something that must be there
+    path, // of something that will be made
+    file, // of something that must be there
     choice,
     host_name,
     text_list,

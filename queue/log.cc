@@ -381,8 +381,18 @@ std::uint64_t Log::durable_mark() const noexcept {
     return mark;
 }
 
+bool Log::salvaging() const noexcept {
+    return std::ranges::any_of(
+        batches_, [](const Batch& batch) { return batch.state == Batch::State::salvaging; });
+}
+
 base::Task<bool> Log::sync(base::Deadline deadline) {
     while (!read_only_) {
+        if (salvaging()) { // its records join a later batch, and only then is it known which
+            const base::Wake woken = co_await progress_.wait(loop_, deadline);
+            if (woken != base::Wake::event) co_return false;
+            continue;
+        }
         const std::uint64_t failures = failure_count_;
         const std::uint64_t target = last_batch_seq();
         urge();
@@ -390,19 +400,14 @@ base::Task<bool> Log::sync(base::Deadline deadline) {
             const base::Wake woken = co_await progress_.wait(loop_, deadline);
             if (woken != base::Wake::event && completed() < target) co_return false;
         }
-        const bool salvaging = std::ranges::any_of(
-            batches_, [](const Batch& batch) { return batch.state == Batch::State::salvaging; });
-        if (failures == failure_count_ && !salvaging) co_return !read_only_;
-        if (salvaging) { // its records join a batch at the turn's end
-            const base::Wake woken = co_await progress_.wait(loop_, deadline);
-            if (woken != base::Wake::event) co_return false;
-        }
+        if (failures == failure_count_) co_return !read_only_;
     }
     co_return false;
 }
 
 bool Log::quiet() const noexcept {
-    return in_flight_ == 0 && !preparing_ && !retiring_ && (open_ == nullptr || open_->records == 0);
+    return in_flight_ == 0 && !preparing_ && !retiring_ && !salvaging() &&
+           (open_ == nullptr || open_->records == 0);
 }
 
 base::Task<bool> Log::close(base::Deadline deadline) {
@@ -414,6 +419,7 @@ base::Task<bool> Log::close(base::Deadline deadline) {
     }
     if (read_only_) co_return false;
     closed_ = true;
+    room_.wake_all(); // who waits for room learns that there will be none
     lazy_timer_.cancel();
     watermark_timer_.cancel();
     superblock_.clean = true;

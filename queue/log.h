@@ -176,6 +176,7 @@ private:
     [[nodiscard]] std::uint64_t last_batch_seq() const noexcept; // what the last record has or will get
     [[nodiscard]] std::uint64_t completed() const noexcept;
     [[nodiscard]] std::uint64_t durable_mark() const noexcept;
+    [[nodiscard]] bool salvaging() const noexcept;
     [[nodiscard]] bool quiet() const noexcept;
     void arm_timers() noexcept;
     void wake() noexcept;

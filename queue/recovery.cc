@@ -223,6 +223,11 @@ SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
         if (readable) free_.push_back(slot);
         return {};
     }
+    if (std::ranges::find(used_, scan.segment_seq, &UsedSegment::seq) != used_.end()) {
+        // Those with a good header came first: this is a write that went astray. Its slot stays unused.
+        ++report_.records_damaged;
+        return {};
+    }
     used_.push_back({scan.segment_seq, slot});
     for (const FoundFrame& frame : scan.frames) {
         Epoch& epoch = epochs_[frame.header.epoch];
@@ -372,13 +377,7 @@ void Recovery::judge_epoch(Epoch& epoch, bool last) {
 void Recovery::enter_segments() {
     SegmentTable& segments = core_->log().segments();
     std::ranges::sort(used_, {}, &UsedSegment::seq);
-    std::uint64_t last = 0;
-    for (const UsedSegment& segment : used_) {
-        // Two slots of one number cannot be ours; trust the first and leave the other alone.
-        if (segment.seq == last) continue;
-        last = segment.seq;
-        segments.add_sealed(segment.slot, segment.seq);
-    }
+    for (const UsedSegment& segment : used_) segments.add_sealed(segment.slot, segment.seq);
     for (const std::uint32_t slot : free_) segments.add_free(slot);
 }
 

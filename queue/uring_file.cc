@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -20,6 +21,7 @@ namespace queue {
 namespace {
 
 constexpr std::size_t zero_bytes = 1U << 20;
+constexpr std::chrono::milliseconds lock_retry{10};
 
 class Descriptor {
 public:
@@ -64,12 +66,16 @@ using Checked = std::expected<void, UringFileError>;
     return fail_errno("cannot open", path);
 }
 
-[[nodiscard]] Checked lock(const Descriptor& file, const std::string& path) {
-    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return {};
-    if (errno == EWOULDBLOCK) {
-        return fail(UringFileError::Kind::locked, path + ": another process is using this spool");
+[[nodiscard]] Checked lock(const Descriptor& file, const std::string& path, std::chrono::milliseconds wait) {
+    while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) return fail_errno("cannot lock", path);
+        if (wait <= std::chrono::milliseconds::zero()) {
+            return fail(UringFileError::Kind::locked, path + ": another process is using this spool");
+        }
+        std::this_thread::sleep_for(lock_retry);
+        wait -= lock_retry;
     }
-    return fail_errno("cannot lock", path);
+    return {};
 }
 
 /// Whether aligned direct I/O goes to the device as it is, and not through a cache in memory.
@@ -152,7 +158,7 @@ using Checked = std::expected<void, UringFileError>;
     const std::string unfinished = path + ".creating";
     auto file = open_direct(unfinished, O_CREAT);
     if (!file) return file;
-    if (auto locked = lock(*file, unfinished); !locked) return std::unexpected(locked.error());
+    if (auto locked = lock(*file, unfinished, options.lock_wait); !locked) return std::unexpected(locked.error());
     Checked step = check_direct(*file, path);
     if (step && ::ftruncate(file->get(), 0) != 0) step = fail_errno("cannot empty", unfinished);
     if (step) step = check_space(path, options.pool_bytes);
@@ -221,7 +227,7 @@ UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path, co
     auto file = exists ? open_direct(path, 0) : create(path, options);
     if (!file) return std::unexpected(file.error());
     if (exists) {
-        if (auto locked = lock(*file, path); !locked) return std::unexpected(locked.error());
+        if (auto locked = lock(*file, path, options.lock_wait); !locked) return std::unexpected(locked.error());
         if (auto checked = check_direct(*file, path); !checked) return std::unexpected(checked.error());
         // The name may be newer than the last power cut: make it last before trusting what is behind it.
         if (auto synced = sync_folder(path); !synced) return std::unexpected(synced.error());

@@ -13,6 +13,7 @@
 #include "dataplane/base/wait.h"
 #include "queue/disk.h"
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -37,6 +38,10 @@ struct UringFileOptions {
     std::uint64_t pool_bytes = 1ULL << 30; // when the pool must be created; a multiple of 1 MiB
     /// Called while a pool is being created, after each MiB or so.
     std::function<void(std::uint64_t bytes_done, std::uint64_t bytes_total)> progress;
+    // How long to wait for the lock. A process that was killed keeps it until the kernel has ended the writes
+    // that its ring had in flight, which can be after its parent saw it die; and until then nothing here
+    // may read the pool.
+    std::chrono::milliseconds lock_wait{10'000};
 };
 
 class UringFile final : public Disk {

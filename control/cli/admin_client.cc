@@ -20,16 +20,19 @@ httplib::Headers headers(const std::string& token_file) {
 std::expected<Json, ClientFailure> answer(const httplib::Result& result, const AdminPlace& place) {
     if (!result) {
         const bool refused = result.error() == httplib::Error::Connection;
-        return std::unexpected(ClientFailure{refused, 0,
-                                             refused ? "millrace-control does not answer on " + place.host + ":" +
-                                                           std::to_string(place.port) + ": is it running?"
-                                                     : "no answer: " + httplib::to_string(result.error()),
-                                             nullptr});
+        return std::unexpected(
+            ClientFailure{refused, 0,
+                          refused ? "millrace-control does not answer on " + place.host + ":" +
+                                        std::to_string(place.port) + ": is it running?"
+                                  : "no answer: " + httplib::to_string(result.error()),
+                          nullptr});
     }
     Json body = Json::parse(result->body, nullptr, false);
     if (result->status == 200 && !body.is_discarded()) return body;
-    ClientFailure failure{false, result->status, "HTTP " + std::to_string(result->status), std::move(body)};
-    if (failure.body.is_object() && failure.body.contains("error") && failure.body["error"].is_string()) {
+    ClientFailure failure{false, result->status, "HTTP " + std::to_string(result->status),
+                          std::move(body)};
+    if (failure.body.is_object() && failure.body.contains("error") &&
+        failure.body["error"].is_string()) {
         failure.text = failure.body["error"].get<std::string>();
     }
     if (result->status == 401) failure.text += " (can you read " + place.token_file + "?)";
@@ -49,8 +52,11 @@ std::expected<Json, ClientFailure> AdminClient::get(const std::string& path) con
     return answer(client(place_).Get(path, headers(place_.token_file)), place_);
 }
 
-std::expected<Json, ClientFailure> AdminClient::post(const std::string& path, const Json& body) const {
-    return answer(client(place_).Post(path, headers(place_.token_file), body.dump(), "application/json"), place_);
+std::expected<Json, ClientFailure> AdminClient::post(const std::string& path,
+                                                     const Json& body) const {
+    return answer(
+        client(place_).Post(path, headers(place_.token_file), body.dump(), "application/json"),
+        place_);
 }
 
 } // namespace control::cli

@@ -1,8 +1,10 @@
 // main.cc: millracectl: the operator's command line.
 //
-// Scope      Parses the command line, asks the running millrace-control (admin_client.h), prints. `check` and
+// Scope      Parses the command line, asks the running millrace-control (admin_client.h), prints.
+// `check` and
 //            `config-doc` need nobody; `account` works on the database itself when nobody answers.
-// Failure    Exit code 0: done. 1: refused or failed, the reason on standard error. 2: wrong command line.
+// Failure    Exit code 0: done. 1: refused or failed, the reason on standard error. 2: wrong
+// command line.
 
 #include "control/accounts.h"
 #include "control/cli/admin_client.h"
@@ -68,7 +70,9 @@ int complain(const std::string& why) {
     return exit_failed;
 }
 
-void print(const Json& json) { std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n'; }
+void print(const Json& json) {
+    std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+}
 
 std::string when(std::int64_t unix_s) {
     if (unix_s <= 0) return "-";
@@ -80,10 +84,12 @@ std::string when(std::int64_t unix_s) {
     return out.str();
 }
 
-/// From the command line, or from the configuration; an error in some other line of it is no obstacle.
+/// From the command line, or from the configuration; an error in some other line of it is no
+/// obstacle.
 AdminClient client(const Options& options) {
     const control::Config config = control::load_config(options.config).config;
-    AdminPlace place{config.admin_address.ip.to_string(), config.admin_address.port, config.admin_token_file};
+    AdminPlace place{config.admin_address.ip.to_string(), config.admin_address.port,
+                     config.admin_token_file};
     if (const auto given = control::base::SocketAddress::parse(options.admin)) {
         place.host = given->ip.to_string();
         place.port = given->port;
@@ -99,37 +105,50 @@ int check(const Options& options) {
     if (options.json) {
         Json errors = Json::array();
         for (const auto& error : loaded.errors) {
-            errors.push_back({{"file", error.file}, {"line", error.line}, {"key", error.key}, {"text", error.text}});
+            errors.push_back({{"file", error.file},
+                              {"line", error.line},
+                              {"key", error.key},
+                              {"text", error.text}});
         }
-        print({{"ok", loaded.errors.empty()}, {"errors", std::move(errors)}, {"warnings", loaded.warnings}});
+        print({{"ok", loaded.errors.empty()},
+               {"errors", std::move(errors)},
+               {"warnings", loaded.warnings}});
         return loaded.errors.empty() ? exit_ok : exit_failed;
     }
-    for (const auto& error : loaded.errors) std::cerr << harmless(error.to_string()) << '\n';
-    for (const std::string& warning : loaded.warnings) std::cerr << "warning: " << harmless(warning) << '\n';
+    for (const auto& error : loaded.errors)
+        std::cerr << harmless(error.to_string()) << '\n';
+    for (const std::string& warning : loaded.warnings)
+        std::cerr << "warning: " << harmless(warning) << '\n';
     if (!loaded.errors.empty()) {
-        std::cerr << loaded.errors.size() << (loaded.errors.size() == 1 ? " error" : " errors") << " in " << options.file << '\n';
+        std::cerr << loaded.errors.size() << (loaded.errors.size() == 1 ? " error" : " errors")
+                  << " in " << options.file << '\n';
         return exit_failed;
     }
-    std::cout << "OK: " << options.file << ": host " << policy.hostname << ", " << policy.start_up->shards << " shard(s), "
-              << policy.listeners.size() << " listener(s), " << policy.sources.size() << " source(s), " << policy.pools.size()
-              << " pool(s), " << policy.routes.size() << " route(s), " << policy.sites.size() << " site(s), "
-              << loaded.config.patterns.size() << " screening rule(s)\n";
+    std::cout << "OK: " << options.file << ": host " << policy.hostname << ", "
+              << policy.start_up->shards << " shard(s), " << policy.listeners.size()
+              << " listener(s), " << policy.sources.size() << " source(s), " << policy.pools.size()
+              << " pool(s), " << policy.routes.size() << " route(s), " << policy.sites.size()
+              << " site(s), " << loaded.config.patterns.size() << " screening rule(s)\n";
     return exit_ok;
 }
 
 int reload(const Options& options) {
     auto reply = client(options).post("/api/admin/reload", Json::object());
-    const bool refused = !reply && reply.error().body.is_object() && reply.error().body.contains("errors");
+    const bool refused =
+        !reply && reply.error().body.is_object() && reply.error().body.contains("errors");
     if (!reply && !refused) return complain(reply.error().text);
     const Json& report = reply ? *reply : reply.error().body;
     if (options.json) {
         print(report);
         return reply ? exit_ok : exit_failed;
     }
-    for (const Json& error : report["errors"]) std::cerr << harmless(error.get<std::string>()) << '\n';
-    for (const Json& warning : report["warnings"]) std::cerr << "warning: " << harmless(warning.get<std::string>()) << '\n';
+    for (const Json& error : report["errors"])
+        std::cerr << harmless(error.get<std::string>()) << '\n';
+    for (const Json& warning : report["warnings"])
+        std::cerr << "warning: " << harmless(warning.get<std::string>()) << '\n';
     if (!reply) return complain("the policy in use stays as it was");
-    std::cout << "policy version " << report["version"] << (report["in_use"] == true ? " is in use\n" : " is published\n");
+    std::cout << "policy version " << report["version"]
+              << (report["in_use"] == true ? " is in use\n" : " is published\n");
     return exit_ok;
 }
 
@@ -142,23 +161,30 @@ int status(const Options& options) {
     }
     const Json& plane = (*reply)["data_plane"];
     const Json& policy = (*reply)["policy"];
-    std::cout << "host        " << text(*reply, "hostname") << "\nconfig      " << text(*reply, "config") << '\n';
+    std::cout << "host        " << text(*reply, "hostname") << "\nconfig      "
+              << text(*reply, "config") << '\n';
     if (plane["connected"] == true) {
-        std::cout << "data plane  running, pid " << plane["process_id"] << ", " << plane["shards"] << " shard(s)\n";
+        std::cout << "data plane  running, pid " << plane["process_id"] << ", " << plane["shards"]
+                  << " shard(s)\n";
     } else {
         std::cout << "data plane  not connected\n";
     }
-    std::cout << "policy      published " << policy["published"] << ", in use " << policy["in_use"] << '\n';
-    if (!text(policy, "text").empty()) std::cout << "            " << harmless(text(policy, "text")) << '\n';
+    std::cout << "policy      published " << policy["published"] << ", in use " << policy["in_use"]
+              << '\n';
+    if (!text(policy, "text").empty())
+        std::cout << "            " << harmless(text(policy, "text")) << '\n';
     std::cout << "accounts    " << (*reply)["accounts"] << '\n';
     const Json& stats = (*reply)["stats"];
     if (!stats.is_object()) return exit_ok;
     const Json& counters = stats["counters"];
     const Json& gauges = stats["gauges"];
-    std::cout << "in          " << counters["messages_received"] << " messages, " << gauges["open_in"] << " connections open\n"
-              << "out         " << counters["messages_delivered"] << " delivered, " << counters["messages_deferred"] << " deferred, "
-              << counters["messages_bounced"] << " failed, " << gauges["open_out"] << " connections open\n"
-              << "queue       " << gauges["queued_messages"] << " messages: " << gauges["ready_messages"] << " ready, "
+    std::cout << "in          " << counters["messages_received"] << " messages, "
+              << gauges["open_in"] << " connections open\n"
+              << "out         " << counters["messages_delivered"] << " delivered, "
+              << counters["messages_deferred"] << " deferred, " << counters["messages_bounced"]
+              << " failed, " << gauges["open_out"] << " connections open\n"
+              << "queue       " << gauges["queued_messages"]
+              << " messages: " << gauges["ready_messages"] << " ready, "
               << gauges["deferred_messages"] << " waiting\n";
     return exit_ok;
 }
@@ -167,28 +193,32 @@ int stats(const Options& options) {
     const auto reply = client(options).get("/status");
     if (!reply) return complain(reply.error().text);
     const Json& page = (*reply)["stats"];
-    if (!page.is_object()) return complain("there is no statistics page: millraced has not run with this run_dir");
+    if (!page.is_object())
+        return complain("there is no statistics page: millraced has not run with this run_dir");
     if (options.json) {
         print(page);
         return exit_ok;
     }
     for (const char* group : {"counters", "gauges"}) {
         for (const auto& [name, value] : page[group].items()) {
-            std::cout << name << std::string(name.size() < 26 ? 26 - name.size() : 1, ' ') << value << '\n';
+            std::cout << name << std::string(name.size() < 26 ? 26 - name.size() : 1, ' ') << value
+                      << '\n';
         }
     }
     for (const auto& [name, value] : page["latencies"].items()) {
-        std::cout << name << " latency below: p50 " << value["p50_us_below"] << " us, p99 " << value["p99_us_below"] << " us, p99.9 "
-                  << value["p999_us_below"] << " us (" << value["count"] << " values)\n";
+        std::cout << name << " latency below: p50 " << value["p50_us_below"] << " us, p99 "
+                  << value["p99_us_below"] << " us, p99.9 " << value["p999_us_below"] << " us ("
+                  << value["count"] << " values)\n";
     }
     return exit_ok;
 }
 
 Json filter(const Options& options) {
     Json body = Json::object();
-    for (const auto& [key, value] : {std::pair{"domain", &options.domain}, std::pair{"tenant", &options.tenant},
-                                     std::pair{"account", &options.account}, std::pair{"sender", &options.sender},
-                                     std::pair{"id", &options.id}}) {
+    for (const auto& [key, value] :
+         {std::pair{"domain", &options.domain}, std::pair{"tenant", &options.tenant},
+          std::pair{"account", &options.account}, std::pair{"sender", &options.sender},
+          std::pair{"id", &options.id}}) {
         if (!value->empty()) body[key] = *value;
     }
     return body;
@@ -199,12 +229,14 @@ int queue(const Options& options, const std::string& verb) {
     if (verb == "list") body["limit"] = options.limit;
     const bool changes = verb == "flush" || verb == "suspend" || verb == "resume";
     if (changes && body.empty() && !options.everything) {
-        std::cerr << "millracectl: say which mail: --domain, --tenant, --account, --sender, --id, or --everything\n";
+        std::cerr << "millracectl: say which mail: --domain, --tenant, --account, --sender, --id, "
+                     "or --everything\n";
         return exit_usage;
     }
     const auto reply = client(options).post("/api/admin/queue/" + verb, body);
     if (!reply) return complain(reply.error().text);
-    if (verb == "show" && !reply->contains("message")) return complain("no message in the queue has the id " + options.id);
+    if (verb == "show" && !reply->contains("message"))
+        return complain("no message in the queue has the id " + options.id);
     if (options.json || verb == "show" || verb == "count") {
         print(verb == "show" && !options.json ? (*reply)["message"] : *reply);
         return exit_ok;
@@ -218,10 +250,13 @@ int queue(const Options& options, const std::string& verb) {
         for (const Json& recipient : message.value("recipients", Json::array())) {
             recipients += (recipients.empty() ? "" : ",") + text(recipient, "address");
         }
-        std::cout << text(message, "id") << "  " << text(message, "size") << " B  age " << text(message, "age_s") << " s  tries "
-                  << text(message, "attempts") << (message.value("suspended", false) ? "  suspended" : "") << '\n'
-                  << "  from <" << harmless(text(message, "sender")) << "> to " << harmless(recipients) << '\n';
-        if (!text(message, "last_error").empty()) std::cout << "  " << harmless(text(message, "last_error")) << '\n';
+        std::cout << text(message, "id") << "  " << text(message, "size") << " B  age "
+                  << text(message, "age_s") << " s  tries " << text(message, "attempts")
+                  << (message.value("suspended", false) ? "  suspended" : "") << '\n'
+                  << "  from <" << harmless(text(message, "sender")) << "> to "
+                  << harmless(recipients) << '\n';
+        if (!text(message, "last_error").empty())
+            std::cout << "  " << harmless(text(message, "last_error")) << '\n';
     }
     std::cout << text(*reply, "total") << " message(s) in all\n";
     return exit_ok;
@@ -229,7 +264,9 @@ int queue(const Options& options, const std::string& verb) {
 
 int trace(const Options& options) {
     const auto reply = client(options).get("/api/admin/trace/" + options.id);
-    if (!reply) return complain(reply.error().status == 404 ? "that is no message id: 16 hex digits are" : reply.error().text);
+    if (!reply)
+        return complain(reply.error().status == 404 ? "that is no message id: 16 hex digits are"
+                                                    : reply.error().text);
     const Json events = reply->value("events", Json::array());
     if (options.json) {
         print(events);
@@ -238,8 +275,9 @@ int trace(const Options& options) {
     if (events.empty()) return complain("the event log has nothing on " + options.id);
     for (const Json& event : events) {
         const Json response = event.value("response", Json::object());
-        std::cout << text(event, "event_time") << "  " << text(event, "type") << "  " << harmless(text(event, "sender")) << " -> "
-                  << harmless(text(event, "recipient")) << "  " << text(response, "code") << " " << harmless(text(response, "content"))
+        std::cout << text(event, "event_time") << "  " << text(event, "type") << "  "
+                  << harmless(text(event, "sender")) << " -> " << harmless(text(event, "recipient"))
+                  << "  " << text(response, "code") << " " << harmless(text(response, "content"))
                   << '\n';
     }
     return exit_ok;
@@ -248,30 +286,41 @@ int trace(const Options& options) {
 // Accounts: through the API, or on the database when nobody answers.
 
 Json as_json(const Account& account) {
-    return {{"name", account.name}, {"enabled", account.enabled}, {"generation", account.generation},
-            {"tenant", account.tenant}, {"source", account.source}, {"sender_domains", account.sender_domains},
-            {"messages_per_hour", account.messages_per_hour_max}, {"created", account.created_s}, {"changed", account.changed_s}};
+    return {{"name", account.name},
+            {"enabled", account.enabled},
+            {"generation", account.generation},
+            {"tenant", account.tenant},
+            {"source", account.source},
+            {"sender_domains", account.sender_domains},
+            {"messages_per_hour", account.messages_per_hour_max},
+            {"created", account.created_s},
+            {"changed", account.changed_s}};
 }
 
-std::expected<Json, std::string> on_database(const Options& options,
-                                             const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
+std::expected<Json, std::string>
+on_database(const Options& options,
+            const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
     const control::ConfigResult loaded = control::load_config(options.config);
     if (!loaded.errors.empty()) {
-        return std::unexpected("millrace-control does not answer, and without a right configuration the database cannot be found: " +
+        return std::unexpected("millrace-control does not answer, and without a right "
+                               "configuration the database cannot be found: " +
                                loaded.errors.front().to_string());
     }
     std::error_code failure; // before the first start there is no folder yet
     if (std::filesystem::create_directories(loaded.config.policy.start_up->state_dir, failure)) {
-        std::filesystem::permissions(loaded.config.policy.start_up->state_dir, std::filesystem::perms{0750}, failure);
+        std::filesystem::permissions(loaded.config.policy.start_up->state_dir,
+                                     std::filesystem::perms{0750}, failure);
     }
     auto store = control::AccountStore::open(loaded.config.accounts_file());
     if (!store) return std::unexpected(store.error().text);
-    std::cerr << "millrace-control does not answer; working on " << loaded.config.accounts_file() << " itself\n";
+    std::cerr << "millrace-control does not answer; working on " << loaded.config.accounts_file()
+              << " itself\n";
     return act(**store);
 }
 
-std::expected<Json, std::string> account_call(const Options& options, const std::string& path, const Json* body,
-                                              const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
+std::expected<Json, std::string>
+account_call(const Options& options, const std::string& path, const Json* body,
+             const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
     const AdminClient admin = client(options);
     auto reply = body == nullptr ? admin.get(path) : admin.post(path, *body);
     if (reply) return std::move(*reply);
@@ -284,7 +333,8 @@ std::expected<Json, std::string> as_reply(const AccountResult<Account>& result) 
     return as_json(*result);
 }
 
-int finish(const std::expected<Json, std::string>& reply, const Options& options, const std::string& what) {
+int finish(const std::expected<Json, std::string>& reply, const Options& options,
+           const std::string& what) {
     if (!reply) return complain(reply.error());
     if (options.json) {
         print(*reply);
@@ -297,8 +347,12 @@ int finish(const std::expected<Json, std::string>& reply, const Options& options
 int account_add(const Options& options) {
     const auto password = control::cli::read_password(options.password_file);
     if (!password) return complain(password.error());
-    const Json body{{"name", options.name}, {"password", *password}, {"tenant", options.tenant}, {"source", options.source},
-                    {"sender_domains", options.sender_domains}, {"messages_per_hour", options.messages_per_hour}};
+    const Json body{{"name", options.name},
+                    {"password", *password},
+                    {"tenant", options.tenant},
+                    {"source", options.source},
+                    {"sender_domains", options.sender_domains},
+                    {"messages_per_hour", options.messages_per_hour}};
     Account account;
     account.name = options.name;
     account.tenant = options.tenant;
@@ -306,7 +360,9 @@ int account_add(const Options& options) {
     account.sender_domains = options.sender_domains;
     account.messages_per_hour_max = options.messages_per_hour;
     return finish(account_call(options, "/api/admin/accounts/add", &body,
-                               [&](control::AccountStore& store) { return as_reply(store.add(account, *password)); }),
+                               [&](control::AccountStore& store) {
+                                   return as_reply(store.add(account, *password));
+                               }),
                   options, "added");
 }
 
@@ -315,7 +371,9 @@ int account_passwd(const Options& options) {
     if (!password) return complain(password.error());
     const Json body{{"name", options.name}, {"password", *password}};
     return finish(account_call(options, "/api/admin/accounts/passwd", &body,
-                               [&](control::AccountStore& store) { return as_reply(store.set_password(options.name, *password)); }),
+                               [&](control::AccountStore& store) {
+                                   return as_reply(store.set_password(options.name, *password));
+                               }),
                   options, "has a new password");
 }
 
@@ -328,13 +386,16 @@ int account_change(const Options& options, const std::string& verb, const std::s
 }
 
 int account_list(const Options& options) {
-    const auto reply = account_call(options, "/api/admin/accounts", nullptr, [](control::AccountStore& store) -> std::expected<Json, std::string> {
-        const auto accounts = store.list();
-        if (!accounts) return std::unexpected(accounts.error().text);
-        Json list = Json::array();
-        for (const Account& account : *accounts) list.push_back(as_json(account));
-        return Json{{"accounts", std::move(list)}};
-    });
+    const auto reply =
+        account_call(options, "/api/admin/accounts", nullptr,
+                     [](control::AccountStore& store) -> std::expected<Json, std::string> {
+                         const auto accounts = store.list();
+                         if (!accounts) return std::unexpected(accounts.error().text);
+                         Json list = Json::array();
+                         for (const Account& account : *accounts)
+                             list.push_back(as_json(account));
+                         return Json{{"accounts", std::move(list)}};
+                     });
     if (!reply) return complain(reply.error());
     const Json& accounts = (*reply)["accounts"];
     if (options.json) {
@@ -342,12 +403,14 @@ int account_list(const Options& options) {
         return exit_ok;
     }
     for (const Json& account : accounts) {
-        std::cout << text(account, "name") << (account["enabled"] == true ? "" : "  disabled") << "  changed "
-                  << when(account["changed"].get<std::int64_t>());
+        std::cout << text(account, "name") << (account["enabled"] == true ? "" : "  disabled")
+                  << "  changed " << when(account["changed"].get<std::int64_t>());
         if (!text(account, "tenant").empty()) std::cout << "  tenant " << text(account, "tenant");
         if (!text(account, "source").empty()) std::cout << "  source " << text(account, "source");
-        if (account["messages_per_hour"] != 0) std::cout << "  at most " << account["messages_per_hour"] << "/h";
-        for (const Json& domain : account["sender_domains"]) std::cout << "  @" << domain.get<std::string>();
+        if (account["messages_per_hour"] != 0)
+            std::cout << "  at most " << account["messages_per_hour"] << "/h";
+        for (const Json& domain : account["sender_domains"])
+            std::cout << "  @" << domain.get<std::string>();
         std::cout << '\n';
     }
     std::cout << accounts.size() << " account(s)\n";
@@ -363,7 +426,10 @@ int config_doc(const Options& options) {
     std::ifstream stream(options.file, std::ios::binary);
     const std::string there{std::istreambuf_iterator<char>(stream), {}};
     if (stream && there == page) return exit_ok;
-    return complain(options.file + " differs from the settings in the code; write it anew with: millracectl config-doc > " + options.file);
+    return complain(
+        options.file +
+        " differs from the settings in the code; write it anew with: millracectl config-doc > " +
+        options.file);
 }
 
 void add_filters(CLI::App& command, Options& options) {
@@ -378,70 +444,110 @@ void add_filters(CLI::App& command, Options& options) {
 int main(int argc, char** argv) {
     Options options;
     std::function<int()> run;
-    CLI::App app{"millracectl: checks, watches and steers a Millrace relay.\nExit codes: 0 done, 1 refused or failed, 2 wrong command line."};
+    CLI::App app{"millracectl: checks, watches and steers a Millrace relay.\nExit codes: 0 done, 1 "
+                 "refused or failed, 2 wrong command line."};
     app.require_subcommand(1);
     app.fallthrough(); // --json and --config may stand behind the command
-    app.add_option("--config", options.config, "configuration file; tells where the admin API is")->capture_default_str();
-    app.add_option("--admin", options.admin, "IP:PORT of the admin API, instead of the configuration's");
-    app.add_option("--token-file", options.token_file, "file with the API's token, instead of the configuration's");
+    app.add_option("--config", options.config, "configuration file; tells where the admin API is")
+        ->capture_default_str();
+    app.add_option("--admin", options.admin,
+                   "IP:PORT of the admin API, instead of the configuration's");
+    app.add_option("--token-file", options.token_file,
+                   "file with the API's token, instead of the configuration's");
     app.add_flag("--json", options.json, "print JSON");
 
-    const auto command = [&](CLI::App& parent, const std::string& name, const std::string& help, std::function<int()> act) {
+    const auto command = [&](CLI::App& parent, const std::string& name, const std::string& help,
+                             std::function<int()> act) {
         CLI::App* added = parent.add_subcommand(name, help);
         added->callback([&run, act = std::move(act)] { run = act; });
         return added;
     };
-    command(app, "check", "say everything that is wrong with a configuration file and its rules", [&] { return check(options); })
-        ->add_option("file", options.file, "configuration file")->required();
-    command(app, "reload", "put the changed configuration into use", [&] { return reload(options); });
-    command(app, "status", "what runs, and how much mail is where", [&] { return status(options); });
+    command(app, "check", "say everything that is wrong with a configuration file and its rules",
+            [&] { return check(options); })
+        ->add_option("file", options.file, "configuration file")
+        ->required();
+    command(app, "reload", "put the changed configuration into use",
+            [&] { return reload(options); });
+    command(app, "status", "what runs, and how much mail is where",
+            [&] { return status(options); });
     command(app, "stats", "every counter", [&] { return stats(options); });
 
     CLI::App* queues = app.add_subcommand("queue", "look at queued mail and steer it");
     queues->require_subcommand(1);
-    CLI::App* list = command(*queues, "list", "messages in the queue", [&] { return queue(options, "list"); });
+    CLI::App* list =
+        command(*queues, "list", "messages in the queue", [&] { return queue(options, "list"); });
     add_filters(*list, options);
-    list->add_option("--limit", options.limit, "how many")->capture_default_str()->check(CLI::Range(1U, 10'000U));
+    list->add_option("--limit", options.limit, "how many")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 10'000U));
     command(*queues, "show", "one message", [&] { return queue(options, "show"); })
-        ->add_option("id", options.id, "message id")->required();
-    add_filters(*command(*queues, "count", "how many messages", [&] { return queue(options, "count"); }), options);
+        ->add_option("id", options.id, "message id")
+        ->required();
+    add_filters(
+        *command(*queues, "count", "how many messages", [&] { return queue(options, "count"); }),
+        options);
     for (const auto& [verb, help] : {std::pair{"flush", "try waiting mail now"},
                                      std::pair{"suspend", "hold mail back, also what comes later"},
                                      std::pair{"resume", "end a suspension"}}) {
-        CLI::App* added = command(*queues, verb, help, [&options, name = std::string{verb}] { return queue(options, name); });
+        CLI::App* added = command(*queues, verb, help, [&options, name = std::string{verb}] {
+            return queue(options, name);
+        });
         add_filters(*added, options);
         added->add_option("--id", options.id, "one message");
         added->add_flag("--everything", options.everything, "all mail");
     }
-    command(app, "trace", "what happened to a message, from the event log", [&] { return trace(options); })
-        ->add_option("id", options.id, "message id")->required();
+    command(app, "trace", "what happened to a message, from the event log",
+            [&] { return trace(options); })
+        ->add_option("id", options.id, "message id")
+        ->required();
 
     CLI::App* account = app.add_subcommand("account", "who may send");
     account->require_subcommand(1);
-    constexpr const char* password_help = "file whose first line is the password; otherwise standard input, or a prompt";
-    CLI::App* add = command(*account, "add", "a new account; its password comes from standard input or a prompt", [&] { return account_add(options); });
+    constexpr const char* password_help =
+        "file whose first line is the password; otherwise standard input, or a prompt";
+    CLI::App* add = command(*account, "add",
+                            "a new account; its password comes from standard input or a prompt",
+                            [&] { return account_add(options); });
     add->add_option("name", options.name, "what the client says in AUTH")->required();
     add->add_option("--tenant", options.tenant, "tenant that its mail belongs to");
     add->add_option("--source", options.source, "source or pool that its mail leaves from");
-    add->add_option("--sender-domain", options.sender_domains, "domain it may use in MAIL FROM; repeat for more, none for any");
-    add->add_option("--messages-per-hour", options.messages_per_hour, "0 for no limit")->capture_default_str();
+    add->add_option("--sender-domain", options.sender_domains,
+                    "domain it may use in MAIL FROM; repeat for more, none for any");
+    add->add_option("--messages-per-hour", options.messages_per_hour, "0 for no limit")
+        ->capture_default_str();
     add->add_option("--password-file", options.password_file, password_help);
     command(*account, "list", "all accounts", [&] { return account_list(options); });
-    CLI::App* passwd = command(*account, "passwd", "a new password for an account", [&] { return account_passwd(options); });
+    CLI::App* passwd = command(*account, "passwd", "a new password for an account",
+                               [&] { return account_passwd(options); });
     passwd->add_option("name", options.name, "account")->required();
     passwd->add_option("--password-file", options.password_file, password_help);
-    command(*account, "disable", "refuse an account's logins from now on", [&] {
-        return account_change(options, "disable", "disabled", [&](auto& store) { return store.set_enabled(options.name, false); });
-    })->add_option("name", options.name, "account")->required();
-    command(*account, "enable", "take an account's logins again", [&] {
-        return account_change(options, "enable", "enabled", [&](auto& store) { return store.set_enabled(options.name, true); });
-    })->add_option("name", options.name, "account")->required();
-    command(*account, "remove", "delete an account", [&] {
-        return account_change(options, "remove", "removed", [&](auto& store) { return store.remove(options.name); });
-    })->add_option("name", options.name, "account")->required();
+    command(*account, "disable", "refuse an account's logins from now on",
+            [&] {
+                return account_change(options, "disable", "disabled", [&](auto& store) {
+                    return store.set_enabled(options.name, false);
+                });
+            })
+        ->add_option("name", options.name, "account")
+        ->required();
+    command(*account, "enable", "take an account's logins again",
+            [&] {
+                return account_change(options, "enable", "enabled", [&](auto& store) {
+                    return store.set_enabled(options.name, true);
+                });
+            })
+        ->add_option("name", options.name, "account")
+        ->required();
+    command(*account, "remove", "delete an account",
+            [&] {
+                return account_change(options, "remove", "removed",
+                                      [&](auto& store) { return store.remove(options.name); });
+            })
+        ->add_option("name", options.name, "account")
+        ->required();
 
-    command(app, "config-doc", "print docs/configuration.md", [&] { return config_doc(options); })
-        ->add_option("--check", options.file, "compare with this file instead");
+    command(app, "config-doc", "print docs/configuration.md", [&] {
+        return config_doc(options);
+    })->add_option("--check", options.file, "compare with this file instead");
 
     try {
         app.parse(argc, argv);

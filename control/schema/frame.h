@@ -1,6 +1,7 @@
 // frame.h: messages.fbs on a byte stream: four bytes of length, little endian, then one FlatBuffer.
 //
-// Scope      Cutting frames out of received bytes and putting one together. A frame is verified before it
+// Scope      Cutting frames out of received bytes and putting one together. A frame is verified
+// before it
 //            is handed out, so its reader may follow every offset in it.
 // Owns       FrameReader owns the bytes of the frame being received, frame_bytes_max at most.
 // Threading  A FrameReader belongs to one thread.
@@ -28,8 +29,10 @@ enum class FrameError : std::uint8_t { need_more, too_large, malformed };
 
 /// Finishes `body` into a frame ready to be sent.
 template <class Table>
-[[nodiscard]] std::string make_frame(flatbuffers::FlatBufferBuilder& builder, flatbuffers::Offset<Table> body) {
-    builder.Finish(CreateMessage(builder, BodyTraits<Table>::enum_value, body.Union()), MessageIdentifier());
+[[nodiscard]] std::string make_frame(flatbuffers::FlatBufferBuilder& builder,
+                                     flatbuffers::Offset<Table> body) {
+    builder.Finish(CreateMessage(builder, BodyTraits<Table>::enum_value, body.Union()),
+                   MessageIdentifier());
     const auto length = static_cast<std::uint32_t>(builder.GetSize());
     std::string frame(frame_prefix_bytes + length, '\0');
     std::memcpy(frame.data(), &length, sizeof length);
@@ -53,19 +56,24 @@ public:
 
     /// The next whole message; it lives until the next append(). need_more is the ordinary end.
     [[nodiscard]] std::expected<const Message*, FrameError> next() {
-        if (buffer_.size() - start_ < frame_prefix_bytes) return std::unexpected(FrameError::need_more);
+        if (buffer_.size() - start_ < frame_prefix_bytes)
+            return std::unexpected(FrameError::need_more);
         std::uint32_t length = 0;
         std::memcpy(&length, buffer_.data() + start_, sizeof length);
         if (length > frame_bytes_max) return std::unexpected(FrameError::too_large);
-        if (buffer_.size() - start_ - frame_prefix_bytes < length) return std::unexpected(FrameError::need_more);
-        // FlatBuffers reads integers in place, and frames begin at any offset: so the frame is moved to aligned memory.
+        if (buffer_.size() - start_ - frame_prefix_bytes < length)
+            return std::unexpected(FrameError::need_more);
+        // FlatBuffers reads integers in place, and frames begin at any offset: so the frame is
+        // moved to aligned memory.
         frame_.assign((length + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t), 0);
         std::memcpy(frame_.data(), buffer_.data() + start_ + frame_prefix_bytes, length);
         // A frame may carry a password.
-        std::fill_n(buffer_.begin() + static_cast<std::ptrdiff_t>(start_), frame_prefix_bytes + length, '\0');
+        std::fill_n(buffer_.begin() + static_cast<std::ptrdiff_t>(start_),
+                    frame_prefix_bytes + length, '\0');
         start_ += frame_prefix_bytes + length;
         const auto* bytes = reinterpret_cast<const std::uint8_t*>(frame_.data());
-        if (length < sizeof(std::uint64_t)) return std::unexpected(FrameError::malformed); // no room for an identifier
+        if (length < sizeof(std::uint64_t))
+            return std::unexpected(FrameError::malformed); // no room for an identifier
         flatbuffers::Verifier verifier(bytes, length);
         if (!VerifyMessageBuffer(verifier)) return std::unexpected(FrameError::malformed);
         const Message* message = GetMessage(bytes);

@@ -1,6 +1,8 @@
-// snapshot_format.h: the policy snapshot as a file: a fixed header, then one FlatBuffer (policy.fbs).
+// snapshot_format.h: the policy snapshot as a file: a fixed header, then one FlatBuffer
+// (policy.fbs).
 //
-// Scope      The header's layout, and the SHA-256 that covers header and payload. control writes such files
+// Scope      The header's layout, and the SHA-256 that covers header and payload. control writes
+// such files
 //            (policy_compiler.h), the data plane reads them (dataplane/policy/snapshot.h).
 // Threading  Values only.
 // Failure    None here; a reader compares each field before it believes the next.
@@ -13,7 +15,8 @@
 
 namespace control::schema {
 
-static_assert(std::endian::native == std::endian::little, "snapshots are written and read in place");
+static_assert(std::endian::native == std::endian::little,
+              "snapshots are written and read in place");
 
 inline constexpr std::array<char, 8> snapshot_magic{'M', 'R', 'P', 'O', 'L', 'I', 'C', 'Y'};
 /// Raised when an older reader would misunderstand the payload; any other version is refused.

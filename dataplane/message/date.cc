@@ -24,7 +24,8 @@ DateText::DateText(base::WallTime time) noexcept {
 
     const auto day = std::chrono::floor<std::chrono::days>(time);
     const std::chrono::year_month_day date{day};
-    const auto seconds = static_cast<unsigned>(std::chrono::floor<std::chrono::seconds>(time - day).count());
+    const auto seconds =
+        static_cast<unsigned>(std::chrono::floor<std::chrono::seconds>(time - day).count());
 
     pattern.copy(text_.data(), pattern.size());
     day_names.substr(std::chrono::weekday{day}.c_encoding() * 3, 3).copy(text_.data(), 3);

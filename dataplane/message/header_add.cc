@@ -8,8 +8,8 @@ namespace dataplane::message {
 
 std::string_view protocol_name(bool extended, bool tls, bool authenticated, bool utf8) noexcept {
     if (!extended) return "SMTP";
-    static constexpr std::array<std::string_view, 8> names{"ESMTP",    "ESMTPA",    "ESMTPS",    "ESMTPSA",
-                                                           "UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"};
+    static constexpr std::array<std::string_view, 8> names{
+        "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA", "UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"};
     return names[(utf8 ? 4U : 0U) + (tls ? 2U : 0U) + (authenticated ? 1U : 0U)];
 }
 
@@ -17,7 +17,8 @@ void append_received(std::string& prelude, const Received& received) {
     prelude.append("Received: from ").append(received.helo);
     prelude.append(" (").append(received.client_literal).append(")\r\n\tby ").append(received.host);
     prelude.append(" with ").append(received.protocol).append(" id ").append(received.id);
-    if (!received.recipient.empty()) prelude.append("\r\n\tfor <").append(received.recipient).append(">");
+    if (!received.recipient.empty())
+        prelude.append("\r\n\tfor <").append(received.recipient).append(">");
     prelude.append(";\r\n\t").append(DateText{received.time}.view()).append("\r\n");
 }
 

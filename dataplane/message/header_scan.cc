@@ -6,7 +6,9 @@
 namespace dataplane::message {
 namespace {
 
-constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+constexpr char lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+}
 
 bool is(std::string_view name, std::string_view lower_case) noexcept {
     return std::ranges::equal(name, lower_case, {}, lower);
@@ -67,11 +69,13 @@ void HeaderScan::feed(std::span<const std::byte> content) noexcept {
     if (!done() && bytes_ > bytes_max) end_ = HeaderEnd::too_large;
 }
 
-/// A field's name is complete. Blanks between it and the colon are obsolete syntax (§4.5.3), not an error.
+/// A field's name is complete. Blanks between it and the colon are obsolete syntax (§4.5.3), not an
+/// error.
 void HeaderScan::name_ended() noexcept {
     std::string_view name{name_.data(), name_bytes_};
     name_bytes_ = 0;
-    while (name.ends_with(' ') || name.ends_with('\t')) name.remove_suffix(1);
+    while (name.ends_with(' ') || name.ends_with('\t'))
+        name.remove_suffix(1);
     if (name.empty() || name.find_first_of(" \t") != std::string_view::npos) {
         end_ = HeaderEnd::not_a_header;
         return;

@@ -1,8 +1,8 @@
 // header_scan.h: what the relay must know of a message's header, read as the content streams past.
 //
-// Scope      The header section of RFC 5322 §2.2: which of the fields the relay cares about are there, how
-//            many Received fields, where the section ends and how. Values are not kept: nothing here
-//            needs them, and a header may be as long as its sender likes.
+// Scope      The header section of RFC 5322 §2.2: which of the fields the relay cares about are
+//            there, how many Received fields, where the section ends and how. Values are not kept:
+//            nothing here needs them, and a header may be as long as its sender likes.
 // Owns       One field name of at most name_bytes_max, for names cut by a fragment's end.
 // Threading  Pure.
 // Failure    None: whatever comes is classified. bytes_max ends the reading of an endless header.
@@ -19,13 +19,15 @@ namespace dataplane::message {
 enum class HeaderEnd : std::uint8_t {
     open,         // still in the header section
     blank_line,   // as it should be
-    not_a_header, // a line that is neither a field nor a continuation: the body began without a blank line
+    not_a_header, // a line that is neither a field nor a continuation: the body began without a
+                  // blank line
     too_large,    // bytes_max were read and it still goes on
 };
 
 class HeaderScan {
 public:
-    static constexpr std::size_t bytes_max = 256U << 10; // ours; the largest seen in the wild are below 100 KiB
+    static constexpr std::size_t bytes_max =
+        256U << 10; // ours; the largest seen in the wild are below 100 KiB
 
     /// The next piece of content. Costs nothing once done().
     void feed(std::span<const std::byte> content) noexcept;
@@ -47,7 +49,8 @@ public:
     }
 
 private:
-    static constexpr std::size_t name_bytes_max = 77; // RFC 5322 §2.1.1: a name with its colon fits a line
+    static constexpr std::size_t name_bytes_max =
+        77; // RFC 5322 §2.1.1: a name with its colon fits a line
     enum class Place : std::uint8_t { line_start, name, value, blank_cr };
 
     void name_ended() noexcept;

@@ -34,11 +34,13 @@ void merge_into(Json& whole, const Json& part, std::uint32_t limit) {
 
 } // namespace
 
-std::expected<std::string, std::string> merge_replies(std::span<const std::string> replies, std::uint32_t limit) {
+std::expected<std::string, std::string> merge_replies(std::span<const std::string> replies,
+                                                      std::uint32_t limit) {
     Json whole = Json::object();
     for (const std::string& text : replies) {
         const Json part = Json::parse(text, nullptr, false);
-        if (!part.is_object()) return std::unexpected("a shard answered with something that is not a JSON object");
+        if (!part.is_object())
+            return std::unexpected("a shard answered with something that is not a JSON object");
         if (const auto error = part.find("error"); error != part.end()) {
             return std::unexpected(error->is_string() ? error->get<std::string>() : error->dump());
         }

@@ -12,8 +12,8 @@
 #include <fcntl.h>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <openssl/crypto.h>
+#include <optional>
 #include <poll.h>
 #include <span>
 #include <sys/random.h>
@@ -29,22 +29,32 @@ namespace dataplane::policy {
 namespace {
 
 namespace schema = control::schema;
-using SteadyTime = std::chrono::steady_clock::time_point; // the link is no shard: it may read a clock
+using SteadyTime =
+    std::chrono::steady_clock::time_point; // the link is no shard: it may read a clock
 
-constexpr std::size_t to_link_entries = 1024;  // >= LinkAuthenticator::questions_max, and commands
-constexpr std::size_t to_shard_entries = 2048; // answers to all of those, policies, commands, changes
-constexpr std::size_t commands_max = 64;       // at once; an operator types them
-constexpr std::size_t unsent_bytes_max = 2 * schema::frame_bytes_max; // then control does not read: reconnect
-constexpr std::size_t receive_bytes = 64 * 1024;
+constexpr std::size_t to_link_entries = 1024; // >= LinkAuthenticator::questions_max, and commands
+constexpr std::size_t to_shard_entries =
+    2048;                                // answers to all of those, policies, commands, changes
+constexpr std::size_t commands_max = 64; // at once; an operator types them
+constexpr std::size_t unsent_bytes_max =
+    2 * schema::frame_bytes_max; // then control does not read: reconnect
+constexpr std::size_t receive_bytes = 64UL * 1024;
 
 // The shards and the schema number verdicts and commands alike.
-static_assert(static_cast<int>(AuthVerdict::accepted) == static_cast<int>(schema::Verdict::accepted));
-static_assert(static_cast<int>(AuthVerdict::rejected) == static_cast<int>(schema::Verdict::rejected));
-static_assert(static_cast<int>(AuthVerdict::unavailable) == static_cast<int>(schema::Verdict::unavailable));
-static_assert(static_cast<int>(AuthVerdict::throttled) == static_cast<int>(schema::Verdict::throttled));
-static_assert(static_cast<int>(ShardCommand::Kind::queue_list) == static_cast<int>(schema::CommandKind::queue_list));
-static_assert(static_cast<int>(ShardCommand::Kind::queue_resume) == static_cast<int>(schema::CommandKind::queue_resume));
-static_assert(static_cast<int>(ShardCommand::Kind::status) == static_cast<int>(schema::CommandKind::status));
+static_assert(static_cast<int>(AuthVerdict::accepted) ==
+              static_cast<int>(schema::Verdict::accepted));
+static_assert(static_cast<int>(AuthVerdict::rejected) ==
+              static_cast<int>(schema::Verdict::rejected));
+static_assert(static_cast<int>(AuthVerdict::unavailable) ==
+              static_cast<int>(schema::Verdict::unavailable));
+static_assert(static_cast<int>(AuthVerdict::throttled) ==
+              static_cast<int>(schema::Verdict::throttled));
+static_assert(static_cast<int>(ShardCommand::Kind::queue_list) ==
+              static_cast<int>(schema::CommandKind::queue_list));
+static_assert(static_cast<int>(ShardCommand::Kind::queue_resume) ==
+              static_cast<int>(schema::CommandKind::queue_resume));
+static_assert(static_cast<int>(ShardCommand::Kind::status) ==
+              static_cast<int>(schema::CommandKind::status));
 
 SipKey random_key() {
     SipKey key{};
@@ -54,12 +64,16 @@ SipKey random_key() {
     return key;
 }
 
-/// Sessions know their listener by its place in the list, and ports below 1024 take privileges that are gone.
+/// Sessions know their listener by its place in the list, and ports below 1024 take privileges that
+/// are gone.
 bool same_listeners(const std::vector<ListenerPolicy>& a, const std::vector<ListenerPolicy>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const ListenerPolicy& x, const ListenerPolicy& y) {
-        return x.name == y.name && x.address == y.address && x.kind == y.kind && x.proxy_protocol == y.proxy_protocol &&
-               x.allow_plain_auth == y.allow_plain_auth && x.connections_max == y.connections_max;
-    });
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const ListenerPolicy& x, const ListenerPolicy& y) {
+                          return x.name == y.name && x.address == y.address && x.kind == y.kind &&
+                                 x.proxy_protocol == y.proxy_protocol &&
+                                 x.allow_plain_auth == y.allow_plain_auth &&
+                                 x.connections_max == y.connections_max;
+                      });
 }
 
 /// Which settings differ that only a start can change.
@@ -100,7 +114,8 @@ struct FileMark {
 FileMark mark_of(const std::string& path) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0) return {};
-    return {status.st_ino, status.st_size, status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec};
+    return {status.st_ino, status.st_size,
+            status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec};
 }
 
 } // namespace
@@ -108,8 +123,7 @@ FileMark mark_of(const std::string& path) {
 class LinkThread {
 public:
     LinkThread(ControlLinkOptions options, PolicyPtr first)
-        : options_(std::move(options)), newest_(first),
-          reconnect_after_(options_.reconnect_min) {
+        : options_(std::move(options)), newest_(first), reconnect_after_(options_.reconnect_min) {
         first_.start_up = first->start_up;
         first_.listeners = first->listeners;
         options_.authenticator.key = random_key();
@@ -121,9 +135,10 @@ public:
                       ShardCommands& commands, std::function<void()> policy_changed) {
         const std::lock_guard lock(attach_); // shards start side by side
         CHECK(!thread_.joinable());
-        ports_.push_back({std::make_unique<ShardPort>(link, loop, wakeup, policy, commands, std::move(policy_changed),
-                                                      options_.authenticator),
-                          policy.current()});
+        ports_.push_back(
+            {std::make_unique<ShardPort>(link, loop, wakeup, policy, commands,
+                                         std::move(policy_changed), options_.authenticator),
+             policy.current()});
         return *ports_.back().port;
     }
 
@@ -144,7 +159,7 @@ public:
 private:
     struct Attached {
         std::unique_ptr<ShardPort> port;
-        PolicyPtr given; // the last policy that its mailbox took
+        PolicyPtr given;          // the last policy that its mailbox took
         std::uint64_t in_use = 0; // the version that the shard has said it uses
     };
     struct Question {
@@ -179,15 +194,20 @@ private:
 
     void sleep() {
         wakeup_.will_sleep();
-        const bool more = std::any_of(ports_.begin(), ports_.end(),
-                                      [](const Attached& each) { return each.port->to_link_.size() != 0; });
+        const bool more = std::any_of(ports_.begin(), ports_.end(), [](const Attached& each) {
+            return each.port->to_link_.size() != 0;
+        });
         std::array<pollfd, 2> watched{{{wakeup_.descriptor(), POLLIN, 0}, {socket_, POLLIN, 0}}};
         if (!unsent_.empty()) watched[1].events |= POLLOUT;
         const auto until = std::min(socket_ < 0 ? std::min(connect_at_, look_at_) : look_at_,
-                                    commands_.empty() && questions_.empty() ? SteadyTime::max()
-                                                                            : now_ + std::chrono::milliseconds{100});
-        const auto wait = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        const int timeout_ms = more || stopping_ ? 0 : static_cast<int>(std::clamp<std::int64_t>(wait.count(), 0, 1000));
+                                    commands_.empty() && questions_.empty()
+                                        ? SteadyTime::max()
+                                        : now_ + std::chrono::milliseconds{100});
+        const auto wait =
+            std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+        const int timeout_ms =
+            more || stopping_ ? 0
+                              : static_cast<int>(std::clamp<std::int64_t>(wait.count(), 0, 1000));
         const int ready = poll(watched.data(), socket_ < 0 ? 1 : 2, timeout_ms);
         wakeup_.awake();
         if (ready <= 0) return;
@@ -205,21 +225,25 @@ private:
         reconnect_after_ = std::min(reconnect_after_ * 2, options_.reconnect_max);
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
-        if (options_.socket_path.size() >= sizeof address.sun_path) return; // control's configuration refuses it
+        if (options_.socket_path.size() >= sizeof address.sun_path)
+            return; // control's configuration refuses it
         options_.socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
         const int descriptor = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (descriptor < 0) return;
         // A Unix socket connects at once or not at all; a full backlog counts as not.
-        if (::connect(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+        if (::connect(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+            0) {
             close(descriptor);
             return;
         }
         socket_ = descriptor;
         reader_ = {};
         flatbuffers::FlatBufferBuilder builder;
-        send(schema::make_frame(builder, schema::CreateHello(builder, static_cast<std::uint32_t>(ports_.size()),
-                                                             static_cast<std::uint32_t>(getpid()), newest_->version)));
-        for (auto& [id, question] : questions_) question.sent = false;
+        send(schema::make_frame(
+            builder, schema::CreateHello(builder, static_cast<std::uint32_t>(ports_.size()),
+                                         static_cast<std::uint32_t>(getpid()), newest_->version)));
+        for (auto& [id, question] : questions_)
+            question.sent = false;
         look_at_ = now_; // control may have published while it was not heard
         log("connected to the control process");
     }
@@ -247,7 +271,8 @@ private:
         if (unsent_overflow_) return disconnect();
         std::size_t sent = 0;
         while (socket_ >= 0 && sent < unsent_.size()) {
-            const ssize_t took = ::send(socket_, unsent_.data() + sent, unsent_.size() - sent, MSG_NOSIGNAL);
+            const ssize_t took =
+                ::send(socket_, unsent_.data() + sent, unsent_.size() - sent, MSG_NOSIGNAL);
             if (took < 0 && errno == EINTR) continue;
             if (took < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
             if (took < 0) return disconnect();
@@ -277,15 +302,21 @@ private:
     void handle(const schema::Message& message) {
         reconnect_after_ = options_.reconnect_min; // it speaks our language
         switch (message.body_type()) {
-        case schema::Body::CredentialAnswer: return on_answer(*message.body_as_CredentialAnswer());
-        case schema::Body::AccountChanged: return on_account_changed(*message.body_as_AccountChanged());
-        case schema::Body::PolicyPublished: look_at_ = now_; return;
-        case schema::Body::Command: return on_command(*message.body_as_Command());
+        case schema::Body::CredentialAnswer:
+            return on_answer(*message.body_as_CredentialAnswer());
+        case schema::Body::AccountChanged:
+            return on_account_changed(*message.body_as_AccountChanged());
+        case schema::Body::PolicyPublished:
+            look_at_ = now_;
+            return;
+        case schema::Body::Command:
+            return on_command(*message.body_as_Command());
         case schema::Body::NONE:
         case schema::Body::Hello:
         case schema::Body::CredentialQuery:
         case schema::Body::PolicyReport:
-        case schema::Body::Reply: return; // ours to send: a newer control may mean something by it
+        case schema::Body::Reply:
+            return; // ours to send: a newer control may mean something by it
         }
     }
 
@@ -293,8 +324,9 @@ private:
 
     void on_question(std::size_t shard, CredentialQuestion&& question) {
         const std::uint64_t id = next_question_++;
-        questions_.emplace(id, Question{shard, question.id, std::move(question.user), std::move(question.password),
-                                        question.client.to_string(), now_ + options_.authenticator.answer_limit});
+        questions_.emplace(id, Question{shard, question.id, std::move(question.user),
+                                        std::move(question.password), question.client.to_string(),
+                                        now_ + options_.authenticator.answer_limit});
     }
 
     void send_questions() {
@@ -306,7 +338,8 @@ private:
             const auto user = builder.CreateString(question.user);
             const auto password = builder.CreateString(question.password);
             const auto client = builder.CreateString(question.client);
-            send(schema::make_frame(builder, schema::CreateCredentialQuery(builder, id, user, password, client)));
+            send(schema::make_frame(
+                builder, schema::CreateCredentialQuery(builder, id, user, password, client)));
             OPENSSL_cleanse(builder.GetBufferPointer(), builder.GetSize());
             question.sent = true;
         }
@@ -315,10 +348,11 @@ private:
     void on_answer(const schema::CredentialAnswer& answer) {
         const auto found = questions_.find(answer.id());
         if (found == questions_.end() || answer.verdict() > schema::Verdict::MAX) return;
-        // A full mailbox drops the answer: the shard is in trouble, and the client is told "unavailable".
+        // A full mailbox drops the answer: the shard is in trouble, and the client is told
+        // "unavailable".
         static_cast<void>(ports_[found->second.shard].port->to_shard_.post(
-            CredentialVerdict{found->second.shard_id, static_cast<AuthVerdict>(answer.verdict()), answer.generation(),
-                              std::chrono::milliseconds{answer.delay_ms()}}));
+            CredentialVerdict{found->second.shard_id, static_cast<AuthVerdict>(answer.verdict()),
+                              answer.generation(), std::chrono::milliseconds{answer.delay_ms()}}));
         forget(found);
     }
 
@@ -329,9 +363,10 @@ private:
 
     void on_account_changed(const schema::AccountChanged& changed) {
         for (Attached& each : ports_) {
-            // Dropped only by a full mailbox; then the next policy, which carries the generation, voids the login.
-            static_cast<void>(each.port->to_shard_.post(
-                ShardPort::AccountChange{std::string{schema::view(changed.name())}, changed.generation()}));
+            // Dropped only by a full mailbox; then the next policy, which carries the generation,
+            // voids the login.
+            static_cast<void>(each.port->to_shard_.post(ShardPort::AccountChange{
+                std::string{schema::view(changed.name())}, changed.generation()}));
         }
         look_at_ = now_;
     }
@@ -339,16 +374,23 @@ private:
     // Commands.
 
     void on_command(const schema::Command& asked) {
-        if (asked.kind() > schema::CommandKind::MAX) return reply(asked.id(), false, "this release does not know the command");
-        if (commands_.size() >= commands_max) return reply(asked.id(), false, "too many commands at once");
+        if (asked.kind() > schema::CommandKind::MAX)
+            return reply(asked.id(), false, "this release does not know the command");
+        if (commands_.size() >= commands_max)
+            return reply(asked.id(), false, "too many commands at once");
         auto command = std::make_shared<const ShardCommand>(ShardCommand{
-            static_cast<ShardCommand::Kind>(asked.kind()), std::string{schema::view(asked.domain())},
-            std::string{schema::view(asked.tenant())}, std::string{schema::view(asked.account())},
-            std::string{schema::view(asked.sender())}, std::string{schema::view(asked.message_id())}, asked.limit()});
+            static_cast<ShardCommand::Kind>(asked.kind()),
+            std::string{schema::view(asked.domain())}, std::string{schema::view(asked.tenant())},
+            std::string{schema::view(asked.account())}, std::string{schema::view(asked.sender())},
+            std::string{schema::view(asked.message_id())}, asked.limit()});
         const std::uint64_t id = next_command_++;
-        const auto running = commands_.emplace(id, RunningCommand{asked.id(), asked.limit(),
-                                                                  std::vector<bool>(ports_.size()), {},
-                                                                  now_ + options_.command_limit}).first;
+        const auto running = commands_
+                                 .emplace(id, RunningCommand{asked.id(),
+                                                             asked.limit(),
+                                                             std::vector<bool>(ports_.size()),
+                                                             {},
+                                                             now_ + options_.command_limit})
+                                 .first;
         for (Attached& each : ports_) {
             if (each.port->to_shard_.post(ShardPort::CommandRun{id, command})) continue;
             commands_.erase(running);
@@ -373,7 +415,8 @@ private:
 
     void reply(std::uint64_t id, bool ok, const std::string& text) {
         flatbuffers::FlatBufferBuilder builder;
-        if (text.size() > schema::frame_bytes_max - 1024) return reply(id, false, "the reply is too large; ask for less");
+        if (text.size() > schema::frame_bytes_max - 1024)
+            return reply(id, false, "the reply is too large; ask for less");
         send(schema::make_frame(builder, schema::CreateReplyDirect(builder, id, ok, text.c_str())));
     }
 
@@ -398,7 +441,8 @@ private:
     void drain_shards() {
         for (std::size_t shard = 0; shard < ports_.size(); ++shard) {
             while (auto message = ports_[shard].port->to_link_.pop()) {
-                if (auto* question = std::get_if<CredentialQuestion>(&*message)) on_question(shard, std::move(*question));
+                if (auto* question = std::get_if<CredentialQuestion>(&*message))
+                    on_question(shard, std::move(*question));
                 if (auto* answer = std::get_if<ShardPort::CommandAnswer>(&*message)) {
                     on_shard_answer(shard, std::move(*answer));
                 }
@@ -420,7 +464,8 @@ private:
         seen_ = mark;
         auto loaded = load_snapshot(options_.snapshot_path);
         if (!loaded) {
-            log("policy snapshot refused, version " + std::to_string(newest_->version) + " stays: " + loaded.error().text);
+            log("policy snapshot refused, version " + std::to_string(newest_->version) +
+                " stays: " + loaded.error().text);
             return report(false, loaded.error().text);
         }
         if ((*loaded)->version == newest_->version) return; // the one we started with
@@ -433,8 +478,10 @@ private:
             waits = "takes effect at the next start of millraced: " + waits;
             log(waits);
         }
-        if (const std::string objection = options_.prepare ? options_.prepare(*loaded) : ""; !objection.empty()) {
-            log("policy snapshot refused, version " + std::to_string(newest_->version) + " stays: " + objection);
+        if (const std::string objection = options_.prepare ? options_.prepare(*loaded) : "";
+            !objection.empty()) {
+            log("policy snapshot refused, version " + std::to_string(newest_->version) +
+                " stays: " + objection);
             return report(false, objection);
         }
         newest_ = *loaded;
@@ -445,8 +492,9 @@ private:
 
     /// "In use" is said once, when the last shard has it.
     void report_when_in_use() {
-        const bool everywhere = std::all_of(ports_.begin(), ports_.end(),
-                                            [&](const Attached& each) { return each.in_use == newest_->version; });
+        const bool everywhere =
+            std::all_of(ports_.begin(), ports_.end(),
+                        [&](const Attached& each) { return each.in_use == newest_->version; });
         if (!everywhere || !report_due_) return;
         report(true, *report_due_);
         report_due_.reset();
@@ -455,15 +503,19 @@ private:
     void hand_out_policy() {
         for (Attached& each : ports_) {
             if (each.given == newest_) continue;
-            if (each.port->to_shard_.post(PolicyPtr{newest_})) each.given = newest_; // else in the next round
+            if (each.port->to_shard_.post(PolicyPtr{newest_}))
+                each.given = newest_; // else in the next round
         }
         // Freed here and not on a shard: the last session that used an old policy has let go of it.
-        std::erase_if(published_, [&](const PolicyPtr& policy) { return policy != newest_ && policy.use_count() == 1; });
+        std::erase_if(published_, [&](const PolicyPtr& policy) {
+            return policy != newest_ && policy.use_count() == 1;
+        });
     }
 
     void report(bool ok, const std::string& text) {
         flatbuffers::FlatBufferBuilder builder;
-        send(schema::make_frame(builder, schema::CreatePolicyReportDirect(builder, newest_->version, ok, text.c_str())));
+        send(schema::make_frame(builder, schema::CreatePolicyReportDirect(builder, newest_->version,
+                                                                          ok, text.c_str())));
     }
 
     void log(std::string_view line) const {
@@ -480,7 +532,7 @@ private:
 
     SteadyTime now_{};
     PolicyPtr newest_;
-    std::vector<PolicyPtr> published_; // every policy that a shard may still use
+    std::vector<PolicyPtr> published_;      // every policy that a shard may still use
     std::optional<std::string> report_due_; // about newest_: what of it waits for a restart
     FileMark seen_;
     SteadyTime look_at_{};
@@ -499,12 +551,15 @@ private:
 };
 
 ShardPort::ShardPort(ControlLink& link, base::Loop& loop, base::Wakeup& shard, PolicySlot& policy,
-                     ShardCommands& commands, std::function<void()> policy_changed, LinkAuthenticatorOptions options)
+                     ShardCommands& commands, std::function<void()> policy_changed,
+                     LinkAuthenticatorOptions options)
     : link_(link), policy_(policy), commands_(commands), policy_changed_(std::move(policy_changed)),
-      to_link_(to_link_entries),
-      to_shard_(
-          shard, to_shard_entries,
-          [](void* self, ToShard&& message) { static_cast<ShardPort*>(self)->handle(std::move(message)); }, this),
+      to_link_(to_link_entries), to_shard_(
+                                     shard, to_shard_entries,
+                                     [](void* self, ToShard&& message) {
+                                         static_cast<ShardPort*>(self)->handle(std::move(message));
+                                     },
+                                     this),
       authenticator_(loop, policy, *this, options) {}
 
 bool ShardPort::ask(CredentialQuestion&& question) {
@@ -527,7 +582,8 @@ void ShardPort::handle(ToShard&& message) {
         authenticator_.on_account_changed(change->name, change->generation);
     } else if (const auto* run = std::get_if<CommandRun>(&message)) {
         ToLink answer{CommandAnswer{run->id, commands_.run(*run->command)}};
-        // Full only when the link is dead or buried; the operator is told that this shard did not answer.
+        // Full only when the link is dead or buried; the operator is told that this shard did not
+        // answer.
         if (to_link_.push(std::move(answer))) link_.thread_->rouse();
     }
 }
@@ -537,12 +593,16 @@ ControlLink::ControlLink(ControlLinkOptions options, PolicyPtr first)
 
 ControlLink::~ControlLink() = default;
 
-ShardPort& ControlLink::attach(base::Loop& loop, base::Wakeup& wakeup, PolicySlot& policy, ShardCommands& commands,
-                               std::function<void()> policy_changed) {
+ShardPort& ControlLink::attach(base::Loop& loop, base::Wakeup& wakeup, PolicySlot& policy,
+                               ShardCommands& commands, std::function<void()> policy_changed) {
     return thread_->attach(*this, loop, wakeup, policy, commands, std::move(policy_changed));
 }
 
-void ControlLink::start() { thread_->start(); }
-void ControlLink::stop() { thread_->stop(); }
+void ControlLink::start() {
+    thread_->start();
+}
+void ControlLink::stop() {
+    thread_->stop();
+}
 
 } // namespace dataplane::policy

@@ -18,7 +18,8 @@ struct LinkAuthenticator::Pending {
     std::size_t waiters = 0;
 };
 
-/// One verify() that waits. Its end, however it comes, withdraws a question that nobody waits for any more.
+/// One verify() that waits. Its end, however it comes, withdraws a question that nobody waits for
+/// any more.
 class LinkAuthenticator::Waiting {
 public:
     Waiting(LinkAuthenticator& owner, std::uint64_t id, std::shared_ptr<Pending> pending)
@@ -40,19 +41,21 @@ private:
     std::shared_ptr<Pending> pending_;
 };
 
-LinkAuthenticator::LinkAuthenticator(base::Loop& loop, const PolicySlot& policy, CredentialChannel& channel,
-                                     LinkAuthenticatorOptions options)
-    : loop_(loop), policy_(policy), channel_(channel), options_(options), cache_(cache_entries_max / ways) {
+LinkAuthenticator::LinkAuthenticator(base::Loop& loop, const PolicySlot& policy,
+                                     CredentialChannel& channel, LinkAuthenticatorOptions options)
+    : loop_(loop), policy_(policy), channel_(channel), options_(options),
+      cache_(cache_entries_max / ways) {
     static_assert(std::has_single_bit(cache_entries_max / ways), "the set index wraps with a mask");
 }
 
 LinkAuthenticator::~LinkAuthenticator() = default;
 
-base::Task<AuthVerdict> LinkAuthenticator::verify(std::string user, std::string password, base::IpAddress client,
-                                                  base::Deadline deadline) {
+base::Task<AuthVerdict> LinkAuthenticator::verify(std::string user, std::string password,
+                                                  base::IpAddress client, base::Deadline deadline) {
     const PolicyPtr policy = policy_.current();
     const AccountPolicy* account = policy->account(user);
-    const std::string_view name = account != nullptr ? std::string_view{account->name} : std::string_view{user};
+    const std::string_view name =
+        account != nullptr ? std::string_view{account->name} : std::string_view{user};
     const QuestionKey key{sip_digest(options_.key, name, password), client};
     if (cached(key.digest, account)) {
         OPENSSL_cleanse(password.data(), password.size());
@@ -63,8 +66,9 @@ base::Task<AuthVerdict> LinkAuthenticator::verify(std::string user, std::string 
     std::uint64_t id = 0;
     std::shared_ptr<Pending> pending;
     if (const auto same = by_question_.find(key); same != by_question_.end()) {
-        const auto found = std::find_if(pending_.begin(), pending_.end(),
-                                        [&](const auto& each) { return each.second.get() == same->second; });
+        const auto found = std::find_if(pending_.begin(), pending_.end(), [&](const auto& each) {
+            return each.second.get() == same->second;
+        });
         CHECK(found != pending_.end());
         id = found->first;
         pending = found->second;
@@ -107,7 +111,8 @@ void LinkAuthenticator::on_verdict(const CredentialVerdict& verdict) {
     pending_.erase(found);
     pending->answer = verdict;
     if (verdict.verdict == AuthVerdict::accepted) {
-        Success success{pending->key.digest, loop_.now() + options_.cache_time, verdict.generation, pending->account};
+        Success success{pending->key.digest, loop_.now() + options_.cache_time, verdict.generation,
+                        pending->account};
         if (!void_since(success)) remember(std::move(success));
     }
     pending->answered.wake_all();
@@ -132,8 +137,9 @@ bool LinkAuthenticator::void_since(const Success& success) const {
 bool LinkAuthenticator::cached(const Digest& digest, const AccountPolicy* account) {
     for (Success& success : cache_[digest.low & (cache_.size() - 1)]) {
         if (success.digest != digest || success.account.empty()) continue;
-        const bool good = account != nullptr && account->enabled && account->name == success.account &&
-                          success.generation >= account->generation && loop_.now() < success.expires;
+        const bool good =
+            account != nullptr && account->enabled && account->name == success.account &&
+            success.generation >= account->generation && loop_.now() < success.expires;
         if (!good) success = {};
         return good;
     }
@@ -142,11 +148,13 @@ bool LinkAuthenticator::cached(const Digest& digest, const AccountPolicy* accoun
 
 void LinkAuthenticator::remember(Success&& success) {
     auto& set = cache_[success.digest.low & (cache_.size() - 1)];
-    auto place = std::find_if(set.begin(), set.end(), [&](const Success& each) { return each.digest == success.digest; });
+    auto place = std::find_if(set.begin(), set.end(),
+                              [&](const Success& each) { return each.digest == success.digest; });
     if (place == set.end()) {
         // An empty place has expired longest ago; otherwise the oldest success makes room.
-        place = std::min_element(set.begin(), set.end(),
-                                 [](const Success& a, const Success& b) { return a.expires < b.expires; });
+        place = std::min_element(set.begin(), set.end(), [](const Success& a, const Success& b) {
+            return a.expires < b.expires;
+        });
     }
     *place = std::move(success);
 }

@@ -1,9 +1,12 @@
-// link_authenticator.h: one shard's answers to "is this password right?": its cache, then the control process.
+// link_authenticator.h: one shard's answers to "is this password right?": its cache, then the
+// control process.
 //
-// Scope      The cache of recent successes, the questions on their way, and how long a client waits. How a
-//            question travels is CredentialChannel's business (control_link.h); whether a password is right,
-//            and when there were too many failures, is decided in control/credentials.h.
-// Owns       The cache: at most cache_entries_max digests, never a password. A digest is keyed with a key that
+// Scope      The cache of recent successes, the questions on their way, and how long a client
+// waits. How a
+//            question travels is CredentialChannel's business (control_link.h); whether a password
+//            is right, and when there were too many failures, is decided in control/credentials.h.
+// Owns       The cache: at most cache_entries_max digests, never a password. A digest is keyed with
+// a key that
 //            is random per process. Failures are never cached.
 // Threading  Bound to one shard.
 // Failure    No answer in time, or too many questions on their way: AuthVerdict::unavailable.
@@ -34,7 +37,7 @@ struct CredentialQuestion {
 struct CredentialVerdict {
     std::uint64_t id = 0;
     AuthVerdict verdict = AuthVerdict::unavailable;
-    std::uint64_t generation = 0; // of the account, when accepted
+    std::uint64_t generation = 0;       // of the account, when accepted
     std::chrono::milliseconds delay{0}; // how long a refused client waits
 };
 
@@ -47,9 +50,11 @@ public:
 
 struct LinkAuthenticatorOptions {
     SipKey key{};
-    std::chrono::seconds cache_time{600};      // also how long a client is not asked to pay for a hash again
-    std::chrono::seconds answer_limit{10};     // control queues at most about 3 s of hashing
-    std::chrono::milliseconds delay_max{10'000}; // a refusal is slow, but a session slot is not held forever
+    std::chrono::seconds cache_time{
+        600}; // also how long a client is not asked to pay for a hash again
+    std::chrono::seconds answer_limit{10}; // control queues at most about 3 s of hashing
+    std::chrono::milliseconds delay_max{
+        10'000}; // a refusal is slow, but a session slot is not held forever
 };
 
 struct AuthenticatorCounters {
@@ -66,11 +71,13 @@ public:
                       LinkAuthenticatorOptions options);
     ~LinkAuthenticator() override;
 
-    [[nodiscard]] base::Task<AuthVerdict> verify(std::string user, std::string password, base::IpAddress client,
+    [[nodiscard]] base::Task<AuthVerdict> verify(std::string user, std::string password,
+                                                 base::IpAddress client,
                                                  base::Deadline deadline) override;
 
     void on_verdict(const CredentialVerdict& verdict);
-    /// Logins of this account below `generation` are void, also those whose answer is still on its way.
+    /// Logins of this account below `generation` are void, also those whose answer is still on its
+    /// way.
     void on_account_changed(std::string_view name, std::uint64_t generation);
 
     [[nodiscard]] const AuthenticatorCounters& counters() const noexcept { return counters_; }
@@ -106,7 +113,8 @@ private:
     static constexpr std::size_t ways = 4;
     std::vector<std::array<Success, ways>> cache_;
     std::map<QuestionKey, Pending*> by_question_;
-    // shared: the last of several waiters may leave after the answer took the question off this map.
+    // shared: the last of several waiters may leave after the answer took the question off this
+    // map.
     std::map<std::uint64_t, std::shared_ptr<Pending>> pending_;
     std::array<Change, 64> changes_; // the latest, for answers that crossed with a change
     std::size_t change_count_ = 0;

@@ -1,8 +1,10 @@
 // siphash.h: SipHash-2-4 with 128 bits of output: a keyed digest without OpenSSL on the shard.
 //
-// Scope      One function over a few pieces of text. The key is random per process, so a digest says nothing
+// Scope      One function over a few pieces of text. The key is random per process, so a digest
+// says nothing
 //            to whoever does not also hold this process's memory.
-// Source     Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), 128-bit variant; checked
+// Source     Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), 128-bit variant;
+// checked
 //            against the published vectors in the tests.
 #pragma once
 
@@ -24,6 +26,7 @@ struct Digest {
 /// The digest of the bytes of `text`.
 [[nodiscard]] Digest sip_digest(const SipKey& key, std::string_view text) noexcept;
 /// The digest of two texts; where one ends and the other begins matters.
-[[nodiscard]] Digest sip_digest(const SipKey& key, std::string_view first, std::string_view second) noexcept;
+[[nodiscard]] Digest sip_digest(const SipKey& key, std::string_view first,
+                                std::string_view second) noexcept;
 
 } // namespace dataplane::policy

@@ -50,15 +50,18 @@ struct InvalidValue {
 }
 
 template <class Target>
-Target in_range(std::uint64_t value, std::uint64_t least, std::uint64_t most, std::string_view field) {
+Target in_range(std::uint64_t value, std::uint64_t least, std::uint64_t most,
+                std::string_view field) {
     if (value < least || value > most) refuse(field, std::to_string(value) + " is out of range");
     return static_cast<Target>(value);
 }
 
 template <class Target, class Source>
 Target as_enum(Source value, std::string_view field) {
-    if (value > Source::MAX) refuse(field, "unknown value " + std::to_string(static_cast<unsigned>(value)));
-    return static_cast<Target>(value); // the same enumerators in the same order: see the asserts below
+    if (value > Source::MAX)
+        refuse(field, "unknown value " + std::to_string(static_cast<unsigned>(value)));
+    return static_cast<Target>(
+        value); // the same enumerators in the same order: see the asserts below
 }
 #define SAME(mine, theirs) static_assert(static_cast<int>(mine) == static_cast<int>(theirs))
 SAME(ListenerKind::relay, schema::ListenerKind::relay);
@@ -74,7 +77,9 @@ SAME(ScreenRule::Action::tag, schema::ScreenAction::tag);
 SAME(ScreenRule::Action::score, schema::ScreenAction::score);
 #undef SAME
 
-std::chrono::seconds seconds(std::uint32_t value) { return std::chrono::seconds{value}; }
+std::chrono::seconds seconds(std::uint32_t value) {
+    return std::chrono::seconds{value};
+}
 
 std::vector<base::Network> networks(const std::vector<std::string>& texts, std::string_view field) {
     std::vector<base::Network> result;
@@ -87,7 +92,8 @@ std::vector<base::Network> networks(const std::vector<std::string>& texts, std::
     return result;
 }
 
-std::optional<base::IpAddress> source_address(const std::string& text, bool v6, std::string_view field) {
+std::optional<base::IpAddress> source_address(const std::string& text, bool v6,
+                                              std::string_view field) {
     if (text.empty()) return std::nullopt;
     const auto ip = base::IpAddress::parse(text);
     if (!ip || ip->is_v6() != v6) refuse(field, "not an address of this family: " + text);
@@ -96,11 +102,12 @@ std::optional<base::IpAddress> source_address(const std::string& text, bool v6, 
 
 SitePolicy site(const schema::SiteT& from) {
     SitePolicy to;
-    to.connections_max = in_range<std::uint32_t>(from.connections_max, 1, 1'000'000, "site.connections_max");
-    to.messages_per_connection_max =
-        in_range<std::uint32_t>(from.messages_per_connection_max, 1, 1'000'000, "site.messages_per_connection_max");
-    to.recipients_per_message_max =
-        in_range<std::uint32_t>(from.recipients_per_message_max, 1, 1'000'000, "site.recipients_per_message_max");
+    to.connections_max =
+        in_range<std::uint32_t>(from.connections_max, 1, 1'000'000, "site.connections_max");
+    to.messages_per_connection_max = in_range<std::uint32_t>(
+        from.messages_per_connection_max, 1, 1'000'000, "site.messages_per_connection_max");
+    to.recipients_per_message_max = in_range<std::uint32_t>(
+        from.recipients_per_message_max, 1, 1'000'000, "site.recipients_per_message_max");
     to.messages_per_second_max = from.messages_per_second_max;
     to.idle = seconds(from.idle_s);
     to.tls = as_enum<TlsLevel>(from.tls, "site.tls");
@@ -113,13 +120,16 @@ RoutePolicy route(schema::RouteT& from, const Policy& policy) {
     RoutePolicy to;
     to.kind = as_enum<RoutePolicy::Kind>(from.kind, "route.kind");
     to.port = in_range<std::uint16_t>(from.port, 1, 65535, "route.port");
-    if (to.kind == RoutePolicy::Kind::smart_host && from.hosts.empty()) refuse("route.hosts", "a smart host is missing");
+    if (to.kind == RoutePolicy::Kind::smart_host && from.hosts.empty())
+        refuse("route.hosts", "a smart host is missing");
     for (auto& host : from.hosts) {
         if (host->name.empty()) refuse("route.hosts", "a host has no name");
-        to.hosts.push_back({std::move(host->name), in_range<std::uint16_t>(host->port, 1, 65535, "route.hosts"),
+        to.hosts.push_back({std::move(host->name),
+                            in_range<std::uint16_t>(host->port, 1, 65535, "route.hosts"),
                             host->mx_lookup});
     }
-    if (!from.source.empty() && !policy.source_index.contains(from.source) && !policy.pools.contains(from.source)) {
+    if (!from.source.empty() && !policy.source_index.contains(from.source) &&
+        !policy.pools.contains(from.source)) {
         refuse("route.source", "no source or pool is called " + from.source);
     }
     to.source = std::move(from.source);
@@ -130,19 +140,23 @@ RoutePolicy route(schema::RouteT& from, const Policy& policy) {
 void fill_start_up(schema::StartUpT& from, StartUp& to) {
     to.shards = in_range<unsigned>(from.shards, 1, schema::stats_shards_max, "start_up.shards");
     to.cpus.assign(from.cpus.begin(), from.cpus.end());
-    if (!to.cpus.empty() && to.cpus.size() != to.shards) refuse("start_up.cpus", "needs one for each shard");
+    if (!to.cpus.empty() && to.cpus.size() != to.shards)
+        refuse("start_up.cpus", "needs one for each shard");
     to.state_dir = std::move(from.state_dir);
     to.run_dir = std::move(from.run_dir);
     to.spool_dir = std::move(from.spool_dir);
     to.event_log = std::move(from.event_log);
-    if (to.state_dir.empty() || to.run_dir.empty() || to.spool_dir.empty()) refuse("start_up", "a folder is missing");
+    if (to.state_dir.empty() || to.run_dir.empty() || to.spool_dir.empty())
+        refuse("start_up", "a folder is missing");
     to.spool_bytes_per_shard = from.spool_bytes_per_shard;
-    to.spool_segment_bytes =
-        in_range<std::uint32_t>(from.spool_segment_bytes, 1U << 20, 1U << 30, "start_up.spool_segment_bytes");
-    if (to.spool_bytes_per_shard < to.spool_segment_bytes) refuse("start_up.spool_bytes_per_shard", "less than one segment");
+    to.spool_segment_bytes = in_range<std::uint32_t>(from.spool_segment_bytes, 1U << 20, 1U << 30,
+                                                     "start_up.spool_segment_bytes");
+    if (to.spool_bytes_per_shard < to.spool_segment_bytes)
+        refuse("start_up.spool_bytes_per_shard", "less than one segment");
     to.resident_bytes_per_shard = from.resident_bytes_per_shard;
     to.dns_servers = std::move(from.dns_servers);
-    to.resolver_threads = in_range<unsigned>(from.resolver_threads, 1, 64, "start_up.resolver_threads");
+    to.resolver_threads =
+        in_range<unsigned>(from.resolver_threads, 1, 64, "start_up.resolver_threads");
     to.dnssec = from.dnssec;
     to.busy_poll = from.busy_poll;
 }
@@ -162,8 +176,9 @@ Timeouts timeouts(const schema::TimeoutsT& from) {
     to.data_send = seconds(from.data_send_s);
     to.data_done = seconds(from.data_done_s);
     to.idle = seconds(from.idle_s);
-    for (const auto value : {to.command, to.data_block, to.tls_handshake, to.session_max, to.connect, to.greeting,
-                             to.helo, to.mail, to.rcpt, to.data_init, to.data_send, to.data_done, to.idle}) {
+    for (const auto value :
+         {to.command, to.data_block, to.tls_handshake, to.session_max, to.connect, to.greeting,
+          to.helo, to.mail, to.rcpt, to.data_init, to.data_send, to.data_done, to.idle}) {
         if (value < std::chrono::seconds{1}) refuse("timeouts", "a time limit of 0");
     }
     return to;
@@ -172,15 +187,19 @@ Timeouts timeouts(const schema::TimeoutsT& from) {
 Limits limits(const schema::LimitsT& from) {
     constexpr std::uint64_t any = std::numeric_limits<std::uint32_t>::max();
     Limits to;
-    to.message_bytes_max = in_range<std::uint64_t>(from.message_bytes_max, 1, 1ULL << 40, "limits.message_bytes_max");
-    to.recipients_max = in_range<std::uint32_t>(from.recipients_max, 1, any, "limits.recipients_max");
+    to.message_bytes_max =
+        in_range<std::uint64_t>(from.message_bytes_max, 1, 1ULL << 40, "limits.message_bytes_max");
+    to.recipients_max =
+        in_range<std::uint32_t>(from.recipients_max, 1, any, "limits.recipients_max");
     to.errors_max = in_range<std::uint32_t>(from.errors_max, 1, any, "limits.errors_max");
-    to.messages_per_session_max =
-        in_range<std::uint32_t>(from.messages_per_session_max, 1, any, "limits.messages_per_session_max");
-    to.connections_per_client_max =
-        in_range<std::uint32_t>(from.connections_per_client_max, 1, any, "limits.connections_per_client_max");
-    to.auth_failures_max = in_range<std::uint32_t>(from.auth_failures_max, 1, any, "limits.auth_failures_max");
-    to.received_headers_max = in_range<std::uint32_t>(from.received_headers_max, 1, any, "limits.received_headers_max");
+    to.messages_per_session_max = in_range<std::uint32_t>(from.messages_per_session_max, 1, any,
+                                                          "limits.messages_per_session_max");
+    to.connections_per_client_max = in_range<std::uint32_t>(from.connections_per_client_max, 1, any,
+                                                            "limits.connections_per_client_max");
+    to.auth_failures_max =
+        in_range<std::uint32_t>(from.auth_failures_max, 1, any, "limits.auth_failures_max");
+    to.received_headers_max =
+        in_range<std::uint32_t>(from.received_headers_max, 1, any, "limits.received_headers_max");
     return to;
 }
 
@@ -195,7 +214,8 @@ RetryPolicy retry(const schema::RetryT& from) {
     to.site_pause_first = seconds(from.site_pause_first_s);
     to.site_pause_max = seconds(from.site_pause_max_s);
     if (!(to.factor >= 1.0 && to.factor <= 100.0)) refuse("retry.factor", "must be from 1 to 100");
-    if (!(to.jitter >= 0.0 && to.jitter < 1.0)) refuse("retry.jitter", "must be at least 0 and below 1");
+    if (!(to.jitter >= 0.0 && to.jitter < 1.0))
+        refuse("retry.jitter", "must be at least 0 and below 1");
     if (to.first < std::chrono::seconds{1} || to.site_pause_first < std::chrono::seconds{1}) {
         refuse("retry", "an interval of 0");
     }
@@ -209,8 +229,10 @@ ScreenPolicy screen(schema::ScreenT& from) {
     to.score_reject = from.score_reject;
     for (auto& rule : from.rules) {
         if (rule->name.empty()) refuse("screen.rules", "a rule has no name");
-        to.rules.push_back({std::move(rule->name), as_enum<ScreenRule::Action>(rule->action, "screen.rules.action"),
-                            std::move(rule->text), std::move(rule->header), std::move(rule->value), rule->score});
+        to.rules.push_back({std::move(rule->name),
+                            as_enum<ScreenRule::Action>(rule->action, "screen.rules.action"),
+                            std::move(rule->text), std::move(rule->header), std::move(rule->value),
+                            rule->score});
     }
     return to;
 }
@@ -222,7 +244,8 @@ void fill_sources(schema::PolicyT& from, Policy& to) {
         if (source->name.empty() || !to.source_index.emplace(source->name, index).second) {
             refuse("sources", "a name is missing or there twice: " + source->name);
         }
-        to.sources.push_back({std::move(source->name), source_address(source->address_v4, false, "source.address_v4"),
+        to.sources.push_back({std::move(source->name),
+                              source_address(source->address_v4, false, "source.address_v4"),
                               source_address(source->address_v6, true, "source.address_v6"),
                               std::move(source->helo_name)});
     }
@@ -230,22 +253,30 @@ void fill_sources(schema::PolicyT& from, Policy& to) {
         PoolPolicy made;
         for (const auto& member : pool->members) {
             if (member->source_index >= to.sources.size()) refuse("pool.members", "no such source");
-            made.members.push_back({member->source_index,
-                                    in_range<std::uint32_t>(member->weight, 1, 1'000'000, "pool.members.weight")});
+            made.members.push_back(
+                {member->source_index,
+                 in_range<std::uint32_t>(member->weight, 1, 1'000'000, "pool.members.weight")});
         }
-        if (pool->name.empty() || made.members.empty()) refuse("pools", "a pool has no name or no member");
+        if (pool->name.empty() || made.members.empty())
+            refuse("pools", "a pool has no name or no member");
         made.name = pool->name;
-        if (!to.pools.emplace(std::move(pool->name), std::move(made)).second) refuse("pools", "a name is there twice");
+        if (!to.pools.emplace(std::move(pool->name), std::move(made)).second)
+            refuse("pools", "a name is there twice");
     }
 }
 
 void fill_accounts(schema::PolicyT& from, Policy& to) {
     to.accounts.reserve(from.accounts.size());
     for (auto& account : from.accounts) {
-        AccountPolicy made{account->name, account->generation, account->enabled, std::move(account->tenant),
-                           std::move(account->source), std::move(account->sender_domains),
+        AccountPolicy made{account->name,
+                           account->generation,
+                           account->enabled,
+                           std::move(account->tenant),
+                           std::move(account->source),
+                           std::move(account->sender_domains),
                            account->messages_per_hour_max};
-        if (made.name.empty() || !to.accounts.emplace(std::move(account->name), std::move(made)).second) {
+        if (made.name.empty() ||
+            !to.accounts.emplace(std::move(account->name), std::move(made)).second) {
             refuse("accounts", "a name is missing or there twice");
         }
     }
@@ -260,7 +291,8 @@ Policy convert(schema::PolicyT& from) {
     for (auto& listener : from.listeners) {
         const auto address = base::SocketAddress::parse(listener->address);
         if (!address) refuse("listener.address", "not IP:PORT: " + listener->address);
-        to.listeners.push_back({std::move(listener->name), *address, as_enum<ListenerKind>(listener->kind, "listener.kind"),
+        to.listeners.push_back({std::move(listener->name), *address,
+                                as_enum<ListenerKind>(listener->kind, "listener.kind"),
                                 listener->proxy_protocol, listener->allow_plain_auth,
                                 in_range<std::uint32_t>(listener->connections_max, 1, 10'000'000,
                                                         "listener.connections_max")});
@@ -270,8 +302,8 @@ Policy convert(schema::PolicyT& from) {
     to.timeouts = timeouts(*from.timeouts);
     to.limits = limits(*from.limits);
     to.bare_newline = as_enum<BareNewline>(from.bare_newline, "bare_newline");
-    to.tls = {std::move(from.tls->certificate_file), std::move(from.tls->key_file), from.tls->modern,
-              std::move(from.tls->ca_file)};
+    to.tls = {std::move(from.tls->certificate_file), std::move(from.tls->key_file),
+              from.tls->modern, std::move(from.tls->ca_file)};
     fill_accounts(from, to);
     fill_sources(from, to);
     to.default_route = route(*from.default_route, to);
@@ -279,7 +311,8 @@ Policy convert(schema::PolicyT& from) {
         RoutePolicy made = route(*each, to);
         if (each->domains.empty()) refuse("routes", "a route has no domain");
         for (std::string& domain : each->domains) {
-            if (!to.routes.emplace(std::move(domain), made).second) refuse("routes", "a domain is there twice");
+            if (!to.routes.emplace(std::move(domain), made).second)
+                refuse("routes", "a domain is there twice");
         }
     }
     to.default_site = site(*from.default_site);
@@ -297,29 +330,41 @@ Policy convert(schema::PolicyT& from) {
 
 std::string_view to_string(SnapshotError error) noexcept {
     switch (error) {
-    case SnapshotError::missing: return "missing";
-    case SnapshotError::unreadable: return "unreadable";
-    case SnapshotError::too_large: return "too large";
-    case SnapshotError::truncated: return "truncated";
-    case SnapshotError::bad_magic: return "not a snapshot";
-    case SnapshotError::unsupported_version: return "unsupported version";
-    case SnapshotError::checksum_mismatch: return "checksum mismatch";
-    case SnapshotError::malformed: return "malformed";
-    case SnapshotError::invalid_value: return "invalid value";
+    case SnapshotError::missing:
+        return "missing";
+    case SnapshotError::unreadable:
+        return "unreadable";
+    case SnapshotError::too_large:
+        return "too large";
+    case SnapshotError::truncated:
+        return "truncated";
+    case SnapshotError::bad_magic:
+        return "not a snapshot";
+    case SnapshotError::unsupported_version:
+        return "unsupported version";
+    case SnapshotError::checksum_mismatch:
+        return "checksum mismatch";
+    case SnapshotError::malformed:
+        return "malformed";
+    case SnapshotError::invalid_value:
+        return "invalid value";
     }
     return "unknown";
 }
 
 std::expected<PolicyPtr, SnapshotFailure> parse_snapshot(std::span<const std::byte> file) {
     schema::SnapshotHeader header{};
-    if (file.size() < sizeof header) return failure(SnapshotError::truncated, "shorter than its header");
+    if (file.size() < sizeof header)
+        return failure(SnapshotError::truncated, "shorter than its header");
     std::memcpy(&header, file.data(), sizeof header);
     if (header.magic != schema::snapshot_magic) {
         return failure(SnapshotError::bad_magic, "it does not begin as a policy snapshot does");
     }
-    if (header.format_version != schema::snapshot_format_version || header.header_bytes != sizeof header) {
+    if (header.format_version != schema::snapshot_format_version ||
+        header.header_bytes != sizeof header) {
         return failure(SnapshotError::unsupported_version,
-                       "format version " + std::to_string(header.format_version) + ", this release reads " +
+                       "format version " + std::to_string(header.format_version) +
+                           ", this release reads " +
                            std::to_string(schema::snapshot_format_version));
     }
     const auto payload = file.subspan(sizeof header);
@@ -329,11 +374,13 @@ std::expected<PolicyPtr, SnapshotFailure> parse_snapshot(std::span<const std::by
                                                      std::to_string(header.payload_bytes));
     }
     if (!digest_matches(header, payload)) {
-        return failure(SnapshotError::checksum_mismatch, "its SHA-256 is not the one in its header");
+        return failure(SnapshotError::checksum_mismatch,
+                       "its SHA-256 is not the one in its header");
     }
 
     // FlatBuffers reads integers in place, so the payload needs their alignment.
-    std::vector<std::uint64_t> aligned((payload.size() + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t));
+    std::vector<std::uint64_t> aligned((payload.size() + sizeof(std::uint64_t) - 1) /
+                                       sizeof(std::uint64_t));
     std::memcpy(aligned.data(), payload.data(), payload.size());
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(aligned.data());
     flatbuffers::Verifier verifier(bytes, payload.size(), 64, 10'000'000);
@@ -346,7 +393,8 @@ std::expected<PolicyPtr, SnapshotFailure> parse_snapshot(std::span<const std::by
         return failure(SnapshotError::malformed, "a whole table is missing");
     }
     if (flat->version != header.policy_version) {
-        return failure(SnapshotError::malformed, "header and payload disagree about the policy's version");
+        return failure(SnapshotError::malformed,
+                       "header and payload disagree about the policy's version");
     }
     try {
         return std::make_shared<const Policy>(convert(*flat));
@@ -368,7 +416,8 @@ std::expected<PolicyPtr, SnapshotFailure> load_snapshot(const std::string& path)
                        path + ": " + std::strerror(errno));
     }
     struct stat status{};
-    if (fstat(file.descriptor, &status) != 0) return failure(SnapshotError::unreadable, path + ": " + std::strerror(errno));
+    if (fstat(file.descriptor, &status) != 0)
+        return failure(SnapshotError::unreadable, path + ": " + std::strerror(errno));
     if (static_cast<std::uint64_t>(status.st_size) > schema::snapshot_bytes_max) {
         return failure(SnapshotError::too_large, path + " is larger than a snapshot may be");
     }

@@ -1,8 +1,9 @@
 // snapshot.h: reads a published policy snapshot and believes none of it before it is checked.
 //
-// Scope      File or bytes in, a whole Policy or a reason out: header, checksum, FlatBuffers verifier, then
-//            every value (addresses, ranges, references between tables). Who publishes it, and when to look
-//            again, is elsewhere (control/policy_compiler.h, control_link.h).
+// Scope      File or bytes in, a whole Policy or a reason out: header, checksum, FlatBuffers
+// verifier, then
+//            every value (addresses, ranges, references between tables). Who publishes it, and when
+//            to look again, is elsewhere (control/policy_compiler.h, control_link.h).
 // Threading  Any thread but a shard: it reads files and allocates.
 // Failure    SnapshotFailure with a text for the operator. The caller keeps the policy it has.
 #pragma once
@@ -35,7 +36,8 @@ struct SnapshotFailure {
     std::string text; // one sentence, names the file or the field
 };
 
-[[nodiscard]] std::expected<PolicyPtr, SnapshotFailure> parse_snapshot(std::span<const std::byte> file);
+[[nodiscard]] std::expected<PolicyPtr, SnapshotFailure>
+parse_snapshot(std::span<const std::byte> file);
 [[nodiscard]] std::expected<PolicyPtr, SnapshotFailure> load_snapshot(const std::string& path);
 
 } // namespace dataplane::policy

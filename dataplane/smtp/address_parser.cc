@@ -6,9 +6,15 @@
 namespace dataplane::smtp {
 namespace {
 
-constexpr bool is_alpha(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-constexpr bool is_high(char c) noexcept { return static_cast<unsigned char>(c) >= 0x80; }
+constexpr bool is_alpha(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+constexpr bool is_digit(char c) noexcept {
+    return c >= '0' && c <= '9';
+}
+constexpr bool is_high(char c) noexcept {
+    return static_cast<unsigned char>(c) >= 0x80;
+}
 
 constexpr bool is_atext(char c) noexcept { // RFC 5322 §3.2.3, RFC 6531 §3.3
     return is_alpha(c) || is_digit(c) || is_high(c) ||
@@ -118,8 +124,10 @@ std::expected<PathAndRest, PathError> parse_path(std::string_view text, bool nul
     if (text.substr(local_bytes).starts_with('@')) {
         const std::string_view tail = text.substr(local_bytes + 1);
         result.path.domain = tail.substr(0, tail.find_first_of("> "));
-        if (result.path.domain.size() > domain_bytes_max) return std::unexpected(PathError::too_long);
-        if (!is_domain_or_literal(result.path.domain)) return std::unexpected(PathError::bad_address);
+        if (result.path.domain.size() > domain_bytes_max)
+            return std::unexpected(PathError::too_long);
+        if (!is_domain_or_literal(result.path.domain))
+            return std::unexpected(PathError::bad_address);
         address_bytes += 1 + result.path.domain.size();
     } else if (!postmaster_allowed || !equal_ignoring_case(result.path.local_part, "postmaster")) {
         return std::unexpected(PathError::bad_address);
@@ -133,8 +141,10 @@ std::expected<PathAndRest, PathError> parse_path(std::string_view text, bool nul
     if (path_bytes > path_bytes_max || local_bytes > local_part_bytes_max) {
         return std::unexpected(PathError::too_long);
     }
-    for (const char c : result.path.address) result.path.utf8 |= is_high(c);
-    if (result.path.utf8 && !is_utf8(result.path.address)) return std::unexpected(PathError::bad_address);
+    for (const char c : result.path.address)
+        result.path.utf8 |= is_high(c);
+    if (result.path.utf8 && !is_utf8(result.path.address))
+        return std::unexpected(PathError::bad_address);
     return result;
 }
 

@@ -6,7 +6,8 @@ const ServerReply* objection_to_auth(const ClientStanding& standing) noexcept {
     return standing.tls || standing.plain_auth_allowed ? nullptr : &replies::auth_needs_tls;
 }
 
-const ServerReply* objection_to_mail(const ClientStanding& standing, const policy::Policy& policy) noexcept {
+const ServerReply* objection_to_mail(const ClientStanding& standing,
+                                     const policy::Policy& policy) noexcept {
     if (!standing.account.empty()) {
         const policy::AccountPolicy* account = policy.account(standing.account);
         if (account == nullptr || !account->enabled) return &replies::account_disabled;
@@ -19,12 +20,14 @@ const ServerReply* objection_to_mail(const ClientStanding& standing, const polic
         return policy.is_relay_client(standing.client) ? nullptr : &replies::relaying_denied;
     case policy::ListenerKind::submission:
     case policy::ListenerKind::submissions:
-        return objection_to_auth(standing) != nullptr ? &replies::tls_first : &replies::auth_required;
+        return objection_to_auth(standing) != nullptr ? &replies::tls_first
+                                                      : &replies::auth_required;
     }
     return &replies::relaying_denied;
 }
 
-const ServerReply* objection_to_sender(const policy::AccountPolicy& account, const Path& sender) noexcept {
+const ServerReply* objection_to_sender(const policy::AccountPolicy& account,
+                                       const Path& sender) noexcept {
     if (account.sender_domains.empty() || sender.address.empty()) return nullptr;
     for (const std::string& domain : account.sender_domains) {
         if (equal_ignoring_case(domain, sender.domain)) return nullptr;
@@ -34,15 +37,21 @@ const ServerReply* objection_to_sender(const policy::AccountPolicy& account, con
 
 const ServerReply& reply_to(queue::SpoolError error) noexcept {
     switch (error) {
-    case queue::SpoolError::full: return replies::spool_full;
+    case queue::SpoolError::full:
+        return replies::spool_full;
     case queue::SpoolError::overloaded:
-    case queue::SpoolError::timed_out: return replies::spool_overloaded;
-    case queue::SpoolError::too_large: return replies::too_large;
-    case queue::SpoolError::read_only: return replies::spool_read_only;
-    case queue::SpoolError::cancelled: return replies::shutting_down;
+    case queue::SpoolError::timed_out:
+        return replies::spool_overloaded;
+    case queue::SpoolError::too_large:
+        return replies::too_large;
+    case queue::SpoolError::read_only:
+        return replies::spool_read_only;
+    case queue::SpoolError::cancelled:
+        return replies::shutting_down;
     case queue::SpoolError::write_failed:
     case queue::SpoolError::read_failed:
-    case queue::SpoolError::damaged: return replies::spool_failed;
+    case queue::SpoolError::damaged:
+        return replies::spool_failed;
     }
     return replies::spool_failed;
 }

@@ -1,7 +1,8 @@
 // admission.h: who may send through this relay. The one place that decides it.
 //
-// Scope      Whether a client, as it stands now, may begin a mail, and with which sender. An outbound relay
-//            has no local domains: whoever is neither logged in nor on a listed network sends nothing.
+// Scope      Whether a client, as it stands now, may begin a mail, and with which sender. An
+//            outbound relay has no local domains: whoever is neither logged in nor on a listed
+//            network sends nothing.
 // Threading  Pure.
 // Failure    The reply to give; null when there is no objection.
 #pragma once
@@ -22,7 +23,7 @@ struct ClientStanding {
     bool plain_auth_allowed = false; // the listener lets AUTH happen without TLS
     bool tls = false;
     base::IpAddress client{};
-    std::string_view account; // logged in as; empty: not
+    std::string_view account;             // logged in as; empty: not
     std::uint64_t account_generation = 0; // of the account at its login
 };
 

@@ -11,9 +11,15 @@ namespace {
 template <class T>
 using Parsed = std::expected<T, CommandError>;
 
-constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-constexpr bool is_upper_hex(char c) noexcept { return is_digit(c) || (c >= 'A' && c <= 'F'); }
+constexpr char lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+}
+constexpr bool is_digit(char c) noexcept {
+    return c >= '0' && c <= '9';
+}
+constexpr bool is_upper_hex(char c) noexcept {
+    return is_digit(c) || (c >= 'A' && c <= 'F');
+}
 constexpr unsigned hex_value(char c) noexcept {
     return static_cast<unsigned>(is_digit(c) ? c - '0' : c - 'A' + 10);
 }
@@ -23,12 +29,14 @@ constexpr bool is_keyword_character(char c) noexcept {
 }
 
 std::string_view trim_front(std::string_view text) noexcept {
-    while (text.starts_with(' ') || text.starts_with('\t')) text.remove_prefix(1);
+    while (text.starts_with(' ') || text.starts_with('\t'))
+        text.remove_prefix(1);
     return text;
 }
 
 std::string_view trim_back(std::string_view text) noexcept {
-    while (text.ends_with(' ') || text.ends_with('\t')) text.remove_suffix(1);
+    while (text.ends_with(' ') || text.ends_with('\t'))
+        text.remove_suffix(1);
     return text;
 }
 
@@ -53,7 +61,8 @@ bool is_xtext(std::string_view text) noexcept {
     for (std::size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
         if (c == '+') {
-            if (text.size() - i < 3 || !is_upper_hex(text[i + 1]) || !is_upper_hex(text[i + 2])) return false;
+            if (text.size() - i < 3 || !is_upper_hex(text[i + 1]) || !is_upper_hex(text[i + 2]))
+                return false;
             const unsigned decoded = hex_value(text[i + 1]) * 16 + hex_value(text[i + 2]);
             if (decoded < 0x20 || decoded > 0x7e) return false;
             i += 2;
@@ -84,7 +93,8 @@ bool is_utf8_address_text(std::string_view text) noexcept {
             const bool surrogate = value >= 0xd800 && value <= 0xdfff;
             if (value < 0x20 || value == 0x7f || surrogate || value > 0x10ffff) return false;
             i += 3 + digits; // "x{", the digits, "}"
-        } else if (static_cast<unsigned char>(c) < 0x80 && (c <= ' ' || c == 0x7f || c == '+' || c == '=')) {
+        } else if (static_cast<unsigned char>(c) < 0x80 &&
+                   (c <= ' ' || c == 0x7f || c == '+' || c == '=')) {
             return false;
         }
     }
@@ -157,10 +167,20 @@ std::optional<Parameter> split_parameter(std::string_view word) noexcept {
     return parameter;
 }
 
-enum MailParameter : unsigned { size_given = 1, body_given = 2, utf8_given = 4, auth_given = 8, ret_given = 16, envid_given = 32 };
+enum MailParameter : unsigned {
+    size_given = 1,
+    body_given = 2,
+    utf8_given = 4,
+    auth_given = 8,
+    ret_given = 16,
+    envid_given = 32
+};
 
-std::optional<CommandError> apply(Mail& mail, const Parameter& parameter, unsigned& given) noexcept {
-    const auto is = [&](std::string_view keyword) { return equal_ignoring_case(parameter.keyword, keyword); };
+std::optional<CommandError> apply(Mail& mail, const Parameter& parameter,
+                                  unsigned& given) noexcept {
+    const auto is = [&](std::string_view keyword) {
+        return equal_ignoring_case(parameter.keyword, keyword);
+    };
     const std::string_view value = parameter.value.value_or(std::string_view{});
     unsigned bit = 0;
     bool good = parameter.value.has_value();
@@ -208,9 +228,12 @@ std::optional<CommandError> apply(Mail& mail, const Parameter& parameter, unsign
 
 CommandError to_command_error(PathError error, bool of_mail) noexcept {
     switch (error) {
-    case PathError::no_brackets: return of_mail ? CommandError::bad_mail_syntax : CommandError::bad_rcpt_syntax;
-    case PathError::bad_address: return of_mail ? CommandError::bad_sender : CommandError::bad_recipient;
-    case PathError::too_long: return CommandError::path_too_long;
+    case PathError::no_brackets:
+        return of_mail ? CommandError::bad_mail_syntax : CommandError::bad_rcpt_syntax;
+    case PathError::bad_address:
+        return of_mail ? CommandError::bad_sender : CommandError::bad_recipient;
+    case PathError::too_long:
+        return CommandError::path_too_long;
     }
     return CommandError::bad_arguments;
 }
@@ -219,7 +242,8 @@ Parsed<Command> parse_mail(std::string_view arguments) noexcept {
     if (!take_prefix(arguments, "FROM:")) return std::unexpected(CommandError::bad_mail_syntax);
     const auto path = parse_path(trim_front(arguments), true, false);
     if (!path) return std::unexpected(to_command_error(path.error(), true));
-    if (!path->rest.empty() && path->rest.front() != ' ') return std::unexpected(CommandError::bad_mail_syntax);
+    if (!path->rest.empty() && path->rest.front() != ' ')
+        return std::unexpected(CommandError::bad_mail_syntax);
 
     Mail mail;
     mail.from = path->path;
@@ -239,7 +263,8 @@ Parsed<Command> parse_rcpt(std::string_view arguments) noexcept {
     if (!take_prefix(arguments, "TO:")) return std::unexpected(CommandError::bad_rcpt_syntax);
     const auto path = parse_path(trim_front(arguments), false, true);
     if (!path) return std::unexpected(to_command_error(path.error(), false));
-    if (!path->rest.empty() && path->rest.front() != ' ') return std::unexpected(CommandError::bad_rcpt_syntax);
+    if (!path->rest.empty() && path->rest.front() != ' ')
+        return std::unexpected(CommandError::bad_rcpt_syntax);
 
     Rcpt rcpt;
     rcpt.to = path->path;
@@ -251,7 +276,8 @@ Parsed<Command> parse_rcpt(std::string_view arguments) noexcept {
         if (equal_ignoring_case(parameter->keyword, "NOTIFY")) {
             const auto notify = parse_notify(value);
             if (!notify) return std::unexpected(CommandError::bad_parameter);
-            if (rcpt.notify != queue::notify_absent) return std::unexpected(CommandError::repeated_parameter);
+            if (rcpt.notify != queue::notify_absent)
+                return std::unexpected(CommandError::repeated_parameter);
             rcpt.notify = *notify;
         } else if (equal_ignoring_case(parameter->keyword, "ORCPT")) {
             if (!is_original_recipient(value)) return std::unexpected(CommandError::bad_parameter);
@@ -305,22 +331,38 @@ Parsed<Command> parse_hello(std::string_view arguments) noexcept {
 
 const ServerReply& reply_to(CommandError error) noexcept {
     switch (error) {
-    case CommandError::unknown_command: return replies::unknown_command;
-    case CommandError::bad_character: return replies::bad_character;
-    case CommandError::line_too_long: return replies::line_too_long;
-    case CommandError::auth_line_too_long: return replies::auth_line_too_long;
-    case CommandError::bad_arguments: return replies::bad_arguments;
-    case CommandError::no_arguments_expected: return replies::no_arguments;
-    case CommandError::bad_helo: return replies::bad_helo;
-    case CommandError::bad_mail_syntax: return replies::bad_mail_syntax;
-    case CommandError::bad_rcpt_syntax: return replies::bad_rcpt_syntax;
-    case CommandError::bad_sender: return replies::bad_sender;
-    case CommandError::bad_recipient: return replies::bad_recipient;
-    case CommandError::path_too_long: return replies::path_too_long;
-    case CommandError::bad_parameter: return replies::bad_parameter;
-    case CommandError::repeated_parameter: return replies::repeated_parameter;
-    case CommandError::unknown_parameter: return replies::unknown_parameter;
-    case CommandError::address_not_ascii: return replies::address_not_ascii;
+    case CommandError::unknown_command:
+        return replies::unknown_command;
+    case CommandError::bad_character:
+        return replies::bad_character;
+    case CommandError::line_too_long:
+        return replies::line_too_long;
+    case CommandError::auth_line_too_long:
+        return replies::auth_line_too_long;
+    case CommandError::bad_arguments:
+        return replies::bad_arguments;
+    case CommandError::no_arguments_expected:
+        return replies::no_arguments;
+    case CommandError::bad_helo:
+        return replies::bad_helo;
+    case CommandError::bad_mail_syntax:
+        return replies::bad_mail_syntax;
+    case CommandError::bad_rcpt_syntax:
+        return replies::bad_rcpt_syntax;
+    case CommandError::bad_sender:
+        return replies::bad_sender;
+    case CommandError::bad_recipient:
+        return replies::bad_recipient;
+    case CommandError::path_too_long:
+        return replies::path_too_long;
+    case CommandError::bad_parameter:
+        return replies::bad_parameter;
+    case CommandError::repeated_parameter:
+        return replies::repeated_parameter;
+    case CommandError::unknown_parameter:
+        return replies::unknown_parameter;
+    case CommandError::address_not_ascii:
+        return replies::address_not_ascii;
     }
     return replies::bad_arguments;
 }
@@ -374,12 +416,15 @@ bool has_verb(std::string_view line, std::string_view verb) noexcept {
 
 std::expected<Command, CommandError> parse_command(std::string_view line) noexcept {
     const bool is_auth = equal_ignoring_case(line.substr(0, 5), "AUTH ");
-    if (is_auth && line.size() + 2 > auth_line_bytes_max) return std::unexpected(CommandError::auth_line_too_long);
-    if (!is_auth && line.size() + 2 > command_line_bytes_max) return std::unexpected(CommandError::line_too_long);
+    if (is_auth && line.size() + 2 > auth_line_bytes_max)
+        return std::unexpected(CommandError::auth_line_too_long);
+    if (!is_auth && line.size() + 2 > command_line_bytes_max)
+        return std::unexpected(CommandError::line_too_long);
 
     line = trim_back(line);
     for (const char c : line) { // a tab is no separator in SMTP either
-        if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) return std::unexpected(CommandError::bad_character);
+        if (static_cast<unsigned char>(c) < ' ' || c == 0x7f)
+            return std::unexpected(CommandError::bad_character);
     }
     const std::string_view verb = line.substr(0, line.find(' '));
     const std::string_view arguments = trim_front(line.substr(verb.size()));

@@ -1,14 +1,15 @@
 // command_parser.h: one command line of a client, turned into a typed command.
 //
-// Scope      Grammar only: RFC 5321 §4.1, and the parameters of RFC 1870 (SIZE), 6152 (8BITMIME), 3030
-//            (BDAT, BINARYMIME), 3461 (DSN), 4954 (AUTH), 6531 (SMTPUTF8). Whether a command is due now,
-//            and who may give it, is the session's business.
+// Scope      Grammar only: RFC 5321 §4.1, and the parameters of RFC 1870 (SIZE), 6152 (8BITMIME),
+//            3030 (BDAT, BINARYMIME), 3461 (DSN), 4954 (AUTH), 6531 (SMTPUTF8). Whether a command
+//            is due now, and who may give it, is the session's business.
 // Owns       Nothing: every view in a Command points into the line.
 // Threading  Pure; no I/O, no allocation.
 // Failure    CommandError, of which reply_to() knows the answer.
 //
-// Deviations from the grammar, each seen in real clients: spaces behind "FROM:" and "TO:" and at the
-// line's end are tolerated, and '_' in domain labels. Source routes are accepted and dropped (§4.1.1.3).
+// Deviations from the grammar, each seen in real clients: spaces behind "FROM:" and "TO:" and at
+// the line's end are tolerated, and '_' in domain labels. Source routes are accepted and dropped
+// (§4.1.1.3).
 #pragma once
 
 #include "dataplane/smtp/server_reply.h"
@@ -43,7 +44,8 @@ enum class CommandError : std::uint8_t {
 };
 [[nodiscard]] const ServerReply& reply_to(CommandError error) noexcept;
 
-/// "local@domain" without its angle brackets and source route. A quoted local part keeps its quotes.
+/// "local@domain" without its angle brackets and source route. A quoted local part keeps its
+/// quotes.
 struct Path {
     std::string_view address; // empty: the null reverse-path
     std::string_view local_part;
@@ -89,12 +91,14 @@ struct Auth {
     std::string_view mechanism;
     std::optional<std::string_view> initial_response; // base64; "=" stands for an empty one
 };
-using Command = std::variant<Ehlo, Helo, Mail, Rcpt, Data, Bdat, Rset, Noop, Quit, Vrfy, Expn, Help, StartTls, Auth>;
+using Command = std::variant<Ehlo, Helo, Mail, Rcpt, Data, Bdat, Rset, Noop, Quit, Vrfy, Expn, Help,
+                             StartTls, Auth>;
 
 /// \param line  without its line end
 [[nodiscard]] std::expected<Command, CommandError> parse_command(std::string_view line) noexcept;
 
-/// Whether this is the line's verb, whatever its arguments: also a malformed BDAT has a chunk behind it.
+/// Whether this is the line's verb, whatever its arguments: also a malformed BDAT has a chunk
+/// behind it.
 [[nodiscard]] bool has_verb(std::string_view line, std::string_view verb) noexcept;
 
 /// Whether `text` is well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.

@@ -27,13 +27,15 @@ void DataDecoder::reset(Framing framing, BareNewlines newlines) noexcept {
     newlines_ = newlines;
 }
 
-DataDecoder::Progress DataDecoder::decode(std::span<const std::byte> input, std::span<std::byte> output) noexcept {
+DataDecoder::Progress DataDecoder::decode(std::span<const std::byte> input,
+                                          std::span<std::byte> output) noexcept {
     CHECK(!finished_);
     Progress progress;
     while (true) {
         if (discarding_) carry_bytes_ = 0;
         const std::size_t flushed = std::min(carry_bytes_, output.size() - progress.written);
-        std::copy_n(carry_.begin(), flushed, output.begin() + static_cast<std::ptrdiff_t>(progress.written));
+        std::copy_n(carry_.begin(), flushed,
+                    output.begin() + static_cast<std::ptrdiff_t>(progress.written));
         std::copy(carry_.begin() + static_cast<std::ptrdiff_t>(flushed),
                   carry_.begin() + static_cast<std::ptrdiff_t>(carry_bytes_), carry_.begin());
         carry_bytes_ -= flushed;
@@ -63,8 +65,8 @@ DataDecoder::Progress DataDecoder::decode(std::span<const std::byte> input, std:
     }
 }
 
-/// Copies everything up to the first byte that needs thought: a dot at a line's start, a CR or LF that
-/// stands alone, or a CR at the very end of the input.
+/// Copies everything up to the first byte that needs thought: a dot at a line's start, a CR or LF
+/// that stands alone, or a CR at the very end of the input.
 void DataDecoder::decode_run(Progress& progress, std::span<const std::byte> input,
                              std::span<std::byte> output) noexcept {
     const std::byte* const begin = input.data() + progress.consumed;
@@ -128,7 +130,9 @@ void DataDecoder::step(std::byte byte, Progress& progress, std::span<std::byte> 
     case State::line_start: // only for a dot
         state_ = State::after_dot;
         return;
-    case State::in_line: CHECK(state_ != State::in_line); return;
+    case State::in_line:
+        CHECK(state_ != State::in_line);
+        return;
     case State::after_cr:
         if (byte == lf) {
             put(lf, progress, output);

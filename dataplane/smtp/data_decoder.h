@@ -1,15 +1,17 @@
 // data_decoder.h: turns what follows DATA or BDAT into the message's content.
 //
-// Scope      Dot-unstuffing and the end of DATA (RFC 5321 §4.5.2), and what happens to a CR or LF that
-//            stands alone (§2.3.8). Nothing else is changed. Chunks of BDAT are counted by the session;
-//            here they only lack the dots.
+// Scope      Dot-unstuffing and the end of DATA (RFC 5321 §4.5.2), and what happens to a CR or LF
+//            that stands alone (§2.3.8). Nothing else is changed. Chunks of BDAT are counted by the
+//            session; here they only lack the dots.
 // Owns       Four bytes of carry. Input and output are spans of the caller's, of any size.
 // Threading  Pure.
-// Failure    bare_newline() says that the message must be refused; the rest is decoded all the same, so
-//            that the real end is found: only CR LF dot CR LF ends a message, never a sloppy variant of
-//            it, because a peer that disagrees about the end can be made to see a second message.
+// Failure    bare_newline() says that the message must be refused; the rest is decoded all the
+//            same, so that the real end is found: only CR LF dot CR LF ends a message, never a
+//            sloppy variant of it, because a peer that disagrees about the end can be made to see a
+//            second message.
 //
-// Cost: two memchr per line and one memcpy per run; several GB/s. No state machine runs over the body.
+// Cost: two memchr per line and one memcpy per run; several GB/s. No state machine runs over the
+// body.
 #pragma once
 
 #include <array>
@@ -47,7 +49,8 @@ public:
     void reset(Framing framing, BareNewlines newlines) noexcept;
 
     /// Decodes until one side is exhausted. After Stop::finished only reset() may follow.
-    [[nodiscard]] Progress decode(std::span<const std::byte> input, std::span<std::byte> output) noexcept;
+    [[nodiscard]] Progress decode(std::span<const std::byte> input,
+                                  std::span<std::byte> output) noexcept;
 
     /// Decodes without output from now on: the message is refused, its end must still be found.
     void discard() noexcept { discarding_ = true; }
@@ -68,7 +71,8 @@ private:
         after_dot_cr, // line start, dot and CR held back
     };
 
-    void decode_run(Progress& progress, std::span<const std::byte> input, std::span<std::byte> output) noexcept;
+    void decode_run(Progress& progress, std::span<const std::byte> input,
+                    std::span<std::byte> output) noexcept;
     void step(std::byte byte, Progress& progress, std::span<std::byte> output) noexcept;
     void put(std::byte byte, Progress& progress, std::span<std::byte> output) noexcept;
     void lone_cr(Progress& progress, std::span<std::byte> output) noexcept;

@@ -11,9 +11,12 @@ namespace dataplane::smtp {
 class HexText {
 public:
     explicit constexpr HexText(std::uint64_t value) noexcept {
-        for (std::size_t i = digits_.size(); i-- > 0; value >>= 4) digits_[i] = "0123456789abcdef"[value & 15];
+        for (std::size_t i = digits_.size(); i-- > 0; value >>= 4)
+            digits_[i] = "0123456789abcdef"[value & 15];
     }
-    [[nodiscard]] constexpr std::string_view view() const noexcept { return {digits_.data(), digits_.size()}; }
+    [[nodiscard]] constexpr std::string_view view() const noexcept {
+        return {digits_.data(), digits_.size()};
+    }
 
 private:
     std::array<char, 16> digits_{};

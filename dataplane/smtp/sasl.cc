@@ -13,7 +13,8 @@ constexpr std::uint8_t invalid = 0xff;
 constexpr std::array<std::uint8_t, 256> base64_values = [] {
     std::array<std::uint8_t, 256> values{};
     values.fill(invalid);
-    constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    constexpr std::string_view alphabet =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (std::size_t i = 0; i < alphabet.size(); ++i) {
         values[static_cast<unsigned char>(alphabet[i])] = static_cast<std::uint8_t>(i);
     }
@@ -53,7 +54,8 @@ std::optional<PlainCredentials> split_plain(std::string_view message) noexcept {
     const std::size_t second = message.find('\0', first + 1);
     if (second == std::string_view::npos) return std::nullopt;
     const std::string_view authorization = message.substr(0, first);
-    const PlainCredentials credentials{message.substr(first + 1, second - first - 1), message.substr(second + 1)};
+    const PlainCredentials credentials{message.substr(first + 1, second - first - 1),
+                                       message.substr(second + 1)};
     if (!authorization.empty() && authorization != credentials.user) return std::nullopt;
     return credentials;
 }

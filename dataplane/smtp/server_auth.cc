@@ -25,12 +25,13 @@ void wipe(std::string& secret) noexcept {
 base::Task<void> ServerSession::start_tls() {
     if (tls_active()) co_return refuse(replies::tls_already);
     if (shard_.tls == nullptr) co_return refuse(replies::tls_not_offered);
-    // What came in the clear behind this command was written by whoever sits on the wire. RFC 3207 §4.2
-    // has us forget it; CVE-2011-0411 is what happens otherwise.
+    // What came in the clear behind this command was written by whoever sits on the wire. RFC 3207
+    // §4.2 has us forget it; CVE-2011-0411 is what happens otherwise.
     reader_.release();
     if (!stream_->unread().empty()) {
         shard_.stats.add(Counter::rejected_syntax);
-        while (!stream_->unread().empty()) stream_->consume(stream_->unread().size());
+        while (!stream_->unread().empty())
+            stream_->consume(stream_->unread().size());
     }
     say(replies::start_tls);
     co_await flush();
@@ -45,7 +46,8 @@ base::Task<void> ServerSession::start_tls() {
     static_cast<void>(secured); // without TLS there is no stream any more, and the session is over
 }
 
-/// Puts TLS under the session. On failure the connection is closed: there is no way back to plain text.
+/// Puts TLS under the session. On failure the connection is closed: there is no way back to plain
+/// text.
 base::Task<bool> ServerSession::handshake() {
     if (shard_.tls == nullptr) {
         open_ = false;
@@ -69,12 +71,14 @@ base::Task<bool> ServerSession::handshake() {
 base::Task<void> ServerSession::authenticate(Auth auth) {
     if (!extended_) co_return refuse(replies::say_ehlo_first);
     if (authenticated()) co_return refuse(replies::auth_done);
-    if (transaction_ != Transaction::none) co_return refuse(replies::not_in_transaction); // RFC 4954 §4
+    if (transaction_ != Transaction::none)
+        co_return refuse(replies::not_in_transaction); // RFC 4954 §4
     if (const ServerReply* objection = objection_to_auth(standing())) {
         co_return reject(*objection, Counter::rejected_policy, "AUTH");
     }
     const bool plain = equal_ignoring_case(auth.mechanism, "PLAIN");
-    if (!plain && !equal_ignoring_case(auth.mechanism, "LOGIN")) co_return refuse(replies::auth_mechanism);
+    if (!plain && !equal_ignoring_case(auth.mechanism, "LOGIN"))
+        co_return refuse(replies::auth_mechanism);
 
     // The initial response is a view into the line, which the next read invalidates.
     std::optional<std::string> first;
@@ -115,7 +119,8 @@ base::Task<std::optional<std::string>> ServerSession::ask(const ServerReply& cha
         refuse(replies::auth_line_too_long);
         co_return std::nullopt;
     }
-    if (line->end == base::LineEnd::bare_lf && policy_->bare_newline == policy::BareNewline::reject) {
+    if (line->end == base::LineEnd::bare_lf &&
+        policy_->bare_newline == policy::BareNewline::reject) {
         refuse(replies::bare_newline_in_command);
         co_return std::nullopt;
     }
@@ -138,7 +143,8 @@ base::Task<void> ServerSession::verify(std::string user, std::string password) {
     const policy::AuthVerdict verdict =
         co_await shard_.authenticator.verify(user, std::move(password), client_.ip, until);
     switch (verdict) {
-    case policy::AuthVerdict::accepted: break;
+    case policy::AuthVerdict::accepted:
+        break;
     case policy::AuthVerdict::rejected:
         shard_.stats.add(Counter::auth_rejected);
         co_return co_await auth_failure(replies::auth_failed, true);
@@ -166,10 +172,12 @@ base::Task<void> ServerSession::verify(std::string user, std::string password) {
     say(replies::auth_ok);
 }
 
-/// Makes guessing slow: the answer waits, longer each time, and the third wrong one ends the session.
+/// Makes guessing slow: the answer waits, longer each time, and the third wrong one ends the
+/// session.
 base::Task<void> ServerSession::auth_failure(const ServerReply& reply, bool counts) {
     if (counts) {
-        const auto delay = std::min(auth_delay_first * (1U << std::min(auth_failures_, 16U)), auth_delay_max);
+        const auto delay =
+            std::min(auth_delay_first * (1U << std::min(auth_failures_, 16U)), auth_delay_max);
         ++auth_failures_;
         const base::Wake wake = co_await base::sleep_until(shard_.loop, deadline(delay));
         if (wake == base::Wake::cancelled) co_return close_with(replies::shutting_down);

@@ -1,7 +1,7 @@
 // server_context.h: what a shard's server sessions share.
 //
-// Scope      References to the rooms a session talks to, and three small tables: connections per client,
-//            message rates per account, session ids.
+// Scope      References to the rooms a session talks to, and three small tables: connections per
+//            client, message rates per account, session ids.
 // Owns       The tables. Everything else is the daemon's and outlives all sessions.
 // Threading  Bound to one shard.
 #pragma once
@@ -49,15 +49,17 @@ public:
     [[nodiscard]] std::size_t client_count() const noexcept { return counts_.size(); }
 
 private:
-    std::unordered_map<base::IpAddress, std::uint32_t, base::IpAddressHash> counts_; // one per open client
+    std::unordered_map<base::IpAddress, std::uint32_t, base::IpAddressHash>
+        counts_; // one per open client
 };
 
-/// Messages per account and hour, on this shard. An account's hour begins with its first message; the
-/// shards split a limit evenly, because connections spread evenly.
+/// Messages per account and hour, on this shard. An account's hour begins with its first message;
+/// the shards split a limit evenly, because connections spread evenly.
 class AccountRates {
 public:
     /// Takes one message out of the account's allowance of `per_hour_max` (0: unlimited).
-    [[nodiscard]] bool take(std::string_view account, std::uint32_t per_hour_max, base::TimePoint now) {
+    [[nodiscard]] bool take(std::string_view account, std::uint32_t per_hour_max,
+                            base::TimePoint now) {
         if (per_hour_max == 0) return true;
         auto entry = hours_.find(account);
         if (entry == hours_.end()) entry = hours_.emplace(account, Hour{now, 0}).first;
@@ -88,9 +90,10 @@ struct ServerContext {
     policy::Authenticator& authenticator;
     telemetry::Stats& stats;
     telemetry::EventSink& events;
-    screen::Screener* screener = nullptr;      // null: nothing is screened
-    tls_offload::ServerContext* tls = nullptr; // null: STARTTLS is not offered, implicit TLS is refused
-    base::CancelSource* shutdown = nullptr;    // cancelled: sessions end with 421 at their next wait
+    screen::Screener* screener = nullptr; // null: nothing is screened
+    tls_offload::ServerContext* tls =
+        nullptr; // null: STARTTLS is not offered, implicit TLS is refused
+    base::CancelSource* shutdown = nullptr; // cancelled: sessions end with 421 at their next wait
     // Of the next session; start it at something that differs between shards and boots.
     std::uint64_t next_session_id = 1;
     ClientConnections connections{};

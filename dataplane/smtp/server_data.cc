@@ -1,4 +1,5 @@
-// server_data.cc: DATA (RFC 5321 §4.1.1.4), BDAT (RFC 3030), and what follows a message's last byte.
+// server_data.cc: DATA (RFC 5321 §4.1.1.4), BDAT (RFC 3030), and what follows a message's last
+// byte.
 #include "dataplane/message/header_add.h"
 #include "dataplane/smtp/limits.h"
 #include "dataplane/smtp/server_session.h"
@@ -19,7 +20,7 @@ constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
 
 const ServerReply* ServerSession::objection_to_data() noexcept {
     if (transaction_ == Transaction::none) return &replies::mail_first;
-    if (transaction_ == Transaction::chunks) return &replies::not_between_chunks; // RFC 3030 §2
+    if (transaction_ == Transaction::chunks) return &replies::not_between_chunks;  // RFC 3030 §2
     if (body_ == queue::BodyKind::binary_mime) return &replies::binary_needs_bdat; // RFC 3030 §3
     if (draft_.envelope().recipient_count() != 0) return nullptr;
     return recipients_tried_ ? &replies::no_valid_recipients : &replies::rcpt_first;
@@ -45,7 +46,8 @@ base::Task<void> ServerSession::receive_data() {
 const ServerReply* ServerSession::objection_to_chunk() noexcept {
     if (!extended_) return &replies::say_ehlo_first;
     if (transaction_ == Transaction::none) return &replies::mail_first;
-    if (transaction_ == Transaction::chunks || draft_.envelope().recipient_count() != 0) return nullptr;
+    if (transaction_ == Transaction::chunks || draft_.envelope().recipient_count() != 0)
+        return nullptr;
     return recipients_tried_ ? &replies::no_valid_recipients : &replies::rcpt_first;
 }
 
@@ -84,8 +86,9 @@ base::Task<void> ServerSession::receive_chunk(Bdat bdat) {
 }
 
 void ServerSession::begin_content(Framing framing) {
-    decoder_.reset(framing, policy_->bare_newline == policy::BareNewline::reject ? BareNewlines::refuse
-                                                                                 : BareNewlines::make_crlf);
+    decoder_.reset(framing, policy_->bare_newline == policy::BareNewline::reject
+                                ? BareNewlines::refuse
+                                : BareNewlines::make_crlf);
     headers_ = message::HeaderScan{};
     scan_ = shard_.screener != nullptr ? shard_.screener->begin() : screen::Scan{};
     verdict_ = screen::Verdict{};
@@ -94,15 +97,17 @@ void ServerSession::begin_content(Framing framing) {
     swallowed_bytes_ = 0;
 }
 
-/// Moves content from the stream into the draft: all of DATA, or `input_bytes_max` bytes of BDAT. False
-/// when the session is over.
+/// Moves content from the stream into the draft: all of DATA, or `input_bytes_max` bytes of BDAT.
+/// False when the session is over.
 base::Task<bool> ServerSession::pump(std::uint64_t input_bytes_max) {
     while (true) {
         std::span<const std::byte> input = stream_->unread();
-        if (input_bytes_max < input.size()) input = input.first(static_cast<std::size_t>(input_bytes_max));
+        if (input_bytes_max < input.size())
+            input = input.first(static_cast<std::size_t>(input_bytes_max));
         std::span<std::byte> room;
         if (!spoiled_) room = draft_.room();
-        if (!spoiled_ && room.empty()) { // nothing is consumed meanwhile: the client is pushed back on
+        if (!spoiled_ &&
+            room.empty()) { // nothing is consumed meanwhile: the client is pushed back on
             const auto made = co_await draft_.make_room(deadline(room_time));
             if (!made) spoil(reply_to(made.error()), Counter::rejected_spool);
             continue;
@@ -139,7 +144,8 @@ base::Task<bool> ServerSession::swallow(std::uint64_t bytes) {
         co_return false;
     }
     while (bytes != 0) {
-        const std::size_t here = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, stream_->unread().size()));
+        const std::size_t here =
+            static_cast<std::size_t>(std::min<std::uint64_t>(bytes, stream_->unread().size()));
         stream_->consume(here);
         bytes -= here;
         if (here != 0) continue;
@@ -158,7 +164,8 @@ base::Task<bool> ServerSession::swallow(std::uint64_t bytes) {
 void ServerSession::took(std::span<const std::byte> content) {
     draft_.appended(content.size());
     content_bytes_ += content.size();
-    if (content_bytes_ > policy_->limits.message_bytes_max) return spoil(replies::too_large, Counter::rejected_size);
+    if (content_bytes_ > policy_->limits.message_bytes_max)
+        return spoil(replies::too_large, Counter::rejected_size);
     const bool in_header = !headers_.done();
     headers_.feed(content);
     if (headers_.end() == message::HeaderEnd::too_large) {
@@ -166,8 +173,8 @@ void ServerSession::took(std::span<const std::byte> content) {
     }
     scan_.feed(content);
     if (in_header && headers_.end() == message::HeaderEnd::not_a_header) {
-        // A body without a blank line in front: this piece is shown to the rules as both, so that leaving the line
-        // out hides nothing from either.
+        // A body without a blank line in front: this piece is shown to the rules as both, so that
+        // leaving the line out hides nothing from either.
         scan_.feed(base::as_bytes("\r\n\r\n"));
         scan_.feed(content);
     }
@@ -193,7 +200,8 @@ base::Task<void> ServerSession::finish_message() {
     if (!spoiled_) {
         build_prelude();
         // Not cancelled by a shutdown: the client has done its part.
-        const auto committed = co_await draft_.commit(prelude_, base::Deadline::in(shard_.loop, commit_time));
+        const auto committed =
+            co_await draft_.commit(prelude_, base::Deadline::in(shard_.loop, commit_time));
         if (committed) {
             accepted(**committed, content_ended);
             end_transaction(true);
@@ -216,7 +224,8 @@ void ServerSession::screen_content() {
         rules_hit_.append(rule);
     }
     switch (verdict_.action) {
-    case screen::Verdict::Action::accept: return;
+    case screen::Verdict::Action::accept:
+        return;
     case screen::Verdict::Action::reject: {
         ServerReply reply = replies::content_rejected;
         if (!verdict_.text.empty()) reply.text = verdict_.text;
@@ -236,15 +245,18 @@ void ServerSession::build_prelude() {
     const base::WallTime now = shard_.loop.wall_now();
     prelude_.clear();
     message::append_received(
-        prelude_, {.helo = helo_,
-                   .client_literal = client_literal_,
-                   .host = policy_->hostname,
-                   .protocol = message::protocol_name(extended_, tls_active(), authenticated(), smtputf8_),
-                   .id = id.view(),
-                   .recipient = envelope.recipient_count() == 1 ? envelope.recipient(0).address : std::string_view{},
-                   .time = now});
+        prelude_,
+        {.helo = helo_,
+         .client_literal = client_literal_,
+         .host = policy_->hostname,
+         .protocol = message::protocol_name(extended_, tls_active(), authenticated(), smtputf8_),
+         .id = id.view(),
+         .recipient =
+             envelope.recipient_count() == 1 ? envelope.recipient(0).address : std::string_view{},
+         .time = now});
     if (submitting()) { // RFC 6409 §8.2, §8.3; a relay adds nothing but its trace
-        if (!headers_.has_message_id()) message::append_message_id(prelude_, id.view(), policy_->hostname);
+        if (!headers_.has_message_id())
+            message::append_message_id(prelude_, id.view(), policy_->hostname);
         if (!headers_.has_date()) message::append_date(prelude_, now);
     }
     for (const screen::AddedHeader& tag : verdict_.headers) {

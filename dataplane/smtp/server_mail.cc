@@ -22,7 +22,8 @@ void ServerSession::on(const Mail& mail) {
     if (transaction_ != Transaction::none) return refuse(replies::mail_twice);
     if (mail.extended && !extended_) return refuse(replies::unknown_parameter); // HELO knows none
     refresh_policy();
-    if (messages_ >= policy_->limits.messages_per_session_max) return close_with(replies::too_many_messages);
+    if (messages_ >= policy_->limits.messages_per_session_max)
+        return close_with(replies::too_many_messages);
     if (shard_.loop.now() >= session_end_) return close_with(replies::session_too_long);
 
     if (const ServerReply* objection = objection_to_mail(standing(), *policy_)) {
@@ -84,10 +85,12 @@ void ServerSession::on(const Rcpt& rcpt) {
     if (rcpt.to.utf8 && !smtputf8_) return refuse(replies::address_not_ascii); // RFC 6531 §3.5
 
     queue::Envelope& envelope = draft_.envelope();
-    const std::size_t record_bytes = envelope.text_bytes() + rcpt.to.address.size() + rcpt.orcpt.size() +
+    const std::size_t record_bytes = envelope.text_bytes() + rcpt.to.address.size() +
+                                     rcpt.orcpt.size() +
                                      (envelope.recipient_count() + 1) * recipient_overhead_bytes;
     if (envelope.recipient_count() >= policy_->limits.recipients_max ||
-        envelope.recipient_count() >= queue::recipients_max || record_bytes > queue::envelope_bytes_max) {
+        envelope.recipient_count() >= queue::recipients_max ||
+        record_bytes > queue::envelope_bytes_max) {
         if (std::exchange(too_many_recipients_told_, true)) { // one event per message is enough
             shard_.stats.add(Counter::rejected_recipients);
             return say(replies::too_many_recipients);

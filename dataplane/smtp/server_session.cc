@@ -17,7 +17,8 @@ namespace {
 /// What a connection takes from the shard's tables, given back however the session ends.
 class ConnectionHold {
 public:
-    ConnectionHold(ServerContext& shard, const base::IpAddress& client) : shard_(shard), client_(client) {
+    ConnectionHold(ServerContext& shard, const base::IpAddress& client)
+        : shard_(shard), client_(client) {
         shard_.stats.adjust(telemetry::Gauge::open_in, 1);
     }
     ~ConnectionHold() {
@@ -63,11 +64,14 @@ ServerSession::ServerSession(ServerContext& shard, base::StreamPtr stream, polic
       session_end_(shard.loop.now() + policy_->timeouts.session_max) {}
 
 base::Task<void> ServerSession::run() {
-    if (listener_kind_ == policy::ListenerKind::submissions) { // RFC 8314 §3.3: TLS before anything else
+    if (listener_kind_ ==
+        policy::ListenerKind::submissions) { // RFC 8314 §3.3: TLS before anything else
         const bool secured = co_await handshake();
         if (!secured) co_return;
     }
-    replies_.append("220 ").append(policy_->hostname).append(" ESMTP\r\n"); // §4.2: no enhanced code here
+    replies_.append("220 ")
+        .append(policy_->hostname)
+        .append(" ESMTP\r\n"); // §4.2: no enhanced code here
     co_await converse();
     end_transaction(false);
     if (stream_ != nullptr) co_await farewell();
@@ -75,20 +79,23 @@ base::Task<void> ServerSession::run() {
 
 base::Task<void> ServerSession::converse() {
     while (open_) {
-        if (shard_.shutdown != nullptr && shard_.shutdown->cancelled()) co_return close_with(replies::shutting_down);
+        if (shard_.shutdown != nullptr && shard_.shutdown->cancelled())
+            co_return close_with(replies::shutting_down);
         const bool will_wait = !reader_.line_waiting();
         if (will_wait || replies_.size() >= replies_pending_bytes_max) co_await flush();
         if (!open_) co_return;
 
         const auto line = co_await reader_.read_line(deadline(policy_->timeouts.command));
         if (!line) co_return hang_up(line.error());
-        if (++idle_commands_ > idle_commands_max) co_return close_with(replies::too_many_idle_commands);
+        if (++idle_commands_ > idle_commands_max)
+            co_return close_with(replies::too_many_idle_commands);
         line_ = line->text;
         if (line->end == base::LineEnd::too_long) {
             refuse(replies::line_too_long);
             continue;
         }
-        if (line->end == base::LineEnd::bare_lf && policy_->bare_newline == policy::BareNewline::reject) {
+        if (line->end == base::LineEnd::bare_lf &&
+            policy_->bare_newline == policy::BareNewline::reject) {
             // What the client thinks is one line may be two to us, or the other way round.
             refuse(replies::bare_newline_in_command);
             if (has_verb(line_, "BDAT")) open_ = false;
@@ -100,7 +107,8 @@ base::Task<void> ServerSession::converse() {
             refuse(reply_to(command.error()));
             // How long its chunk is we do not know, and must not take the chunk for commands.
             if (has_verb(line_, "BDAT")) open_ = false;
-            if (transaction_ == Transaction::mail && has_verb(line_, "RCPT")) recipients_tried_ = true;
+            if (transaction_ == Transaction::mail && has_verb(line_, "RCPT"))
+                recipients_tried_ = true;
         } else if (std::holds_alternative<Data>(*command)) {
             co_await receive_data();
         } else if (const Bdat* bdat = std::get_if<Bdat>(&*command)) {
@@ -122,7 +130,8 @@ base::Task<void> ServerSession::converse() {
 /// Sends the replies that have gathered.
 base::Task<void> ServerSession::flush() {
     if (replies_.empty()) co_return;
-    const auto written = co_await stream_->write(base::as_bytes(replies_), deadline(policy_->timeouts.command));
+    const auto written =
+        co_await stream_->write(base::as_bytes(replies_), deadline(policy_->timeouts.command));
     replies_.clear();
     if (written) co_return;
     open_ = false; // a client that does not take its replies gets no more of them
@@ -150,7 +159,8 @@ base::Deadline ServerSession::deadline(base::Duration limit) const noexcept {
     return base::Deadline::in(shard_.loop, limit, shard_.shutdown).sooner(session_end_);
 }
 
-/// Takes a newer policy into use. Only between transactions, so that one mail is judged by one policy.
+/// Takes a newer policy into use. Only between transactions, so that one mail is judged by one
+/// policy.
 void ServerSession::refresh_policy() {
     if (policy_ != shard_.policy.current()) policy_ = shard_.policy.current();
 }
@@ -211,11 +221,14 @@ bool ServerSession::greeted(std::string_view name, bool extended) {
 
 void ServerSession::say_extensions() {
     std::array<char, 20> digits{};
-    const auto size = std::to_chars(digits.data(), digits.data() + digits.size(), policy_->limits.message_bytes_max);
+    const auto size = std::to_chars(digits.data(), digits.data() + digits.size(),
+                                    policy_->limits.message_bytes_max);
     replies_.append("250-PIPELINING\r\n250-SIZE ").append(digits.data(), size.ptr);
-    replies_.append("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n");
+    replies_.append("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-"
+                    "CHUNKING\r\n250-BINARYMIME\r\n");
     if (shard_.tls != nullptr && !tls_active()) replies_.append("250-STARTTLS\r\n");
-    if (!authenticated() && objection_to_auth(standing()) == nullptr) replies_.append("250-AUTH PLAIN LOGIN\r\n");
+    if (!authenticated() && objection_to_auth(standing()) == nullptr)
+        replies_.append("250-AUTH PLAIN LOGIN\r\n");
     replies_.append("250 DSN\r\n");
 }
 
@@ -224,11 +237,21 @@ void ServerSession::on(const Rset&) {
     say(replies::ok);
 }
 
-void ServerSession::on(const Noop&) { say(replies::ok); }
-void ServerSession::on(const Quit&) { close_with(replies::goodbye); }
-void ServerSession::on(const Vrfy&) { say(replies::cannot_verify); } // §7.3: tells nothing
-void ServerSession::on(const Expn&) { refuse(replies::not_implemented); }
-void ServerSession::on(const Help&) { say(replies::help); }
+void ServerSession::on(const Noop&) {
+    say(replies::ok);
+}
+void ServerSession::on(const Quit&) {
+    close_with(replies::goodbye);
+}
+void ServerSession::on(const Vrfy&) {
+    say(replies::cannot_verify);
+} // §7.3: tells nothing
+void ServerSession::on(const Expn&) {
+    refuse(replies::not_implemented);
+}
+void ServerSession::on(const Help&) {
+    say(replies::help);
+}
 
 void ServerSession::describe_client(telemetry::Event& event) const {
     const base::StreamInfo& info = stream_->info();

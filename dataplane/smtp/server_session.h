@@ -1,19 +1,22 @@
 // server_session.h: one client's session on a listener: submission (RFC 6409) or relay (RFC 5321).
 //
-// Scope      The dialogue from the greeting to QUIT. Grammar is in command_parser.h, who may send in
-//            admission.h, the content's bytes in data_decoder.h, texts in server_reply.h. The session keeps
-//            the legal order, moves content into the spool, and answers 250 only for what is durable.
+// Scope      The dialogue from the greeting to QUIT. Grammar is in command_parser.h, who may send
+//            in admission.h, the content's bytes in data_decoder.h, texts in server_reply.h. The
+//            session keeps the legal order, moves content into the spool, and answers 250 only for
+//            what is durable.
 // Owns       The stream, the replies not yet sent, and the draft of the transaction under way.
 // Threading  Bound to its shard.
-// Failure    Every failure is a reply, a counter and, where mail is concerned, an event. A peer that
-//            vanishes, stalls or misbehaves loses its connection; the draft is dropped with it.
+// Failure    Every failure is a reply, a counter and, where mail is concerned, an event. A peer
+//            that vanishes, stalls or misbehaves loses its connection; the draft is dropped with
+//            it.
 //
-// Replies are collected and leave when the session would wait, so that one turn's pipelined commands
-// cost one write (RFC 2920 §3.2). The body never lies in a buffer of ours: it is decoded from the
-// stream's receive buffer straight into the draft, and while the draft has no room nothing is read.
+// Replies are collected and leave when the session would wait, so that one turn's pipelined
+// commands cost one write (RFC 2920 §3.2). The body never lies in a buffer of ours: it is decoded
+// from the stream's receive buffer straight into the draft, and while the draft has no room nothing
+// is read.
 //
-// Files: server_session.cc (lifecycle, dispatch, the small commands), server_auth.cc (STARTTLS, AUTH),
-// server_mail.cc (MAIL, RCPT), server_data.cc (DATA, BDAT, and what follows the last byte).
+// Files: server_session.cc (lifecycle, dispatch, the small commands), server_auth.cc (STARTTLS,
+// AUTH), server_mail.cc (MAIL, RCPT), server_data.cc (DATA, BDAT, and what follows the last byte).
 #pragma once
 
 #include "dataplane/base/line_reader.h"
@@ -39,8 +42,8 @@ namespace dataplane::smtp {
 
 /// Serves one accepted connection to its end.
 /// \param listener  index into policy->listeners
-[[nodiscard]] base::Task<void> serve(ServerContext& shard, base::StreamPtr stream, policy::PolicyPtr policy,
-                                     std::size_t listener);
+[[nodiscard]] base::Task<void> serve(ServerContext& shard, base::StreamPtr stream,
+                                     policy::PolicyPtr policy, std::size_t listener);
 
 class ServerSession {
 public:
@@ -52,7 +55,8 @@ public:
     [[nodiscard]] base::Task<void> run();
 
 private:
-    // MAIL -> RCPT* -> DATA, or BDAT* -> BDAT LAST; RSET, EHLO and the end of each lead back to none.
+    // MAIL -> RCPT* -> DATA, or BDAT* -> BDAT LAST; RSET, EHLO and the end of each lead back to
+    // none.
     enum class Transaction : std::uint8_t { none, mail, chunks };
 
     // Lifecycle.
@@ -134,7 +138,7 @@ private:
     std::uint32_t auth_failures_ = 0;
     std::uint32_t messages_ = 0;
     std::uint32_t idle_commands_ = 0;
-    std::string helo_; // empty before EHLO and HELO
+    std::string helo_;      // empty before EHLO and HELO
     bool extended_ = false; // EHLO, not HELO
     std::string account_;
     std::uint64_t account_generation_ = 0;

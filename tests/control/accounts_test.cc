@@ -34,7 +34,10 @@ protected:
 };
 
 TEST_F(Accounts, KeepEverythingButThePassword) {
-    Account account{.name = "App1@Example.com", .tenant = "t1", .source = "ip-1", .sender_domains = {"A.example", "b.example"},
+    Account account{.name = "App1@Example.com",
+                    .tenant = "t1",
+                    .source = "ip-1",
+                    .sender_domains = {"A.example", "b.example"},
                     .messages_per_hour_max = 500};
     ASSERT_TRUE(store_->add(account, good));
     const auto found = store_->find("app1@EXAMPLE.com");
@@ -93,7 +96,8 @@ TEST_F(Accounts, RefuseWhatIsWrong) {
     EXPECT_EQ(error_of({.name = "APP"}, good), AccountError::exists);
     EXPECT_EQ(error_of({.name = "a b"}, good), AccountError::bad_value);
     EXPECT_EQ(error_of({.name = ""}, good), AccountError::bad_value);
-    EXPECT_EQ(error_of({.name = "b", .sender_domains = {"not a domain"}}, good), AccountError::bad_value);
+    EXPECT_EQ(error_of({.name = "b", .sender_domains = {"not a domain"}}, good),
+              AccountError::bad_value);
     EXPECT_EQ(error_of({.name = "b"}, "short"), AccountError::weak_password);
     EXPECT_EQ(store_->set_password("nobody", good).error().error, AccountError::unknown);
     EXPECT_EQ(store_->remove("nobody").error().error, AccountError::unknown);
@@ -101,8 +105,9 @@ TEST_F(Accounts, RefuseWhatIsWrong) {
 }
 
 TEST(Passwords, WeakOnesAreRefusedWithTheReason) {
-    for (const char* weak : {"short", "password1234", "Passw0rd!2024", "qwertyuiop123", "aaaaaaaaaaaaaa", "123456789012",
-                             "abcdefghijklm", "newsletter-2024", "passwordpassword", "elevenchars"}) {
+    for (const char* weak :
+         {"short", "password1234", "Passw0rd!2024", "qwertyuiop123", "aaaaaaaaaaaaaa",
+          "123456789012", "abcdefghijklm", "newsletter-2024", "passwordpassword", "elevenchars"}) {
         EXPECT_TRUE(password_weakness("newsletter", weak)) << weak;
     }
     for (const char* fine : {"four unrelated wet horses", "k7#Rz-91pQvLm2", "Tr1cky,but,fine"}) {
@@ -113,7 +118,8 @@ TEST(Passwords, WeakOnesAreRefusedWithTheReason) {
 class Guessing : public testing::Test {
 protected:
     static base::IpAddress ip(std::string_view text) { return *base::IpAddress::parse(text); }
-    GuessLimits limits_{GuessOptions{.forget_one = std::chrono::seconds{30}, .client_level_max = 5, .account_level_max = 8}};
+    GuessLimits limits_{GuessOptions{
+        .forget_one = std::chrono::seconds{30}, .client_level_max = 5, .account_level_max = 8}};
     GuessLimits::Time now_{std::chrono::hours{1}};
 };
 
@@ -127,14 +133,17 @@ TEST_F(Guessing, EachFailureIsSlowerThanTheOneBeforeUpToABound) {
 }
 
 TEST_F(Guessing, ClientOverItsLevelIsThrottledAndOthersAreNot) {
-    for (int i = 0; i < 5; ++i) static_cast<void>(limits_.failed(ip("192.0.2.1"), "a" + std::to_string(i), now_));
+    for (int i = 0; i < 5; ++i)
+        static_cast<void>(limits_.failed(ip("192.0.2.1"), "a" + std::to_string(i), now_));
     EXPECT_FALSE(limits_.allowed(ip("192.0.2.1"), "z", now_));
     EXPECT_TRUE(limits_.allowed(ip("192.0.2.2"), "z", now_));
-    EXPECT_TRUE(limits_.allowed(ip("192.0.2.1"), "z", now_ + std::chrono::seconds{31})) << "one failure has leaked away";
+    EXPECT_TRUE(limits_.allowed(ip("192.0.2.1"), "z", now_ + std::chrono::seconds{31}))
+        << "one failure has leaked away";
 }
 
 TEST_F(Guessing, AccountIsGuardedAcrossClients) {
-    for (int i = 0; i < 8; ++i) static_cast<void>(limits_.failed(ip("192.0.2." + std::to_string(i)), "Victim", now_));
+    for (int i = 0; i < 8; ++i)
+        static_cast<void>(limits_.failed(ip("192.0.2." + std::to_string(i)), "Victim", now_));
     EXPECT_FALSE(limits_.allowed(ip("198.51.100.1"), "victim", now_));
     EXPECT_TRUE(limits_.allowed(ip("198.51.100.1"), "other", now_));
     limits_.succeeded("VICTIM");
@@ -142,7 +151,9 @@ TEST_F(Guessing, AccountIsGuardedAcrossClients) {
 }
 
 TEST_F(Guessing, WholeIpv6SubnetIsOneClient) {
-    for (int i = 0; i < 5; ++i) static_cast<void>(limits_.failed(ip("2001:db8::" + std::to_string(i)), "a" + std::to_string(i), now_));
+    for (int i = 0; i < 5; ++i)
+        static_cast<void>(
+            limits_.failed(ip("2001:db8::" + std::to_string(i)), "a" + std::to_string(i), now_));
     EXPECT_FALSE(limits_.allowed(ip("2001:db8::ffff"), "z", now_));
     EXPECT_TRUE(limits_.allowed(ip("2001:db8:0:1::1"), "z", now_));
 }
@@ -164,10 +175,11 @@ LoginAnswer login(CredentialChecker& checker, const std::string& user, std::stri
 TEST_F(Accounts, LoginIsJudgedByPasswordAndState) {
     std::mutex lock;
     std::vector<std::string> lines;
-    CredentialChecker checker(*store_, 2, GuessOptions{.client_level_max = 4}, [&](std::string_view line) {
-        const std::lock_guard hold(lock);
-        lines.emplace_back(line);
-    });
+    CredentialChecker checker(*store_, 2, GuessOptions{.client_level_max = 4},
+                              [&](std::string_view line) {
+                                  const std::lock_guard hold(lock);
+                                  lines.emplace_back(line);
+                              });
     const std::uint64_t generation = add("app").generation;
     const LoginAnswer accepted = login(checker, "APP", good);
     EXPECT_EQ(accepted.verdict, LoginVerdict::accepted);
@@ -184,15 +196,18 @@ TEST_F(Accounts, LoginIsJudgedByPasswordAndState) {
     EXPECT_EQ(login(checker, "app", good).verdict, LoginVerdict::accepted);
 
     EXPECT_EQ(login(checker, "app", other).verdict, LoginVerdict::rejected);
-    EXPECT_EQ(login(checker, "app", good).verdict, LoginVerdict::throttled) << "the client has failed four times";
+    EXPECT_EQ(login(checker, "app", good).verdict, LoginVerdict::throttled)
+        << "the client has failed four times";
     const LoginCounters counters = checker.counters();
     EXPECT_EQ(counters.accepted, 2u);
     EXPECT_EQ(counters.rejected, 4u);
     EXPECT_EQ(counters.throttled, 1u);
     const std::lock_guard hold(lock);
     ASSERT_EQ(lines.size(), 5u);
-    EXPECT_EQ(lines[0], "login_refused user=\"app\" client=192.0.2.7 reason=\"wrong password\" delay_ms=500");
-    for (const std::string& line : lines) EXPECT_EQ(line.find(other), std::string::npos) << "a password was logged";
+    EXPECT_EQ(lines[0],
+              "login_refused user=\"app\" client=192.0.2.7 reason=\"wrong password\" delay_ms=500");
+    for (const std::string& line : lines)
+        EXPECT_EQ(line.find(other), std::string::npos) << "a password was logged";
 }
 
 } // namespace

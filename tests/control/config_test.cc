@@ -13,12 +13,14 @@
 namespace control {
 namespace {
 
-constexpr std::string_view minimal = "[server]\nhostname = \"relay.example.com\"\n"
-                                     "[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:587\"\nkind = \"submission\"\n";
+constexpr std::string_view minimal =
+    "[server]\nhostname = \"relay.example.com\"\n"
+    "[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:587\"\nkind = \"submission\"\n";
 
 std::vector<std::string> errors_of(std::string_view text) {
     std::vector<std::string> result;
-    for (const ConfigError& error : parse_config(text, "m.toml").errors) result.push_back(error.to_string());
+    for (const ConfigError& error : parse_config(text, "m.toml").errors)
+        result.push_back(error.to_string());
     return result;
 }
 
@@ -36,86 +38,147 @@ TEST_P(ConfigMistake, IsToldWithFileLineKeyAndRemedy) {
 }
 
 const std::vector<Mistake> mistakes{
-    {"UnknownKey", "[limits]\nerors_max = 3\n", {"m.toml:8: limits.erors_max: unknown key; did you mean errors_max?"}},
-    {"UnknownKeyWithoutNeighbour", "[dns]\nxyzzyplugh = 3\n",
+    {"UnknownKey",
+     "[limits]\nerors_max = 3\n",
+     {"m.toml:8: limits.erors_max: unknown key; did you mean errors_max?"}},
+    {"UnknownKeyWithoutNeighbour",
+     "[dns]\nxyzzyplugh = 3\n",
      {"m.toml:8: dns.xyzzyplugh: unknown key; known here: servers resolver_threads dnssec"}},
     {"UnknownTable", "[limit]\n", {"m.toml:7: limit: unknown table; did you mean [limits]?"}},
-    {"WrongType", "[limits]\nerrors_max = \"many\"\n",
-     {"m.toml:8: limits.errors_max: expected an integer from 1 to 10000, got \"many\"; write errors_max = 20"}},
-    {"TooLarge", "[limits]\nauth_failures_max = 101\n",
-     {"m.toml:8: limits.auth_failures_max: expected an integer from 1 to 100, got 101; write auth_failures_max = 3"}},
-    {"NotBoolean", "[tls]\nmodern = 1\n", {"m.toml:8: tls.modern: expected true or false, got 1; write modern = false"}},
-    {"DurationWithoutUnit", "[timeouts]\nconnect = \"60\"\n",
-     {"m.toml:8: timeouts.connect: expected a duration from 1s to 1h such as \"90s\", \"5m\" or \"1h30m\", got \"60\"; write "
+    {"WrongType",
+     "[limits]\nerrors_max = \"many\"\n",
+     {"m.toml:8: limits.errors_max: expected an integer from 1 to 10000, got \"many\"; write "
+      "errors_max = 20"}},
+    {"TooLarge",
+     "[limits]\nauth_failures_max = 101\n",
+     {"m.toml:8: limits.auth_failures_max: expected an integer from 1 to 100, got 101; write "
+      "auth_failures_max = 3"}},
+    {"NotBoolean",
+     "[tls]\nmodern = 1\n",
+     {"m.toml:8: tls.modern: expected true or false, got 1; write modern = false"}},
+    {"DurationWithoutUnit",
+     "[timeouts]\nconnect = \"60\"\n",
+     {"m.toml:8: timeouts.connect: expected a duration from 1s to 1h such as \"90s\", \"5m\" or "
+      "\"1h30m\", got \"60\"; write "
       "connect = \"60s\""}},
-    {"DurationAsNumber", "[timeouts]\nconnect = 60\n",
-     {"m.toml:8: timeouts.connect: expected a duration from 1s to 1h such as \"90s\", \"5m\" or \"1h30m\", got 60; write "
+    {"DurationAsNumber",
+     "[timeouts]\nconnect = 60\n",
+     {"m.toml:8: timeouts.connect: expected a duration from 1s to 1h such as \"90s\", \"5m\" or "
+      "\"1h30m\", got 60; write "
       "connect = \"60s\""}},
-    {"SizeOutOfRange", "[limits]\nmessage_size = \"1KiB\"\n",
-     {"m.toml:8: limits.message_size: expected a size from 64KiB to 2GiB such as \"64MiB\", got \"1KiB\"; write message_size = "
+    {"SizeOutOfRange",
+     "[limits]\nmessage_size = \"1KiB\"\n",
+     {"m.toml:8: limits.message_size: expected a size from 64KiB to 2GiB such as \"64MiB\", got "
+      "\"1KiB\"; write message_size = "
       "\"50MiB\""}},
-    {"UnknownChoice", "[site.default]\ntls = \"maybe\"\n",
-     {"m.toml:8: site.default.tls: expected \"none\", \"may\", \"encrypt\" or \"verify\", got \"maybe\"; write tls = \"may\""}},
-    {"RateBelowOnePerSecond", "[site.default]\nmessage_rate = \"30/min\"\n",
-     {"m.toml:8: site.default.message_rate: expected a rate from 0/s to 1000000/s such as \"100/s\" or \"6000/min\", a whole "
+    {"UnknownChoice",
+     "[site.default]\ntls = \"maybe\"\n",
+     {"m.toml:8: site.default.tls: expected \"none\", \"may\", \"encrypt\" or \"verify\", got "
+      "\"maybe\"; write tls = \"may\""}},
+    {"RateBelowOnePerSecond",
+     "[site.default]\nmessage_rate = \"30/min\"\n",
+     {"m.toml:8: site.default.message_rate: expected a rate from 0/s to 1000000/s such as "
+      "\"100/s\" or \"6000/min\", a whole "
       "number per second, got \"30/min\"; write message_rate = \"0/s\""}},
-    {"MissingFile", "[screen]\nrules = \"/nowhere/rules.toml\"\n",
-     {"m.toml:8: screen.rules: no file can be read at \"/nowhere/rules.toml\"; put it there, correct the path, or let the user "
+    {"MissingFile",
+     "[screen]\nrules = \"/nowhere/rules.toml\"\n",
+     {"m.toml:8: screen.rules: no file can be read at \"/nowhere/rules.toml\"; put it there, "
+      "correct the path, or let the user "
       "that runs the relay read it"}},
-    {"BadAddress", "[[listener]]\nname = \"b\"\naddress = \"localhost:25\"\nkind = \"relay\"\n",
-     {"m.toml:9: listener.address: expected \"IP:PORT\" or \"[IPv6]:PORT\", got \"localhost:25\"; write address = "
+    {"BadAddress",
+     "[[listener]]\nname = \"b\"\naddress = \"localhost:25\"\nkind = \"relay\"\n",
+     {"m.toml:9: listener.address: expected \"IP:PORT\" or \"[IPv6]:PORT\", got \"localhost:25\"; "
+      "write address = "
       "\"0.0.0.0:587\""}},
-    {"MissingKey", "[[listener]]\nname = \"b\"\nkind = \"relay\"\n",
-     {"m.toml:7: listener.address: is missing, and has no default; write address = \"0.0.0.0:587\""}},
-    {"DuplicateName", "[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n",
+    {"MissingKey",
+     "[[listener]]\nname = \"b\"\nkind = \"relay\"\n",
+     {"m.toml:7: listener.address: is missing, and has no default; write address = "
+      "\"0.0.0.0:587\""}},
+    {"DuplicateName",
+     "[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n",
      {"m.toml:8: listener.name: the name \"in\" is taken by line 4; give each its own"}},
-    {"DuplicateAddress", "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:587\"\nkind = \"relay\"\n",
-     {"m.toml:9: listener.address: the address 127.0.0.1:587 is taken by line 5; give each listener its own"}},
-    {"BadNetwork", "[relay]\nnetworks = [\"10.0.0.0/8\",\n  \"10.0.0.1/8\"]\n",
-     {"m.toml:9: relay.networks: expected a list of networks such as [\"10.0.0.0/8\", \"2001:db8::1\"], got \"10.0.0.1/8\"; "
+    {"DuplicateAddress",
+     "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:587\"\nkind = \"relay\"\n",
+     {"m.toml:9: listener.address: the address 127.0.0.1:587 is taken by line 5; give each "
+      "listener its own"}},
+    {"BadNetwork",
+     "[relay]\nnetworks = [\"10.0.0.0/8\",\n  \"10.0.0.1/8\"]\n",
+     {"m.toml:9: relay.networks: expected a list of networks such as [\"10.0.0.0/8\", "
+      "\"2001:db8::1\"], got \"10.0.0.1/8\"; "
       "write networks = []"}},
-    {"OpenRelay", "[relay]\nnetworks = [\"0.0.0.0/0\"]\n",
-     {"m.toml:8: relay.networks: \"0.0.0.0/0\" is everyone, which makes an open relay; list your own hosts"}},
-    {"UnknownSourceInRoute", "[[route]]\ndomains = [\"a.example\"]\nsource = \"ip-9\"\n",
-     {"m.toml:9: route.source: no [[source]] or [[pool]] is called \"ip-9\"; add it or correct the name"}},
-    {"UnknownSourceInPool", "[[pool]]\nname = \"p\"\nmembers = [{ source = \"ip-9\" }]\n",
-     {"m.toml:9: pool.members.source: no [[source]] is called \"ip-9\"; add it or correct the name"}},
-    {"PoolCalledAsSource", "[[source]]\nname = \"a\"\n[[pool]]\nname = \"a\"\nmembers = [{ source = \"a\" }]\n",
-     {"m.toml:10: pool.name: a [[source]] is called \"a\" as well; call one of them something else"}},
-    {"RouteTwice", "[[route]]\ndomains = [\"A.example\"]\n[[route]]\ndomains = [\"a.example\"]\n",
+    {"OpenRelay",
+     "[relay]\nnetworks = [\"0.0.0.0/0\"]\n",
+     {"m.toml:8: relay.networks: \"0.0.0.0/0\" is everyone, which makes an open relay; list your "
+      "own hosts"}},
+    {"UnknownSourceInRoute",
+     "[[route]]\ndomains = [\"a.example\"]\nsource = \"ip-9\"\n",
+     {"m.toml:9: route.source: no [[source]] or [[pool]] is called \"ip-9\"; add it or correct the "
+      "name"}},
+    {"UnknownSourceInPool",
+     "[[pool]]\nname = \"p\"\nmembers = [{ source = \"ip-9\" }]\n",
+     {"m.toml:9: pool.members.source: no [[source]] is called \"ip-9\"; add it or correct the "
+      "name"}},
+    {"PoolCalledAsSource",
+     "[[source]]\nname = \"a\"\n[[pool]]\nname = \"a\"\nmembers = [{ source = \"a\" }]\n",
+     {"m.toml:10: pool.name: a [[source]] is called \"a\" as well; call one of them something "
+      "else"}},
+    {"RouteTwice",
+     "[[route]]\ndomains = [\"A.example\"]\n[[route]]\ndomains = [\"a.example\"]\n",
      {"m.toml:10: route.domains: \"a.example\" has a route in line 8 already; keep one of them"}},
-    {"RouteForNobody", "[[route]]\nkind = \"mx\"\n",
-     {"m.toml:7: route.domains: expected at least one domain; write domains = [\"example.com\"], or default = true"}},
-    {"SmartHostWithoutHost", "[[route]]\ndomains = [\"a.example\"]\nkind = \"smart_host\"\n",
-     {"m.toml:7: route.hosts: a smart_host route needs at least one; write hosts = [\"smart.example.com:25\"]"}},
-    {"HostsWithoutSmartHost", "[[route]]\ndomains = [\"a.example\"]\nhosts = [\"b.example\"]\n",
-     {"m.toml:9: route.hosts: only a smart_host route has hosts; write kind = \"smart_host\", or remove them"}},
-    {"BadHost", "[[route]]\ndomains = [\"a.example\"]\nkind = \"smart_host\"\nhosts = [\"b.example:0\"]\n",
-     {"m.toml:10: route.hosts: expected a list of hosts such as [\"smart.example.com:25\", \"mx:example.com\"], got "
+    {"RouteForNobody",
+     "[[route]]\nkind = \"mx\"\n",
+     {"m.toml:7: route.domains: expected at least one domain; write domains = [\"example.com\"], "
+      "or default = true"}},
+    {"SmartHostWithoutHost",
+     "[[route]]\ndomains = [\"a.example\"]\nkind = \"smart_host\"\n",
+     {"m.toml:7: route.hosts: a smart_host route needs at least one; write hosts = "
+      "[\"smart.example.com:25\"]"}},
+    {"HostsWithoutSmartHost",
+     "[[route]]\ndomains = [\"a.example\"]\nhosts = [\"b.example\"]\n",
+     {"m.toml:9: route.hosts: only a smart_host route has hosts; write kind = \"smart_host\", or "
+      "remove them"}},
+    {"BadHost",
+     "[[route]]\ndomains = [\"a.example\"]\nkind = \"smart_host\"\nhosts = [\"b.example:0\"]\n",
+     {"m.toml:10: route.hosts: expected a list of hosts such as [\"smart.example.com:25\", "
+      "\"mx:example.com\"], got "
       "\"b.example:0\"; write hosts = []"}},
-    {"KeyWithoutCertificate", "[tls]\nkey = \"/dev/null/x\"\n",
-     {"m.toml:8: tls.key: no file can be read at \"/dev/null/x\"; put it there, correct the path, or let the user that runs the "
+    {"KeyWithoutCertificate",
+     "[tls]\nkey = \"/dev/null/x\"\n",
+     {"m.toml:8: tls.key: no file can be read at \"/dev/null/x\"; put it there, correct the path, "
+      "or let the user that runs the "
       "relay read it",
-      "m.toml:7: tls.certificate: is missing; tls.key is of no use without it: give both, or neither for a self-signed pair"}},
-    {"AdminForTheWorld", "[admin]\naddress = \"0.0.0.0:8000\"\n",
-     {"m.toml:8: admin.address: expected a loopback address, got 0.0.0.0:8000; write address = \"127.0.0.1:8000\" and put an "
+      "m.toml:7: tls.certificate: is missing; tls.key is of no use without it: give both, or "
+      "neither for a self-signed pair"}},
+    {"AdminForTheWorld",
+     "[admin]\naddress = \"0.0.0.0:8000\"\n",
+     {"m.toml:8: admin.address: expected a loopback address, got 0.0.0.0:8000; write address = "
+      "\"127.0.0.1:8000\" and put an "
       "authenticating proxy in front"}},
-    {"RetryBackwards", "[retry]\nfirst = \"2h\"\ninterval_max = \"1h\"\n",
+    {"RetryBackwards",
+     "[retry]\nfirst = \"2h\"\ninterval_max = \"1h\"\n",
      {"m.toml:9: retry.interval_max: is shorter than retry.first; raise it or lower retry.first"}},
-    {"TableAsValue", "[retry]\nfirst = { seconds = 5 }\n",
-     {"m.toml:8: retry.first: expected a duration from 1s to 1d such as \"90s\", \"5m\" or \"1h30m\", got a table; write first = "
+    {"TableAsValue",
+     "[retry]\nfirst = { seconds = 5 }\n",
+     {"m.toml:8: retry.first: expected a duration from 1s to 1d such as \"90s\", \"5m\" or "
+      "\"1h30m\", got a table; write first = "
       "\"5m\""}},
-    {"ListOfTablesAsTable", "[source]\nname = \"a\"\n",
+    {"ListOfTablesAsTable",
+     "[source]\nname = \"a\"\n",
      {"m.toml:7: source: expected a list of tables; write [[source]] above each"}},
 };
-INSTANTIATE_TEST_SUITE_P(All, ConfigMistake, testing::ValuesIn(mistakes), [](const auto& each) { return each.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, ConfigMistake, testing::ValuesIn(mistakes),
+                         [](const auto& each) { return each.param.name; });
 
 TEST(Config, CollectsEveryErrorOfTheFileNotOnlyTheFirst) {
-    const auto errors = errors_of("[server]\nshards = 65\nfrobnicate = 1\n[limits]\nrecipients_max = 3\n");
+    const auto errors =
+        errors_of("[server]\nshards = 65\nfrobnicate = 1\n[limits]\nrecipients_max = 3\n");
     ASSERT_EQ(errors.size(), 5u);
     EXPECT_EQ(errors[0].substr(0, 27), "m.toml:3: server.frobnicate");
-    EXPECT_EQ(errors[1], "m.toml:1: server.hostname: is missing, and has no default; write hostname = \"relay.example.com\"");
-    EXPECT_EQ(errors[2], "m.toml:2: server.shards: expected an integer from 1 to 64, got 65; write shards = 1");
+    EXPECT_EQ(errors[1], "m.toml:1: server.hostname: is missing, and has no default; write "
+                         "hostname = \"relay.example.com\"");
+    EXPECT_EQ(
+        errors[2],
+        "m.toml:2: server.shards: expected an integer from 1 to 64, got 65; write shards = 1");
     EXPECT_EQ(errors[3].substr(0, 18), "m.toml:1: listener");
     EXPECT_EQ(errors[4].substr(0, 32), "m.toml:5: limits.recipients_max:");
 }
@@ -129,32 +192,39 @@ TEST(Config, SyntaxErrorNamesItsLineAndNothingElse) {
 TEST(Config, MissingFileIsOneError) {
     const ConfigResult result = load_config("/nowhere/millrace.toml");
     ASSERT_EQ(result.errors.size(), 1u);
-    EXPECT_EQ(result.errors[0].to_string(), "/nowhere/millrace.toml: no such file; give the path of a TOML file that is there");
+    EXPECT_EQ(result.errors[0].to_string(),
+              "/nowhere/millrace.toml: no such file; give the path of a TOML file that is there");
 }
 
-// Goal: no setting is in the table and forgotten by the reader. Method: each is given a date, which none is.
+// Goal: no setting is in the table and forgotten by the reader. Method: each is given a date, which
+// none is.
 TEST(Config, EverySettingOfTheTableIsReadAndChecked) {
     for (const Setting& setting : settings()) {
         if (setting.table == "rule") continue;
         std::string text{minimal};
         const std::string line = std::string{setting.key} + " = 2020-01-01\n";
         if (setting.table == "server") {
-            text = "[server]\n" + line + (setting.key == "hostname" ? "" : "hostname = \"a.example\"\n") + text.substr(text.find("[[listener"));
+            text = "[server]\n" + line +
+                   (setting.key == "hostname" ? "" : "hostname = \"a.example\"\n") +
+                   text.substr(text.find("[[listener"));
         } else if (setting.table == "listener") {
             text = "[server]\nhostname = \"a.example\"\n[[listener]]\n" + line;
         } else if (setting.table == "pool.members") {
             text += "[[pool]]\nname = \"p\"\n[[pool.members]]\n" + line;
         } else if (setting.table == "site") {
             text += "[site.default]\n" + line;
-        } else if (setting.table == "source" || setting.table == "pool" || setting.table == "route") {
+        } else if (setting.table == "source" || setting.table == "pool" ||
+                   setting.table == "route") {
             text += "[[" + std::string{setting.table} + "]]\n" + line;
         } else {
             text += "[" + std::string{setting.table} + "]\n" + line;
         }
-        const std::string key = setting.table == "site" ? "site.default." + std::string{setting.key}
-                                                        : std::string{setting.table} + "." + std::string{setting.key};
+        const std::string key = setting.table == "site"
+                                    ? "site.default." + std::string{setting.key}
+                                    : std::string{setting.table} + "." + std::string{setting.key};
         bool told = false;
-        for (const ConfigError& error : parse_config(text, "m.toml").errors) told |= error.key == key && error.text.starts_with("expected ");
+        for (const ConfigError& error : parse_config(text, "m.toml").errors)
+            told |= error.key == key && error.text.starts_with("expected ");
         EXPECT_TRUE(told) << key;
     }
 }
@@ -171,10 +241,12 @@ TEST(Config, DefaultsOfTheTablePassTheirOwnChecks) {
 }
 
 TEST(Config, NamedSiteTakesFromTheDefaultWhatItDoesNotSay) {
-    const auto result = parse_config(std::string{minimal} + "[site.default]\nconnections_max = 7\ntls = \"encrypt\"\n"
-                                                            "[site.\"Big.Example\"]\nconnections_max = 50\n"
-                                                            "[[route]]\ndomains = [\"a.example\"]\n[route.shaping]\nidle = \"1m\"\n",
-                                     "m.toml");
+    const auto result =
+        parse_config(std::string{minimal} +
+                         "[site.default]\nconnections_max = 7\ntls = \"encrypt\"\n"
+                         "[site.\"Big.Example\"]\nconnections_max = 50\n"
+                         "[[route]]\ndomains = [\"a.example\"]\n[route.shaping]\nidle = \"1m\"\n",
+                     "m.toml");
     ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
     ASSERT_EQ(result.config.policy.sites.size(), 1u);
     const auto& site = *result.config.policy.sites[0];
@@ -187,9 +259,11 @@ TEST(Config, NamedSiteTakesFromTheDefaultWhatItDoesNotSay) {
 }
 
 TEST(Config, HostsOfARouteAreNamesAddressesOrMx) {
-    const auto result = parse_config(std::string{minimal} + "[[route]]\ndefault = true\nkind = \"smart_host\"\nport = 2525\n"
-                                                            "hosts = [\"a.example\", \"127.0.0.1:26\", \"[::1]:27\", \"mx:B.example\", \"mx:c.example:28\"]\n",
-                                     "m.toml");
+    const auto result = parse_config(
+        std::string{minimal} + "[[route]]\ndefault = true\nkind = \"smart_host\"\nport = 2525\n"
+                               "hosts = [\"a.example\", \"127.0.0.1:26\", \"[::1]:27\", "
+                               "\"mx:B.example\", \"mx:c.example:28\"]\n",
+        "m.toml");
     ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
     const auto& hosts = result.config.policy.default_route->hosts;
     ASSERT_EQ(hosts.size(), 5u);
@@ -207,32 +281,43 @@ TEST(Config, HostsOfARouteAreNamesAddressesOrMx) {
 
 TEST(ConfigRules, BadPatternIsRefusedWithFileLineRuleAndReason) {
     const tests::TempFolder folder;
-    const std::string rules = folder.write("rules.toml", "[[rule]]\nname = \"good\"\npattern = 'spam'\naction = \"reject\"\n"
-                                                         "[[rule]]\nname = \"bad\"\npattern = 'a(b'\naction = \"reject\"\n");
-    const std::string file = folder.write("m.toml", std::string{minimal} + "[screen]\nrules = \"rules.toml\"\n");
+    const std::string rules = folder.write(
+        "rules.toml", "[[rule]]\nname = \"good\"\npattern = 'spam'\naction = \"reject\"\n"
+                      "[[rule]]\nname = \"bad\"\npattern = 'a(b'\naction = \"reject\"\n");
+    const std::string file =
+        folder.write("m.toml", std::string{minimal} + "[screen]\nrules = \"rules.toml\"\n");
     ConfigResult result = load_config(file);
     ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
     const auto errors = compile_screening(result.config);
     ASSERT_EQ(errors.size(), 1u);
-    EXPECT_EQ(errors[0].to_string().substr(0, rules.size() + 27), rules + ":7: rule.pattern of \"bad\": ");
+    EXPECT_EQ(errors[0].to_string().substr(0, rules.size() + 27),
+              rules + ":7: rule.pattern of \"bad\": ");
     EXPECT_NE(errors[0].text.find("arenthesis"), std::string::npos) << errors[0].text;
 }
 
 TEST(ConfigRules, MistakesInARuleAreTold) {
     ConfigResult result = parse_config(minimal, "m.toml");
-    parse_rules("[[rule]]\nname = \"a\"\npattern = 'x'\naction = \"tag\"\n[[rule]]\nname = \"a\"\npattern = ''\naction = \"score\"\n"
-                "[[rule]]\nname = \"c\"\npattern = 'x'\naction = \"reject\"\nflags = \"iz\"\nheader = \"X\"\ntext = \"a\\nb\"\n",
+    parse_rules("[[rule]]\nname = \"a\"\npattern = 'x'\naction = \"tag\"\n[[rule]]\nname = "
+                "\"a\"\npattern = ''\naction = \"score\"\n"
+                "[[rule]]\nname = \"c\"\npattern = 'x'\naction = \"reject\"\nflags = "
+                "\"iz\"\nheader = \"X\"\ntext = \"a\\nb\"\n",
                 "r.toml", result.config, result.errors);
     std::vector<std::string> errors;
-    for (const ConfigError& error : result.errors) errors.push_back(error.to_string());
-    EXPECT_EQ(errors, (std::vector<std::string>{
-                          "r.toml:1: rule.header: a tag rule needs the name of a header; write header = \"X-Screened\"",
-                          "r.toml:6: rule.name: the name \"a\" is taken by line 2; give each its own",
-                          "r.toml:7: rule.pattern: expected an expression, got \"\", which is everywhere",
-                          "r.toml:5: rule.score: a score rule needs one other than 0; write score = 5",
-                          "r.toml:13: rule.flags: expected some of the letters i, s, m, u and w, got \"iz\"; write flags = \"i\"",
-                          "r.toml:15: rule.text: expected one line of printable ASCII: it goes into an SMTP reply",
-                          "r.toml:14: rule.header: only a tag rule has one; write action = \"tag\", or remove it"}));
+    for (const ConfigError& error : result.errors)
+        errors.push_back(error.to_string());
+    EXPECT_EQ(errors,
+              (std::vector<std::string>{
+                  "r.toml:1: rule.header: a tag rule needs the name of a header; write header = "
+                  "\"X-Screened\"",
+                  "r.toml:6: rule.name: the name \"a\" is taken by line 2; give each its own",
+                  "r.toml:7: rule.pattern: expected an expression, got \"\", which is everywhere",
+                  "r.toml:5: rule.score: a score rule needs one other than 0; write score = 5",
+                  "r.toml:13: rule.flags: expected some of the letters i, s, m, u and w, got "
+                  "\"iz\"; write flags = \"i\"",
+                  "r.toml:15: rule.text: expected one line of printable ASCII: it goes into an "
+                  "SMTP reply",
+                  "r.toml:14: rule.header: only a tag rule has one; write action = \"tag\", or "
+                  "remove it"}));
 }
 
 TEST(Notation, DurationsSizesAndRates) {
@@ -262,18 +347,22 @@ TEST(Notation, DurationsSizesAndRates) {
 }
 
 std::string page_in_the_tree(std::string_view name) {
-    std::ifstream stream(std::string{MILLRACE_SOURCE_ROOT} + "/docs/" + std::string{name}, std::ios::binary);
+    std::ifstream stream(std::string{MILLRACE_SOURCE_ROOT} + "/docs/" + std::string{name},
+                         std::ios::binary);
     return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 TEST(Documentation, ConfigurationPageSaysWhatTheCodeSays) {
-    EXPECT_EQ(page_in_the_tree("configuration.md"), settings_page()) << "write it anew: millracectl config-doc > docs/configuration.md";
+    EXPECT_EQ(page_in_the_tree("configuration.md"), settings_page())
+        << "write it anew: millracectl config-doc > docs/configuration.md";
 }
 
 TEST(Documentation, ExamplesAreRight) {
-    ConfigResult result = parse_config(page_in_the_tree("examples/millrace.toml"), "/etc/millrace/millrace.toml");
+    ConfigResult result =
+        parse_config(page_in_the_tree("examples/millrace.toml"), "/etc/millrace/millrace.toml");
     EXPECT_TRUE(result.errors.empty()) << result.errors.front().to_string();
-    parse_rules(page_in_the_tree("examples/rules.toml"), "rules.toml", result.config, result.errors);
+    parse_rules(page_in_the_tree("examples/rules.toml"), "rules.toml", result.config,
+                result.errors);
     EXPECT_TRUE(result.errors.empty()) << result.errors.front().to_string();
     const auto errors = compile_screening(result.config);
     EXPECT_TRUE(errors.empty()) << errors.front().to_string();

@@ -20,11 +20,13 @@ std::unique_ptr<schema::StatsPage> page_of_two() {
     page->page_bytes = sizeof(schema::StatsPage);
     page->shard_count = 2;
     for (std::size_t shard = 0; shard < 2; ++shard) {
-        page->shards[shard].counters[static_cast<std::size_t>(schema::Counter::messages_received)] = 10 + shard;
-        page->shards[shard].gauges[static_cast<std::size_t>(schema::Gauge::policy_version)] = 7 + shard;
+        page->shards[shard].counters[static_cast<std::size_t>(schema::Counter::messages_received)] =
+            10 + shard;
+        page->shards[shard].gauges[static_cast<std::size_t>(schema::Gauge::policy_version)] =
+            7 + shard;
     }
     auto& accept = page->shards[1].latencies[static_cast<std::size_t>(schema::Latency::accept)];
-    accept.buckets[3] = 4; // below 8 us
+    accept.buckets[3] = 4;  // below 8 us
     accept.buckets[10] = 1; // below 1,024 us
     accept.sum_us = 1024;
     return page;
@@ -32,7 +34,8 @@ std::unique_ptr<schema::StatsPage> page_of_two() {
 
 TEST(Metrics, EveryNameHasOneHelpAndTypeBeforeItsSamples) {
     const auto page = page_of_two();
-    std::istringstream lines(prometheus_text(page.get(), {{"millrace_up", "", "help", "gauge", 1}}));
+    std::istringstream lines(
+        prometheus_text(page.get(), {{"millrace_up", "", "help", "gauge", 1}}));
     std::set<std::string> helped, series;
     std::string family, line;
     while (std::getline(lines, line)) {
@@ -47,7 +50,9 @@ TEST(Metrics, EveryNameHasOneHelpAndTypeBeforeItsSamples) {
             continue;
         }
         const std::string name = first.substr(0, first.find('{'));
-        EXPECT_TRUE(name == family || name == family + "_bucket" || name == family + "_sum" || name == family + "_count") << line;
+        EXPECT_TRUE(name == family || name == family + "_bucket" || name == family + "_sum" ||
+                    name == family + "_count")
+            << line;
         EXPECT_TRUE(series.insert(first).second) << first << " twice";
         EXPECT_NE(name.find_first_of("abcdefghijklmnopqrstuvwxyz"), std::string::npos);
         EXPECT_FALSE(second.empty()) << line;
@@ -59,17 +64,22 @@ TEST(Metrics, EveryNameHasOneHelpAndTypeBeforeItsSamples) {
 TEST(Metrics, ShardsAreSummedAndThePolicyVersionIsTheOldest) {
     const auto page = page_of_two();
     const std::string text = prometheus_text(page.get(), {});
-    EXPECT_NE(text.find("\ntotal_messages_received{service=\"esmtp_listener\"} 21\n"), std::string::npos);
+    EXPECT_NE(text.find("\ntotal_messages_received{service=\"esmtp_listener\"} 21\n"),
+              std::string::npos);
     EXPECT_NE(text.find("\nmillrace_policy_version 7\n"), std::string::npos);
 }
 
 TEST(Metrics, HistogramBucketsAccumulateUpToTheCount) {
     const auto page = page_of_two();
     const std::string text = prometheus_text(page.get(), {});
-    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.000004\"} 0\n"), std::string::npos);
-    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.000008\"} 4\n"), std::string::npos);
-    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.001024\"} 5\n"), std::string::npos);
-    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"+Inf\"} 5\n"), std::string::npos);
+    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.000004\"} 0\n"),
+              std::string::npos);
+    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.000008\"} 4\n"),
+              std::string::npos);
+    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"0.001024\"} 5\n"),
+              std::string::npos);
+    EXPECT_NE(text.find("millrace_accept_latency_seconds_bucket{le=\"+Inf\"} 5\n"),
+              std::string::npos);
     EXPECT_NE(text.find("millrace_accept_latency_seconds_sum 0.001024\n"), std::string::npos);
     EXPECT_NE(text.find("millrace_accept_latency_seconds_count 5\n"), std::string::npos);
 }

@@ -12,7 +12,8 @@ namespace {
 
 namespace policy = dataplane::policy;
 
-// Every setting has a value here that is not its default, so that a field left out cannot pass unseen.
+// Every setting has a value here that is not its default, so that a field left out cannot pass
+// unseen.
 constexpr std::string_view everything = R"(
 [server]
 hostname = "Relay.Example.com"
@@ -145,7 +146,8 @@ protected:
     Config config() {
         std::string text{everything};
         const auto replace = [&](const std::string& word, const std::string& with) {
-            for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + with.size())) {
+            for (std::size_t at = text.find(word); at != std::string::npos;
+                 at = text.find(word, at + with.size())) {
                 text.replace(at, word.size(), with);
             }
         };
@@ -153,7 +155,8 @@ protected:
         replace("\"RULES\"", '"' + folder_.write("rules.toml", rules) + '"');
         ConfigResult result = parse_config(text, "m.toml");
         if (!result.errors.empty()) throw std::runtime_error(result.errors.front().to_string());
-        if (const auto errors = compile_screening(result.config); !errors.empty()) throw std::runtime_error(errors.front().to_string());
+        if (const auto errors = compile_screening(result.config); !errors.empty())
+            throw std::runtime_error(errors.front().to_string());
         return std::move(result.config);
     }
     tests::TempFolder folder_;
@@ -163,7 +166,13 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     using namespace std::chrono_literals;
     Config from = config();
     const std::vector<Account> accounts{
-        {.name = "app", .enabled = false, .generation = 51, .tenant = "t", .source = "p1", .sender_domains = {"a.example"}, .messages_per_hour_max = 52},
+        {.name = "app",
+         .enabled = false,
+         .generation = 51,
+         .tenant = "t",
+         .source = "p1",
+         .sender_domains = {"a.example"},
+         .messages_per_hour_max = 52},
         {.name = "lost", .enabled = true, .generation = 53, .source = "gone"}};
     EXPECT_EQ(add_accounts(from.policy, accounts).size(), 1u) << "the source that is not there";
     const std::string file = folder_.file("policy.snapshot");
@@ -306,7 +315,9 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
 
 // Goal: the two places that know defaults agree. What only a deployment can choose is left out.
 TEST_F(Snapshot, DefaultsOfTheConfigurationAreThoseOfThePolicy) {
-    ConfigResult result = parse_config("[server]\nhostname = \"a\"\n[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n", "m.toml");
+    ConfigResult result = parse_config("[server]\nhostname = \"a\"\n[[listener]]\nname = "
+                                       "\"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n",
+                                       "m.toml");
     ASSERT_TRUE(result.errors.empty());
     ASSERT_TRUE(publish_snapshot(result.config.policy, folder_.file("p")));
     const auto loaded = policy::load_snapshot(folder_.file("p"));

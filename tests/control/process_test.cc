@@ -1,4 +1,5 @@
-// process_test.cc: the control process as a whole, with a real data-plane link on the other side of its socket.
+// process_test.cc: the control process as a whole, with a real data-plane link on the other side of
+// its socket.
 
 #include "control/admin_server.h"
 #include "control/control_process.h"
@@ -38,7 +39,8 @@ int free_port() {
 struct Echo final : policy::ShardCommands {
     std::string run(const policy::ShardCommand& command) override {
         if (command.domain == "refuse.example") return R"({"error":"no such domain"})";
-        return R"({"total":2,"messages":[{"id":"1","domain":")" + command.domain + R"("},{"id":"2"}]})";
+        return R"({"total":2,"messages":[{"id":"1","domain":")" + command.domain +
+               R"("},{"id":"2"}]})";
     }
 };
 
@@ -46,10 +48,15 @@ struct Echo final : policy::ShardCommands {
 class FakeDataPlane {
 public:
     FakeDataPlane(const std::string& state_dir, const std::string& run_dir)
-        : first_(*policy::load_snapshot(state_dir + "/policy.snapshot")), slots_{policy::PolicySlot{first_}, policy::PolicySlot{first_}},
-          link_({.socket_path = run_dir + "/control.sock", .snapshot_path = state_dir + "/policy.snapshot",
-                 .reconnect_min = std::chrono::milliseconds{20}, .reconnect_max = std::chrono::milliseconds{50}}, first_) {
-        for (std::size_t shard = 0; shard < 2; ++shard) ports_[shard] = &link_.attach(loop_, wakeup_, slots_[shard], echo_);
+        : first_(*policy::load_snapshot(state_dir + "/policy.snapshot")),
+          slots_{policy::PolicySlot{first_}, policy::PolicySlot{first_}},
+          link_({.socket_path = run_dir + "/control.sock",
+                 .snapshot_path = state_dir + "/policy.snapshot",
+                 .reconnect_min = std::chrono::milliseconds{20},
+                 .reconnect_max = std::chrono::milliseconds{50}},
+                first_) {
+        for (std::size_t shard = 0; shard < 2; ++shard)
+            ports_[shard] = &link_.attach(loop_, wakeup_, slots_[shard], echo_);
         link_.start();
         thread_ = std::thread([this] {
             while (!stop_) {
@@ -70,7 +77,8 @@ public:
             const std::lock_guard hold(lock_);
             loop_.spawn(ask(std::move(user), std::string{password}, &verdict, &done), "test login");
         }
-        while (!done) std::this_thread::sleep_for(std::chrono::milliseconds{1});
+        while (!done)
+            std::this_thread::sleep_for(std::chrono::milliseconds{1});
         return verdict;
     }
     std::uint64_t version() {
@@ -83,16 +91,19 @@ public:
     }
 
 private:
-    base::Task<void> ask(std::string user, std::string password, policy::AuthVerdict* verdict, std::atomic<bool>* done) {
+    base::Task<void> ask(std::string user, std::string password, policy::AuthVerdict* verdict,
+                         std::atomic<bool>* done) {
         const auto client = *base::IpAddress::parse("192.0.2.9");
         const auto deadline = base::Deadline::in(loop_, std::chrono::seconds{20});
-        auto got = co_await ports_[0]->authenticator().verify(std::move(user), std::move(password), client, deadline);
+        auto got = co_await ports_[0]->authenticator().verify(std::move(user), std::move(password),
+                                                              client, deadline);
         *verdict = got;
         *done = true;
     }
     void turn() {
         const std::lock_guard hold(lock_);
-        for (auto* port : ports_) port->inbox().drain();
+        for (auto* port : ports_)
+            port->inbox().drain();
         while (loop_.turn()) {
         }
     }
@@ -113,9 +124,14 @@ class Process : public testing::Test {
 protected:
     Process() { write_config("spool_size = \"1GiB\""); }
     void write_config(const std::string& line) {
-        folder_.write("m.toml", "[server]\nhostname = \"a.example\"\nstate_dir = \"s\"\nrun_dir = \"r\"\nspool_dir = \"q\"\n" + line +
-                                    "\n[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n"
-                                    "[admin]\naddress = \"127.0.0.1:" + std::to_string(port_) + "\"\n");
+        folder_.write(
+            "m.toml",
+            "[server]\nhostname = \"a.example\"\nstate_dir = \"s\"\nrun_dir = \"r\"\nspool_dir = "
+            "\"q\"\n" +
+                line +
+                "\n[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n"
+                "[admin]\naddress = \"127.0.0.1:" +
+                std::to_string(port_) + "\"\n");
     }
     void start() {
         auto started = ControlProcess::start(folder_.file("m.toml"), [](std::string_view) {});
@@ -125,7 +141,8 @@ protected:
         token_ = folder_.read("r/admin.token");
         token_.pop_back();
     }
-    void stop() { // as far as others can see this is also what kill -9 leaves behind, but for the socket file
+    void stop() { // as far as others can see this is also what kill -9 leaves behind, but for the
+                  // socket file
         admin_.reset();
         process_.reset();
     }
@@ -139,7 +156,8 @@ protected:
     }
     httplib::Client http() { return httplib::Client("127.0.0.1", port_); }
     std::pair<int, Json> post(const std::string& path, const Json& body) {
-        auto result = http().Post(path, {{"Authorization", "Bearer " + token_}}, body.dump(), "application/json");
+        auto result = http().Post(path, {{"Authorization", "Bearer " + token_}}, body.dump(),
+                                  "application/json");
         if (!result) return {0, nullptr};
         return {result->status, Json::parse(result->body, nullptr, false)};
     }
@@ -163,10 +181,15 @@ TEST_F(Process, ApiNeedsTheTokenAndStatisticsDoNot) {
     EXPECT_EQ(client.Get("/status")->status, 200);
     EXPECT_EQ(client.Get("/check-liveness")->status, 503) << "no data plane is connected";
     EXPECT_EQ(client.Get("/api/admin/accounts")->status, 401);
-    EXPECT_EQ(client.Get("/api/admin/accounts", {{"Authorization", "Bearer " + std::string(64, '0')}})->status, 401);
+    EXPECT_EQ(
+        client.Get("/api/admin/accounts", {{"Authorization", "Bearer " + std::string(64, '0')}})
+            ->status,
+        401);
     EXPECT_EQ(client.Post("/api/admin/reload")->status, 401);
-    EXPECT_EQ(client.Get("/api/admin/accounts", {{"Authorization", "Bearer " + token_}})->status, 200);
-    EXPECT_EQ(client.Get("/status", {{"Host", "evil.example"}})->status, 401) << "a name that points here";
+    EXPECT_EQ(client.Get("/api/admin/accounts", {{"Authorization", "Bearer " + token_}})->status,
+              200);
+    EXPECT_EQ(client.Get("/status", {{"Host", "evil.example"}})->status, 401)
+        << "a name that points here";
 }
 
 TEST_F(Process, AccountsReachTheDataPlaneAndChangesVoidCachedLogins) {
@@ -174,7 +197,10 @@ TEST_F(Process, AccountsReachTheDataPlaneAndChangesVoidCachedLogins) {
     FakeDataPlane plane(folder_.file("s"), folder_.file("r"));
     ASSERT_TRUE(eventually([&] { return process_->alive(); }));
     EXPECT_EQ(post("/api/admin/accounts/add", {{"name", "app"}, {"password", "short"}}).first, 400);
-    EXPECT_EQ(post("/api/admin/accounts/add", {{"name", "app"}, {"password", good}, {"source", "gone"}}).first, 400);
+    EXPECT_EQ(
+        post("/api/admin/accounts/add", {{"name", "app"}, {"password", good}, {"source", "gone"}})
+            .first,
+        400);
     EXPECT_EQ(post("/api/admin/accounts/add", {{"name", "app"}, {"password", good}}).first, 200);
     EXPECT_EQ(post("/api/admin/accounts/add", {{"name", "app"}, {"password", good}}).first, 409);
     ASSERT_TRUE(eventually([&] { return plane.version() == 2; }));
@@ -184,9 +210,11 @@ TEST_F(Process, AccountsReachTheDataPlaneAndChangesVoidCachedLogins) {
     EXPECT_EQ(plane.counters().cached, 1u);
     EXPECT_EQ(plane.login("app", other), policy::AuthVerdict::rejected);
 
-    EXPECT_EQ(post("/api/admin/accounts/passwd", {{"name", "app"}, {"password", other}}).first, 200);
+    EXPECT_EQ(post("/api/admin/accounts/passwd", {{"name", "app"}, {"password", other}}).first,
+              200);
     ASSERT_TRUE(eventually([&] { return plane.version() == 3; }));
-    EXPECT_EQ(plane.login("app", good), policy::AuthVerdict::rejected) << "the cached login is of the old password";
+    EXPECT_EQ(plane.login("app", good), policy::AuthVerdict::rejected)
+        << "the cached login is of the old password";
     EXPECT_EQ(plane.login("app", other), policy::AuthVerdict::accepted);
     EXPECT_EQ(post("/api/admin/accounts/disable", {{"name", "app"}}).first, 200);
     ASSERT_TRUE(eventually([&] { return plane.version() == 4; }));
@@ -200,7 +228,8 @@ TEST_F(Process, CommandsAreMergedOverTheShards) {
     EXPECT_EQ(post("/api/admin/queue/list", Json::object()).first, 503) << "nobody to ask";
     FakeDataPlane plane(folder_.file("s"), folder_.file("r"));
     ASSERT_TRUE(eventually([&] { return process_->alive(); }));
-    const auto [status, reply] = post("/api/admin/queue/list", {{"domain", "a.example"}, {"limit", 3}});
+    const auto [status, reply] =
+        post("/api/admin/queue/list", {{"domain", "a.example"}, {"limit", 3}});
     EXPECT_EQ(status, 200);
     EXPECT_EQ(reply["total"], 4);
     ASSERT_EQ(reply["messages"].size(), 3u) << "the limit is over all shards";
@@ -208,7 +237,8 @@ TEST_F(Process, CommandsAreMergedOverTheShards) {
     const auto [refused, why] = post("/api/admin/queue/list", {{"domain", "refuse.example"}});
     EXPECT_EQ(refused, 503);
     EXPECT_EQ(why["error"], "no such domain");
-    EXPECT_EQ(post("/api/admin/queue/flush", {{"domian", "a.example"}}).first, 400) << "a misspelt filter is not everything";
+    EXPECT_EQ(post("/api/admin/queue/flush", {{"domian", "a.example"}}).first, 400)
+        << "a misspelt filter is not everything";
 }
 
 TEST_F(Process, ReloadPutsTheNewPolicyIntoUseOrChangesNothing) {
@@ -220,14 +250,16 @@ TEST_F(Process, ReloadPutsTheNewPolicyIntoUseOrChangesNothing) {
     EXPECT_EQ(status, 200);
     EXPECT_EQ(report["in_use"], true);
     ASSERT_EQ(report["warnings"].size(), 1u);
-    EXPECT_EQ(report["warnings"][0], "takes effect at the next start of millraced: server.spool_size");
+    EXPECT_EQ(report["warnings"][0],
+              "takes effect at the next start of millraced: server.spool_size");
     EXPECT_EQ(plane.version(), 2u);
 
     write_config("[limits]\nerrors_max = 0");
     std::tie(status, report) = post("/api/admin/reload", Json::object());
     EXPECT_EQ(status, 422);
     ASSERT_EQ(report["errors"].size(), 1u);
-    EXPECT_NE(report["errors"][0].get<std::string>().find("m.toml:7: limits.errors_max: expected"), std::string::npos);
+    EXPECT_NE(report["errors"][0].get<std::string>().find("m.toml:7: limits.errors_max: expected"),
+              std::string::npos);
     EXPECT_EQ(plane.version(), 2u);
     EXPECT_EQ(policy::load_snapshot(folder_.file("s/policy.snapshot")).value()->version, 2u);
 }
@@ -266,22 +298,31 @@ TEST_F(Process, AccountsChangedByAnotherProcessArePublished) {
     ASSERT_TRUE(loaded);
     EXPECT_NE((*loaded)->account("second"), nullptr);
     process_->follow_accounts();
-    EXPECT_EQ(policy::load_snapshot(folder_.file("s/policy.snapshot")).value()->version, (*loaded)->version) << "once";
+    EXPECT_EQ(policy::load_snapshot(folder_.file("s/policy.snapshot")).value()->version,
+              (*loaded)->version)
+        << "once";
 }
 
 TEST(EventSearch, FindsTheLinesOfOneMessageAcrossReadBoundaries) {
     const tests::TempFolder folder;
     std::string log;
     for (int i = 0; log.size() < (5U << 20) / 2; ++i) {
-        log += R"({"type":"Reception","id":")" + std::string(i % 1000 == 7 ? "00000000000000aa" : "00000000000000bb") + R"(","size":)" + std::to_string(i) + "}\n";
+        log += R"({"type":"Reception","id":")" +
+               std::string(i % 1000 == 7 ? "00000000000000aa" : "00000000000000bb") +
+               R"(","size":)" + std::to_string(i) + "}\n";
     }
     const std::string whole = log;
-    const auto events = find_events(folder.write("e.jsonl", log + R"({"type":"Delivery","id":"00000000000000aa","torn)"), "00000000000000aa");
+    const auto events = find_events(
+        folder.write("e.jsonl", log + R"({"type":"Delivery","id":"00000000000000aa","torn)"),
+        "00000000000000aa");
     ASSERT_TRUE(events);
     std::size_t wanted = 0;
-    for (std::size_t at = whole.find("aa\""); at != std::string::npos; at = whole.find("aa\"", at + 1)) ++wanted;
+    for (std::size_t at = whole.find("aa\""); at != std::string::npos;
+         at = whole.find("aa\"", at + 1))
+        ++wanted;
     EXPECT_EQ(events->size(), wanted) << "each once, and not the line that is being written";
-    for (const std::string& line : *events) EXPECT_TRUE(Json::accept(line)) << line;
+    for (const std::string& line : *events)
+        EXPECT_TRUE(Json::accept(line)) << line;
     EXPECT_FALSE(find_events(folder.file("none"), "00000000000000aa"));
 }
 

@@ -14,7 +14,8 @@ namespace tests {
 class TempFolder {
 public:
     TempFolder() {
-        std::string name = (std::filesystem::temp_directory_path() / "millrace-test-XXXXXX").string();
+        std::string name =
+            (std::filesystem::temp_directory_path() / "millrace-test-XXXXXX").string();
         if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
         path_ = name;
     }
@@ -26,7 +27,9 @@ public:
     TempFolder& operator=(const TempFolder&) = delete;
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
-    [[nodiscard]] std::string file(std::string_view name) const { return path_ + "/" + std::string{name}; }
+    [[nodiscard]] std::string file(std::string_view name) const {
+        return path_ + "/" + std::string{name};
+    }
     std::string write(std::string_view name, std::string_view text) const {
         std::ofstream(file(name), std::ios::binary) << text;
         return file(name);

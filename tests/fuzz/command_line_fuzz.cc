@@ -13,7 +13,8 @@ namespace {
 using namespace dataplane::smtp;
 
 bool inside(std::string_view part, std::string_view line) {
-    return part.empty() || (part.data() >= line.data() && part.data() + part.size() <= line.data() + line.size());
+    return part.empty() ||
+           (part.data() >= line.data() && part.data() + part.size() <= line.data() + line.size());
 }
 
 void check_path(const Path& path, std::string_view line) {
@@ -22,7 +23,8 @@ void check_path(const Path& path, std::string_view line) {
     CHECK(path.local_part.size() <= local_part_bytes_max);
     CHECK(path.domain.size() <= domain_bytes_max);
     CHECK(is_utf8(path.address));
-    for (const char c : path.address) CHECK(static_cast<unsigned char>(c) >= ' ' && c != 0x7f);
+    for (const char c : path.address)
+        CHECK(static_cast<unsigned char>(c) >= ' ' && c != 0x7f);
     if (path.address.empty() || path.domain.empty()) return;
     CHECK(path.address == std::string{path.local_part} + "@" + std::string{path.domain});
     CHECK(path.domain.find_first_of("@<> ") == std::string_view::npos);
@@ -48,11 +50,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         CHECK(inside(rcpt->orcpt, line) && rcpt->orcpt.size() <= orcpt_bytes_max);
         CHECK((rcpt->notify & queue::notify_never) == 0 || rcpt->notify == queue::notify_never);
     } else if (const auto* ehlo = std::get_if<Ehlo>(&*command)) {
-        CHECK(!ehlo->name.empty() && ehlo->name.find_first_of(" ()<>;,\r\n") == std::string_view::npos);
+        CHECK(!ehlo->name.empty() &&
+              ehlo->name.find_first_of(" ()<>;,\r\n") == std::string_view::npos);
     }
     if (const auto decoded = decode_base64(line)) {
         CHECK(decoded->size() <= line.size() * 3 / 4);
-        if (const auto credentials = split_plain(*decoded)) CHECK(inside(credentials->user, *decoded));
+        if (const auto credentials = split_plain(*decoded))
+            CHECK(inside(credentials->user, *decoded));
     }
     return 0;
 }

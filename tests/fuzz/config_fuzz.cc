@@ -16,7 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (text.front() == 'R') {
         control::ConfigResult result = control::parse_config("", "/nowhere/fuzz.toml");
         control::parse_rules(text.substr(1), "/nowhere/rules.toml", result.config, result.errors);
-        if (result.config.patterns.size() != result.config.policy.screen->rules.size()) std::abort();
+        if (result.config.patterns.size() != result.config.policy.screen->rules.size())
+            std::abort();
         return 0;
     }
     const control::ConfigResult result = control::parse_config(text, "/nowhere/fuzz.toml");

@@ -23,7 +23,8 @@ struct Decoded {
     bool bare_newline = false;
 };
 
-Decoded decode(std::string_view input, Framing framing, BareNewlines newlines, unsigned seed, std::size_t piece_max) {
+Decoded decode(std::string_view input, Framing framing, BareNewlines newlines, unsigned seed,
+               std::size_t piece_max) {
     std::minstd_rand random{seed};
     DataDecoder decoder;
     decoder.reset(framing, newlines);
@@ -31,16 +32,19 @@ Decoded decode(std::string_view input, Framing framing, BareNewlines newlines, u
     std::vector<std::byte> output(piece_max);
     std::size_t given = 0;
     while (true) {
-        if (result.consumed == given) given += std::min<std::size_t>(1 + random() % piece_max, input.size() - given);
+        if (result.consumed == given)
+            given += std::min<std::size_t>(1 + random() % piece_max, input.size() - given);
         const auto room = std::span{output}.first(1 + random() % piece_max);
-        const auto progress = decoder.decode(base::as_bytes(input.substr(result.consumed, given - result.consumed)), room);
+        const auto progress = decoder.decode(
+            base::as_bytes(input.substr(result.consumed, given - result.consumed)), room);
         CHECK(progress.written <= room.size());
         result.consumed += progress.consumed;
         CHECK(result.consumed <= given);
         result.content += base::as_text(room.first(progress.written));
         result.finished = progress.stop == DataDecoder::Stop::finished;
         if (result.finished) break;
-        if (progress.stop == DataDecoder::Stop::need_input && result.consumed == input.size()) break;
+        if (progress.stop == DataDecoder::Stop::need_input && result.consumed == input.size())
+            break;
     }
     if (framing != Framing::dotted) result.content += base::as_text(decoder.finish_counted());
     result.bare_newline = decoder.bare_newline();
@@ -51,7 +55,8 @@ Decoded decode(std::string_view input, Framing framing, BareNewlines newlines, u
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 2) return 0;
-    const Framing framing = std::array{Framing::dotted, Framing::counted, Framing::binary}[data[0] % 3];
+    const Framing framing =
+        std::array{Framing::dotted, Framing::counted, Framing::binary}[data[0] % 3];
     const BareNewlines newlines = data[0] % 2 == 0 ? BareNewlines::refuse : BareNewlines::make_crlf;
     const std::string_view input{reinterpret_cast<const char*>(data) + 2, size - 2};
 

@@ -49,7 +49,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
     const std::size_t colon = std::min(content.find(':'), content.size());
     std::string prelude = "Received: x\r\n";
-    const bool added = append_field(prelude, content.substr(0, colon), content.substr(std::min(colon + 1, content.size())), 4096);
+    const bool added = append_field(prelude, content.substr(0, colon),
+                                    content.substr(std::min(colon + 1, content.size())), 4096);
     prelude += "\r\n";
     HeaderScan fields;
     fields.feed(base::as_bytes(prelude));

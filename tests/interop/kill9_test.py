@@ -55,7 +55,7 @@ def millraced_killed_under_load(folder):
     chance = random.Random(SEED)
     # A destination that refuses some and takes its time, so that kills find mail in every state.
     sink = BenchSink(folder, "--reply-4xx", "2", "--delay", "2", ledger=True)
-    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="2GiB").start()
+    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="512MiB").start()
     source = start_source(folder, relay, "--seconds", str(KILLS * 10), "--rate", "2500")
     for number in range(KILLS):
         # Never less than a message between two kills: a run of kills in an idle relay would prove nothing.
@@ -83,7 +83,7 @@ def millraced_killed_under_load(folder):
 def control_killed_under_load(folder):
     """SIGKILL of millrace-control: every message still gets its 250 and arrives, and it finds its shards again."""
     sink = BenchSink(folder, ledger=True)
-    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="2GiB").start()
+    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="512MiB").start()
     user, password = "app@customer.example", "Correct-Horse-42-battery"
     relay.add_account(user, password)
     password_file = folder / "password"

@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 namespace {
@@ -68,14 +70,14 @@ base::Task<void> deliver_mail(World* world, Model* model, Mix mix) {
             model->settled.insert(message->id.value);
             world->deliver(std::move(message));
         }
-        static_cast<void>(co_await base::sleep_for(world->loop, 1ms));
+        static_cast<void>(co_await base::sleep_for(world->loop, 3ms));
     }
 }
 
 // What a successful sync promises must hold after any crash.
 base::Task<void> sync_now_and_then(World* world, Model* model) {
     for (;;) {
-        static_cast<void>(co_await base::sleep_for(world->loop, 30ms));
+        static_cast<void>(co_await base::sleep_for(world->loop, 60ms));
         const std::set<std::uint64_t> settled = model->settled;
         const std::set<std::uint64_t> refused = model->refused;
         std::map<std::uint64_t, std::uint32_t> attempts;
@@ -116,7 +118,7 @@ void run_seed(std::uint64_t seed) {
 
     Model model;
     std::vector<std::byte> image;
-    for (int boot = 0; boot < 4 && !testing::Test::HasFailure(); ++boot) {
+    for (int boot = 0; boot < 3 && !testing::Test::HasFailure(); ++boot) {
         disk.seed = seed * 16 + static_cast<std::uint64_t>(boot);
         World world{disk, options, std::move(image)};
         if (random() % 5 == 0) world.disk.stop_after(random() % 40); // most of them inside of recovery
@@ -229,6 +231,68 @@ TEST(SpoolCrash, ACrashAtEveryOperationOfAScriptLosesNothing) {
             if (HasFailure()) return;
         }
     }
+}
+
+/// Damage of every kind a medium can do: flipped bits, lost blocks, blocks and whole segments elsewhere.
+void damage(std::vector<std::byte>& image, std::mt19937_64& random) {
+    const auto block_at = [&] { return random() % (image.size() / block_bytes) * block_bytes; };
+    for (std::uint64_t i = 1 + random() % 20; i > 0; --i) {
+        switch (random() % 4) {
+        case 0: image[random() % image.size()] ^= std::byte{1} << (random() % 8); break;
+        case 1: std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(block_at()), block_bytes, std::byte{0}); break;
+        case 2: std::memmove(image.data() + block_at(), image.data() + block_at(), block_bytes); break;
+        case 3: {
+            const std::size_t segment = small_options().segment_bytes;
+            const std::size_t count = image.size() / segment;
+            if (random() % 8 != 0) break;
+            std::memmove(image.data() + random() % count * segment, image.data() + random() % count * segment, segment);
+            break;
+        }
+        }
+    }
+}
+
+TEST(SpoolCrash, ADamagedImageOpensOrIsRefusedAndNothingFalseIsHandedOut) {
+    Model model;
+    std::vector<std::byte> image;
+    {
+        World world{{}, small_options()};
+        ASSERT_TRUE(world.open().value().has_value());
+        start_load(world, model, {.large_percent = 10});
+        world.run_until([] { return false; }, 500ms);
+        image = world.crash();
+    }
+    std::uint64_t opened_count = 0;
+    std::uint64_t damaged_count = 0;
+    for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        std::mt19937_64 random{seed};
+        std::vector<std::byte> damaged = image;
+        damage(damaged, random);
+        World world{{}, small_options(), std::move(damaged)};
+        if (!world.open().value()) {
+            EXPECT_FALSE(world.report.problem.empty());
+            continue;
+        }
+        ++opened_count;
+        if (world.report.records_damaged > 0) ++damaged_count;
+        std::vector<MessageRef> found;
+        world.queue->for_each({}, [&](const Message& message) {
+            found.emplace_back(const_cast<Message*>(&message));
+            return true;
+        });
+        for (const MessageRef& message : found) {
+            auto content = world.content(message);
+            if (content) {
+                EXPECT_TRUE(*content == model.submitted.at(message->id.value));
+            } else {
+                EXPECT_EQ(content.error(), SpoolError::damaged);
+            }
+        }
+        EXPECT_TRUE(world.submit("still accepting") || world.queue->counters().segments_free < 8);
+    }
+    EXPECT_GT(opened_count, 40U);
+    EXPECT_GT(damaged_count, 10U);
 }
 
 TEST(SpoolCrash, RecoveryIsIdempotent) {

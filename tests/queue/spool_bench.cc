@@ -7,6 +7,7 @@
 #include "queue/queue.h"
 #include "queue/uring_file.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -98,7 +99,8 @@ int main(int argc, char** argv) {
     bool stop = false;
     const auto turn = [&] {
         ring.poll();
-        if (!loop.turn()) ring.sleep_until(loop.now(), loop.next_due());
+        if (loop.turn()) return;
+        ring.sleep_until(loop.now(), std::min(loop.next_due(), loop.now() + std::chrono::milliseconds{10}));
     };
     const auto measure = [&](Run& run) {
         const auto began = std::chrono::steady_clock::now();

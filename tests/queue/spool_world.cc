@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace tests {
@@ -101,9 +103,9 @@ std::vector<std::byte> World::crash() {
 std::string random_body(std::mt19937_64& random, std::size_t bytes) {
     std::string body(bytes, '\0');
     std::uint64_t word = random();
-    for (char& c : body) {
+    for (std::size_t at = 0; at < bytes; at += sizeof word) {
         word = word * 6364136223846793005ULL + 1442695040888963407ULL;
-        c = static_cast<char>(word >> 56);
+        std::memcpy(body.data() + at, &word, std::min(sizeof word, bytes - at));
     }
     return body;
 }

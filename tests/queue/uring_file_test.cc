@@ -79,7 +79,7 @@ TEST_F(UringFileTest, CreatedPoolIsZeroAndKeepsWhatIsWritten) {
 TEST_F(UringFileTest, SecondUserIsTurnedAway) {
     auto file = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 1 << 20});
     ASSERT_TRUE(file);
-    auto second = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 1 << 20});
+    auto second = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 1 << 20, .lock_wait = std::chrono::milliseconds{30}});
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().kind, UringFileError::Kind::locked);
 }

@@ -196,13 +196,12 @@ void Audit::take_report(const Arrival& arrival, std::size_t index) {
 
 void Audit::refused(std::string_view sender, std::span<const std::string> recipients, std::size_t provider) {
     const auto from = parse_address(sender);
-    if (recipients.empty() && from) refused_whole_.insert({from->letter, provider});
+    if (recipients.empty() && from) refused_whole_.emplace(std::pair{from->letter, provider}, now_);
     for (const std::string& address : recipients) {
         const auto numbers = parse_address(address);
         if (!numbers || !numbers->recipient) continue;
         RecipientFacts& facts = facts_[{numbers->letter, *numbers->recipient}];
-        if (!facts.refused) facts.refused_at = now_;
-        facts.refused = true;
+        facts.refused_at = std::min(facts.refused_at, now_);
     }
 }
 
@@ -262,6 +261,7 @@ bool Audit::crash_within(TimePoint from, TimePoint to) const noexcept {
 
 /// Whether what the relay learned in this time may never have been written down.
 bool Audit::forgotten(TimePoint from, TimePoint to) const noexcept {
+    if (from == TimePoint::max()) return false;
     return crash_within(from, to + settle_time) || std::ranges::any_of(disk_failures_, [&](const Span& span) {
                return span.begin <= to + settle_time && from <= span.end;
            });
@@ -288,15 +288,21 @@ void Audit::judge_repeats(std::string_view what, std::span<const std::size_t> ar
     }
 }
 
+TimePoint Audit::first_refusal(const Letter& letter, std::uint32_t index) const {
+    TimePoint first = TimePoint::max();
+    const auto facts = facts_.find({letter.number, index});
+    if (facts != facts_.end()) first = facts->second.refused_at;
+    const auto whole = refused_whole_.find({letter.number, terms_.provider_of_domain.at(letter.recipients[index].domain)});
+    return whole == refused_whole_.end() ? first : std::min(first, whole->second);
+}
+
 bool Audit::may_bounce(const Letter& letter, std::uint32_t index, TimePoint when) const {
     const std::size_t provider = terms_.provider_of_domain.at(letter.recipients[index].domain);
     if (provider == Terms::no_provider) return true;
     if (when - letter.begun >= terms_.expiry_min) return true;
-    const auto facts = facts_.find({letter.number, index});
-    if (facts != facts_.end() && facts->second.refused && facts->second.refused_at <= when) return true;
+    if (first_refusal(letter, index) <= when) return true;
     const auto limit = size_limits_.find(provider);
-    if (limit != size_limits_.end() && limit->second < letter.content.size() + 2048) return true;
-    return refused_whole_.contains({letter.number, provider});
+    return limit != size_limits_.end() && limit->second < letter.content.size() + 2048;
 }
 
 void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
@@ -335,7 +341,7 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
         // Or the report was queued, and the relay died before it knew.
         const bool doubtful = std::ranges::any_of(facts.arrivals, [&](std::size_t arrival) {
             const Delivery& delivery = deliveries_[arrival];
-            return in_doubt(delivery) || (facts.refused && forgotten(facts.refused_at, delivery.at));
+            return in_doubt(delivery) || forgotten(first_refusal(letter, index), delivery.at);
         });
         if (!doubtful) violation("<" + recipient.address + "> was delivered, and reported as failed");
     }
@@ -351,7 +357,7 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
     if (!may_bounce(letter, index, end)) {
         return violation("<" + recipient.address + "> was acknowledged, and vanished without a reason");
     }
-    ++(facts.refused ? totals_.bounced : totals_.expired);
+    ++(first_refusal(letter, index) <= end ? totals_.bounced : totals_.expired);
 }
 
 /// A message that nobody promised to deliver.
@@ -360,7 +366,7 @@ void Audit::judge_silence(const Letter& letter) {
         const auto facts = facts_.find({letter.number, index});
         if (facts == facts_.end() || (facts->second.arrivals.empty() && facts->second.reports.empty())) continue;
         const std::string name = "<" + letter.recipients[index].address + ">";
-        if (letter.state == Letter::State::refused && crash_within(letter.answered - abort_time, letter.answered + abort_time)) {
+        if (letter.state == Letter::State::refused && forgotten(letter.answered - abort_time, letter.answered + abort_time)) {
             ++totals_.unwanted; // its record was on the disk, and the relay died before it was taken back
             judge_repeats(name, facts->second.arrivals);
             continue;

@@ -131,8 +131,7 @@ private:
     struct RecipientFacts {
         std::vector<std::size_t> arrivals;
         std::vector<Report> reports;
-        bool refused = false;
-        TimePoint refused_at{};
+        TimePoint refused_at = TimePoint::max(); // the first time
     };
     using RecipientKey = std::pair<std::uint32_t, std::uint32_t>; // letter, recipient
 
@@ -146,6 +145,8 @@ private:
     [[nodiscard]] bool in_doubt(const Delivery& delivery) const noexcept;
     [[nodiscard]] bool forgotten(TimePoint from, TimePoint to) const noexcept;
     [[nodiscard]] bool crash_within(TimePoint from, TimePoint to) const noexcept;
+    /// When a 5xx first met this recipient; TimePoint::max() when none did.
+    [[nodiscard]] TimePoint first_refusal(const Letter& letter, std::uint32_t index) const;
     [[nodiscard]] bool may_bounce(const Letter& letter, std::uint32_t index, TimePoint when) const;
 
     bool print_trace_;
@@ -155,7 +156,7 @@ private:
     std::vector<Delivery> deliveries_;
     std::map<RecipientKey, RecipientFacts> facts_;
     std::map<std::string, std::vector<std::size_t>> report_arrivals_; // by Message-ID
-    std::set<std::pair<std::uint32_t, std::size_t>> refused_whole_;   // letter, provider
+    std::map<std::pair<std::uint32_t, std::size_t>, TimePoint> refused_whole_; // letter, provider: the first time
     std::map<std::size_t, std::uint64_t> size_limits_;                // by provider, the least
     std::vector<TimePoint> crashes_, cuts_;
     struct Span {

@@ -33,16 +33,26 @@ TEST(AppendReceived, NamesClientHostProtocolIdAndTime) {
 
 TEST(AppendReceived, NamesASingleRecipient) {
     std::string prelude;
-    append_received(prelude, {.helo = "a", .client_literal = "[IPv6:::1]", .host = "b", .protocol = "SMTP", .id = "1",
-                              .recipient = "x@y.example", .time = noon});
+    append_received(prelude, {.helo = "a",
+                              .client_literal = "[IPv6:::1]",
+                              .host = "b",
+                              .protocol = "SMTP",
+                              .id = "1",
+                              .recipient = "x@y.example",
+                              .time = noon});
     EXPECT_NE(prelude.find("id 1\r\n\tfor <x@y.example>;\r\n\t"), std::string::npos);
 }
 
 TEST(AppendReceived, KeepsLinesWithinTheHardLimitWhateverTheNames) {
     std::string prelude;
     const std::string long_name(255, 'n');
-    append_received(prelude, {.helo = long_name, .client_literal = "[192.0.2.9]", .host = long_name,
-                              .protocol = "UTF8SMTPSA", .id = "1", .recipient = long_name, .time = noon});
+    append_received(prelude, {.helo = long_name,
+                              .client_literal = "[192.0.2.9]",
+                              .host = long_name,
+                              .protocol = "UTF8SMTPSA",
+                              .id = "1",
+                              .recipient = long_name,
+                              .time = noon});
     EXPECT_LE(longest_line(prelude), line_bytes_max);
 }
 
@@ -60,7 +70,8 @@ TEST(AppendDateAndMessageId, AreWholeFields) {
     std::string prelude;
     append_message_id(prelude, "0123", "relay.example");
     append_date(prelude, noon);
-    EXPECT_EQ(prelude, "Message-ID: <0123@relay.example>\r\nDate: Thu, 01 Jan 2026 12:00:00 +0000\r\n");
+    EXPECT_EQ(prelude,
+              "Message-ID: <0123@relay.example>\r\nDate: Thu, 01 Jan 2026 12:00:00 +0000\r\n");
 }
 
 TEST(AppendField, WritesAShortFieldOnOneLine) {
@@ -72,12 +83,15 @@ TEST(AppendField, WritesAShortFieldOnOneLine) {
 TEST(AppendField, FoldsAtBlanksBelow78) {
     std::string prelude;
     std::string value;
-    for (int i = 0; i < 60; ++i) value += "word ";
+    for (int i = 0; i < 60; ++i)
+        value += "word ";
     EXPECT_TRUE(append_field(prelude, "X-Long", value, 1000));
     EXPECT_LE(longest_line(prelude), line_bytes_target);
     EXPECT_EQ(std::string::npos, prelude.find("\r\n\r\n"));
     std::size_t words = 0;
-    for (std::size_t at = prelude.find("word"); at != std::string::npos; at = prelude.find("word", at + 1)) ++words;
+    for (std::size_t at = prelude.find("word"); at != std::string::npos;
+         at = prelude.find("word", at + 1))
+        ++words;
     EXPECT_EQ(words, 60U);
 }
 
@@ -96,7 +110,8 @@ TEST(AppendField, RefusesWhatWouldForgeAHeader) {
 TEST(AppendField, LeavesOutWhatHasNoRoom) {
     std::string prelude = "A: b\r\n";
     EXPECT_FALSE(append_field(prelude, "X", std::string(100, 'v'), 50));
-    EXPECT_FALSE(append_field(prelude, "X", std::string(line_bytes_max, 'v'), 10'000)); // cannot be folded
+    EXPECT_FALSE(
+        append_field(prelude, "X", std::string(line_bytes_max, 'v'), 10'000)); // cannot be folded
     EXPECT_EQ(prelude, "A: b\r\n");
 }
 

@@ -16,8 +16,9 @@ HeaderScan scan(std::string_view content) {
 }
 
 TEST(HeaderScan, FindsTheFieldsTheRelayCaresAbout) {
-    const HeaderScan headers = scan("Received: one\r\nreceived: two\r\nDATE: x\r\nMessage-Id: <a@b>\r\n"
-                                    "From : a@b\r\nX-Date: no\r\n\r\nReceived: in the body\r\n");
+    const HeaderScan headers =
+        scan("Received: one\r\nreceived: two\r\nDATE: x\r\nMessage-Id: <a@b>\r\n"
+             "From : a@b\r\nX-Date: no\r\n\r\nReceived: in the body\r\n");
     EXPECT_EQ(headers.end(), HeaderEnd::blank_line);
     EXPECT_EQ(headers.received_count(), 2U);
     EXPECT_EQ(headers.field_count(), 6U);
@@ -28,7 +29,8 @@ TEST(HeaderScan, FindsTheFieldsTheRelayCaresAbout) {
 }
 
 TEST(HeaderScan, MissesWhatIsOnlyAPrefixOrAContinuation) {
-    const HeaderScan headers = scan("Subject: a\r\n Date: folded\r\n\tMessage-ID: folded\r\nDateX: 1\r\nDat: 2\r\n\r\n");
+    const HeaderScan headers =
+        scan("Subject: a\r\n Date: folded\r\n\tMessage-ID: folded\r\nDateX: 1\r\nDat: 2\r\n\r\n");
     EXPECT_EQ(headers.field_count(), 3U);
     EXPECT_FALSE(headers.has_date());
     EXPECT_FALSE(headers.has_message_id());
@@ -69,7 +71,8 @@ TEST(HeaderScan, GivesUpOnAnEndlessHeader) {
 }
 
 TEST(HeaderScan, SeesTheSameHoweverContentIsCut) {
-    const std::string content = "Received: a\r\n\tfolded\r\nDate : b\r\nMESSAGE-ID: c\r\nTo: d\r\n\r\nDate: body\r\n";
+    const std::string content =
+        "Received: a\r\n\tfolded\r\nDate : b\r\nMESSAGE-ID: c\r\nTo: d\r\n\r\nDate: body\r\n";
     const HeaderScan whole = scan(content);
     for (unsigned seed = 1; seed <= 200; ++seed) {
         std::mt19937 random{seed};

@@ -1,4 +1,5 @@
-// control_link_test.cc: the link to a control process that is away, comes back, hangs, or talks nonsense.
+// control_link_test.cc: the link to a control process that is away, comes back, hangs, or talks
+// nonsense.
 
 #include "control/config.h"
 #include "control/policy_compiler.h"
@@ -31,7 +32,8 @@ public:
         path.copy(address.sun_path, sizeof address.sun_path - 1);
         unlink(path.c_str());
         listener_ = socket(AF_UNIX, SOCK_STREAM, 0);
-        CHECK(bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(listener_, 4) == 0);
+        CHECK(bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+              listen(listener_, 4) == 0);
     }
     ~FakeControl() {
         hang_up();
@@ -67,7 +69,8 @@ public:
         // In two pieces: a stream has no boundaries.
         CHECK(::send(descriptor_, bytes.data(), 3, 0) == 3);
         std::this_thread::sleep_for(2ms);
-        CHECK(::send(descriptor_, bytes.data() + 3, bytes.size() - 3, MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size() - 3));
+        CHECK(::send(descriptor_, bytes.data() + 3, bytes.size() - 3, MSG_NOSIGNAL) ==
+              static_cast<ssize_t>(bytes.size() - 3));
     }
     bool closed_by_peer() {
         pollfd waiting{descriptor_, POLLIN, 0};
@@ -101,27 +104,32 @@ protected:
                                .reconnect_max = 40ms,
                                .snapshot_look = 30ms,
                                .command_limit = 200ms,
-                               .log = [this](std::string_view line) {
-                                   const std::lock_guard hold(lock_);
-                                   log_ += std::string{line} + "\n";
-                               }},
+                               .log =
+                                   [this](std::string_view line) {
+                                       const std::lock_guard hold(lock_);
+                                       log_ += std::string{line} + "\n";
+                                   }},
             first_);
         for (std::size_t shard = 0; shard < 2; ++shard) {
-            ports_.push_back(&link_->attach(loop_, wakeup_, slots_[shard], commands_, [this] { ++changes_; }));
+            ports_.push_back(
+                &link_->attach(loop_, wakeup_, slots_[shard], commands_, [this] { ++changes_; }));
         }
         link_->start();
     }
     ~Link() override { link_->stop(); }
 
     std::uint64_t publish(const std::string& hostname, const std::string& more = "") {
-        auto result = control::parse_config("[server]\nhostname = \"" + hostname + "\"\n" + more +
-                                                "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n",
-                                            "m.toml");
+        auto result = control::parse_config(
+            "[server]\nhostname = \"" + hostname + "\"\n" + more +
+                "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\nkind = \"relay\"\n",
+            "m.toml");
         CHECK(result.errors.empty());
-        return control::publish_snapshot(result.config.policy, folder_.file("policy.snapshot")).value();
+        return control::publish_snapshot(result.config.policy, folder_.file("policy.snapshot"))
+            .value();
     }
     void turn() {
-        for (ShardPort* port : ports_) port->inbox().drain();
+        for (ShardPort* port : ports_)
+            port->inbox().drain();
         while (loop_.turn()) {
         }
     }
@@ -134,14 +142,16 @@ protected:
         }
         return false;
     }
-    static base::Task<void> ask(LinkAuthenticator* authenticator, base::Loop* loop, std::string password, std::optional<AuthVerdict>* out) {
+    static base::Task<void> ask(LinkAuthenticator* authenticator, base::Loop* loop,
+                                std::string password, std::optional<AuthVerdict>* out) {
         const auto deadline = base::Deadline::in(*loop, 20s);
         const auto client = *base::IpAddress::parse("192.0.2.1");
         auto verdict = co_await authenticator->verify("app", std::move(password), client, deadline);
         *out = verdict;
     }
     void login(std::optional<AuthVerdict>& verdict, std::string password = "right") {
-        loop_.spawn(ask(&ports_[0]->authenticator(), &loop_, std::move(password), &verdict), "login");
+        loop_.spawn(ask(&ports_[0]->authenticator(), &loop_, std::move(password), &verdict),
+                    "login");
         turn();
     }
     std::string log() {
@@ -191,17 +201,21 @@ TEST_F(Link, QuestionOutlivesADeadControlProcess) {
     const auto* query = control.next().body_as_CredentialQuery();
     ASSERT_NE(query, nullptr);
     EXPECT_EQ(schema::view(query->user()), "app");
-    EXPECT_EQ(schema::view(query->password()), std::string_view("ri\0ght", 6)) << "a NUL is not the end of a password";
+    EXPECT_EQ(schema::view(query->password()), std::string_view("ri\0ght", 6))
+        << "a NUL is not the end of a password";
     EXPECT_EQ(schema::view(query->client()), "192.0.2.1");
     flatbuffers::FlatBufferBuilder builder;
-    control.send(builder, schema::CreateCredentialAnswer(builder, query->id(), schema::Verdict::accepted, 1, 0));
+    control.send(builder, schema::CreateCredentialAnswer(builder, query->id(),
+                                                         schema::Verdict::accepted, 1, 0));
     EXPECT_TRUE(eventually([&] { return verdict.has_value(); }));
     EXPECT_EQ(verdict, AuthVerdict::accepted);
 }
 
 TEST_F(Link, NewSnapshotReachesEveryShardWithoutControl) {
     const std::uint64_t version = publish("b.example");
-    EXPECT_TRUE(eventually([&] { return slots_[0].current()->version == version && slots_[1].current()->version == version; }));
+    EXPECT_TRUE(eventually([&] {
+        return slots_[0].current()->version == version && slots_[1].current()->version == version;
+    }));
     EXPECT_EQ(slots_[0].current()->hostname, "b.example");
     EXPECT_EQ(changes_, 2);
     const std::weak_ptr<const Policy> old = first_;
@@ -231,18 +245,23 @@ TEST_F(Link, StartUpSettingsWaitForARestartAndAreNamed) {
     control.accept();
     ASSERT_NE(control.next().body_as_Hello(), nullptr);
     publish("b.example", "shards = 4\nmemory = \"128MiB\"\n");
-    ASSERT_TRUE(eventually([&] { return slots_[0].current()->version == 2 && slots_[1].current()->version == 2; }));
+    ASSERT_TRUE(eventually(
+        [&] { return slots_[0].current()->version == 2 && slots_[1].current()->version == 2; }));
     const auto* report = control.next().body_as_PolicyReport(); // not before the last shard has it
     ASSERT_NE(report, nullptr);
     EXPECT_TRUE(report->ok());
-    EXPECT_EQ(schema::view(report->text()), "takes effect at the next start of millraced: server.shards, server.memory");
+    EXPECT_EQ(schema::view(report->text()),
+              "takes effect at the next start of millraced: server.shards, server.memory");
     EXPECT_EQ(slots_[0].current()->start_up.shards, 1u);
     EXPECT_EQ(slots_[0].current()->hostname, "b.example");
-    publish("b.example", "[[listener]]\nname = \"new\"\naddress = \"127.0.0.1:26\"\nkind = \"relay\"\n");
-    ASSERT_TRUE(eventually([&] { return slots_[0].current()->version == 3 && slots_[1].current()->version == 3; }));
+    publish("b.example",
+            "[[listener]]\nname = \"new\"\naddress = \"127.0.0.1:26\"\nkind = \"relay\"\n");
+    ASSERT_TRUE(eventually(
+        [&] { return slots_[0].current()->version == 3 && slots_[1].current()->version == 3; }));
     const auto* second = control.next().body_as_PolicyReport();
     ASSERT_NE(second, nullptr);
-    EXPECT_EQ(schema::view(second->text()), "takes effect at the next start of millraced: listener");
+    EXPECT_EQ(schema::view(second->text()),
+              "takes effect at the next start of millraced: listener");
     ASSERT_EQ(slots_[0].current()->listeners.size(), 1u);
     EXPECT_EQ(slots_[0].current()->listeners[0].name, "l");
 }
@@ -252,7 +271,8 @@ TEST_F(Link, CommandRunsOnEveryShardAndIsAnsweredOnce) {
     control.accept();
     ASSERT_NE(control.next().body_as_Hello(), nullptr);
     flatbuffers::FlatBufferBuilder builder;
-    control.send(builder, schema::CreateCommandDirect(builder, 77, schema::CommandKind::queue_flush, "d.example", "t", "a", "s@x", "00ff", 5));
+    control.send(builder, schema::CreateCommandDirect(builder, 77, schema::CommandKind::queue_flush,
+                                                      "d.example", "t", "a", "s@x", "00ff", 5));
     ASSERT_TRUE(eventually([&] { return commands_.last.limit == 5; }));
     const auto* reply = control.next().body_as_Reply();
     ASSERT_NE(reply, nullptr);
@@ -283,7 +303,8 @@ TEST_F(Link, ShardThatDoesNotAnswerIsNamed) {
 
 TEST_F(Link, NonsenseEndsTheConnectionNotTheProcess) {
     FakeControl control(folder_.file("control.sock"));
-    for (const std::string& nonsense : {std::string("\x10\0\0\0this is no frame", 20), std::string("\xff\xff\xff\xff", 4)}) {
+    for (const std::string& nonsense :
+         {std::string("\x10\0\0\0this is no frame", 20), std::string("\xff\xff\xff\xff", 4)}) {
         control.accept();
         ASSERT_NE(control.next().body_as_Hello(), nullptr);
         control.send_bytes(nonsense);

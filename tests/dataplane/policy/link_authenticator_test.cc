@@ -22,7 +22,8 @@ struct Channel final : CredentialChannel {
 
 PolicyPtr policy_with(std::uint64_t generation, bool enabled = true, bool there = true) {
     auto policy = std::make_shared<Policy>();
-    if (there) policy->accounts["app"] = {.name = "app", .generation = generation, .enabled = enabled};
+    if (there)
+        policy->accounts["app"] = {.name = "app", .generation = generation, .enabled = enabled};
     return policy;
 }
 
@@ -32,16 +33,19 @@ protected:
         std::optional<AuthVerdict> verdict;
         base::TimePoint ended{};
     };
-    static base::Task<void> run(Authenticating* test, std::string user, std::string password, base::IpAddress client,
-                                base::Deadline deadline, Try* out) {
-        auto verdict = co_await test->authenticator_.verify(std::move(user), std::move(password), client, deadline);
+    static base::Task<void> run(Authenticating* test, std::string user, std::string password,
+                                base::IpAddress client, base::Deadline deadline, Try* out) {
+        auto verdict = co_await test->authenticator_.verify(std::move(user), std::move(password),
+                                                            client, deadline);
         out->verdict = verdict;
         out->ended = test->loop_.now();
     }
-    Try& begin(std::string user, std::string password, std::string_view client = "192.0.2.1", base::Duration limit = 1h) {
+    Try& begin(std::string user, std::string password, std::string_view client = "192.0.2.1",
+               base::Duration limit = 1h) {
         tries_.push_back(std::make_unique<Try>());
         loop_.spawn(run(this, std::move(user), std::move(password), *base::IpAddress::parse(client),
-                        base::Deadline::in(loop_, limit), tries_.back().get()), "try");
+                        base::Deadline::in(loop_, limit), tries_.back().get()),
+                    "try");
         settle();
         return *tries_.back();
     }
@@ -52,11 +56,13 @@ protected:
     void pass(base::Duration time) {
         const auto until = clock_.now() + time;
         while (clock_.now() < until) {
-            clock_.advance_to(std::min(until, std::max(loop_.next_due(), clock_.now() + base::Duration{1'000'000})));
+            clock_.advance_to(std::min(
+                until, std::max(loop_.next_due(), clock_.now() + base::Duration{1'000'000})));
             settle();
         }
     }
-    void answer(AuthVerdict verdict, std::uint64_t generation = 1, std::chrono::milliseconds delay = 0ms) {
+    void answer(AuthVerdict verdict, std::uint64_t generation = 1,
+                std::chrono::milliseconds delay = 0ms) {
         ASSERT_FALSE(channel_.asked.empty());
         const std::uint64_t id = channel_.asked.back().id;
         channel_.asked.pop_back();
@@ -80,7 +86,8 @@ protected:
     base::Loop loop_{clock_};
     PolicySlot slot_{policy_with(1)};
     Channel channel_;
-    LinkAuthenticator authenticator_{loop_, slot_, channel_, {.key = {1, 2}, .cache_time = 600s, .answer_limit = 10s}};
+    LinkAuthenticator authenticator_{
+        loop_, slot_, channel_, {.key = {1, 2}, .cache_time = 600s, .answer_limit = 10s}};
     std::vector<std::unique_ptr<Try>> tries_;
 };
 
@@ -92,7 +99,8 @@ TEST_F(Authenticating, SuccessIsAskedOnceAndThenRemembered) {
     EXPECT_TRUE(is_cached());
     EXPECT_FALSE(is_cached("wrong"));
     EXPECT_EQ(begin("APP", "right").verdict, AuthVerdict::accepted) << "names have no case";
-    EXPECT_EQ(begin("app", "right", "198.51.100.1").verdict, AuthVerdict::accepted) << "from another client as well";
+    EXPECT_EQ(begin("app", "right", "198.51.100.1").verdict, AuthVerdict::accepted)
+        << "from another client as well";
 }
 
 TEST_F(Authenticating, FailureIsNeverRemembered) {
@@ -160,7 +168,8 @@ TEST_F(Authenticating, SameQuestionAtTheSameTimeIsAskedOnce) {
     Try& a = begin("app", "right");
     Try& b = begin("app", "right");
     Try& elsewhere = begin("app", "right", "198.51.100.1");
-    EXPECT_EQ(channel_.asked.size(), 2u) << "failures count per client, so each client asks for itself";
+    EXPECT_EQ(channel_.asked.size(), 2u)
+        << "failures count per client, so each client asks for itself";
     answer(AuthVerdict::rejected);
     EXPECT_EQ(elsewhere.verdict, AuthVerdict::rejected);
     answer(AuthVerdict::accepted);
@@ -196,7 +205,8 @@ TEST_F(Authenticating, RefusalIsHeldBackAsLongAsControlSays) {
 }
 
 TEST_F(Authenticating, QuestionsAreBounded) {
-    for (std::size_t i = 0; i < LinkAuthenticator::questions_max; ++i) begin("app", "p" + std::to_string(i));
+    for (std::size_t i = 0; i < LinkAuthenticator::questions_max; ++i)
+        begin("app", "p" + std::to_string(i));
     EXPECT_EQ(begin("app", "one more").verdict, AuthVerdict::unavailable);
     channel_.full = true;
     pass(11s);

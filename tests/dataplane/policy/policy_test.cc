@@ -9,8 +9,8 @@
 #include "dataplane/policy/snapshot.h"
 
 #include <array>
-#include <functional>
 #include <cstring>
+#include <functional>
 #include <gtest/gtest.h>
 #include <random>
 
@@ -41,16 +41,20 @@ TEST(Policy, SiteByItsNameThenByDomainThenDefault) {
 }
 
 std::string snapshot(const std::function<void(control::schema::PolicyT&)>& change = {}) {
-    auto result = control::parse_config("[server]\nhostname = \"a.example\"\n[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\n"
-                                        "kind = \"relay\"\n[[pool]]\nname = \"p\"\nmembers = [{ source = \"default\" }]\n"
-                                        "[[route]]\ndomains = [\"b.example\"]\nsource = \"p\"\n",
-                                        "m.toml");
+    auto result = control::parse_config(
+        "[server]\nhostname = \"a.example\"\n[[listener]]\nname = \"l\"\naddress = "
+        "\"127.0.0.1:25\"\n"
+        "kind = \"relay\"\n[[pool]]\nname = \"p\"\nmembers = [{ source = \"default\" }]\n"
+        "[[route]]\ndomains = [\"b.example\"]\nsource = \"p\"\n",
+        "m.toml");
     CHECK(result.errors.empty());
     if (change) change(result.config.policy);
     return control::make_snapshot(result.config.policy);
 }
 
-std::expected<PolicyPtr, SnapshotFailure> parse(const std::string& file) { return parse_snapshot(std::as_bytes(std::span{file})); }
+std::expected<PolicyPtr, SnapshotFailure> parse(const std::string& file) {
+    return parse_snapshot(std::as_bytes(std::span{file}));
+}
 SnapshotError error_of(const std::string& file) {
     const auto parsed = parse(file);
     EXPECT_FALSE(parsed);
@@ -69,35 +73,48 @@ TEST(Snapshot, OneChangedByteAnywhereIsRefused) {
 
 TEST(Snapshot, EveryTruncationIsRefused) {
     const std::string good = snapshot();
-    for (std::size_t bytes = 0; bytes < good.size(); ++bytes) ASSERT_EQ(error_of(good.substr(0, bytes)), SnapshotError::truncated) << bytes;
+    for (std::size_t bytes = 0; bytes < good.size(); ++bytes)
+        ASSERT_EQ(error_of(good.substr(0, bytes)), SnapshotError::truncated) << bytes;
     EXPECT_EQ(error_of(good + "x"), SnapshotError::truncated);
 }
 
 TEST(Snapshot, OtherVersionAndOtherFilesAreRefusedByName) {
     std::string file = snapshot();
     const std::uint32_t old_version = control::schema::snapshot_format_version + 1;
-    std::memcpy(file.data() + offsetof(control::schema::SnapshotHeader, format_version), &old_version, sizeof old_version);
+    std::memcpy(file.data() + offsetof(control::schema::SnapshotHeader, format_version),
+                &old_version, sizeof old_version);
     EXPECT_EQ(error_of(file), SnapshotError::unsupported_version);
     EXPECT_EQ(error_of(std::string(200, 'x')), SnapshotError::bad_magic);
     EXPECT_EQ(load_snapshot("/nowhere/policy.snapshot").error().error, SnapshotError::missing);
     EXPECT_EQ(load_snapshot("/").error().error, SnapshotError::unreadable);
 }
 
-// Goal: a right checksum is no excuse. Method: each policy is well-formed and says something impossible.
+// Goal: a right checksum is no excuse. Method: each policy is well-formed and says something
+// impossible.
 TEST(Snapshot, ValuesThatMakeNoSenseAreRefusedWithTheirField) {
     const auto text_of = [](const std::function<void(control::schema::PolicyT&)>& change) {
         const auto parsed = parse(snapshot(change));
-        return parsed ? std::string{"accepted"} : std::string{to_string(parsed.error().error)} + ": " + parsed.error().text;
+        return parsed ? std::string{"accepted"}
+                      : std::string{to_string(parsed.error().error)} + ": " + parsed.error().text;
     };
     EXPECT_EQ(text_of({}), "accepted");
-    EXPECT_EQ(text_of([](auto& p) { p.listeners[0]->address = "nowhere"; }), "invalid value: listener.address: not IP:PORT: nowhere");
-    EXPECT_EQ(text_of([](auto& p) { p.pools[0]->members[0]->source_index = 1; }), "invalid value: pool.members: no such source");
-    EXPECT_EQ(text_of([](auto& p) { p.routes[0]->source = "x"; }), "invalid value: route.source: no source or pool is called x");
-    EXPECT_EQ(text_of([](auto& p) { p.start_up->shards = 1000; }), "invalid value: start_up.shards: 1000 is out of range");
-    EXPECT_EQ(text_of([](auto& p) { p.timeouts->rcpt_s = 0; }), "invalid value: timeouts: a time limit of 0");
-    EXPECT_EQ(text_of([](auto& p) { p.retry->jitter = 1.5; }), "invalid value: retry.jitter: must be at least 0 and below 1");
-    EXPECT_EQ(text_of([](auto& p) { p.relay_networks = {"everyone"}; }), "invalid value: relay.networks: not a network: everyone");
-    EXPECT_EQ(text_of([](auto& p) { p.bare_newline = static_cast<control::schema::BareNewline>(9); }), "invalid value: bare_newline: unknown value 9");
+    EXPECT_EQ(text_of([](auto& p) { p.listeners[0]->address = "nowhere"; }),
+              "invalid value: listener.address: not IP:PORT: nowhere");
+    EXPECT_EQ(text_of([](auto& p) { p.pools[0]->members[0]->source_index = 1; }),
+              "invalid value: pool.members: no such source");
+    EXPECT_EQ(text_of([](auto& p) { p.routes[0]->source = "x"; }),
+              "invalid value: route.source: no source or pool is called x");
+    EXPECT_EQ(text_of([](auto& p) { p.start_up->shards = 1000; }),
+              "invalid value: start_up.shards: 1000 is out of range");
+    EXPECT_EQ(text_of([](auto& p) { p.timeouts->rcpt_s = 0; }),
+              "invalid value: timeouts: a time limit of 0");
+    EXPECT_EQ(text_of([](auto& p) { p.retry->jitter = 1.5; }),
+              "invalid value: retry.jitter: must be at least 0 and below 1");
+    EXPECT_EQ(text_of([](auto& p) { p.relay_networks = {"everyone"}; }),
+              "invalid value: relay.networks: not a network: everyone");
+    EXPECT_EQ(
+        text_of([](auto& p) { p.bare_newline = static_cast<control::schema::BareNewline>(9); }),
+        "invalid value: bare_newline: unknown value 9");
     EXPECT_EQ(text_of([](auto& p) { p.sources.clear(); }), "invalid value: sources: there is none");
     EXPECT_EQ(text_of([](auto& p) { p.limits.reset(); }), "malformed: a whole table is missing");
 }
@@ -107,7 +124,8 @@ TEST(SipHash, MatchesThePublishedVectors) {
     const SipKey key{0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL};
     const auto of = [&](std::size_t bytes) {
         std::string text(bytes, '\0');
-        for (std::size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>(i);
+        for (std::size_t i = 0; i < bytes; ++i)
+            text[i] = static_cast<char>(i);
         return sip_digest(key, text);
     };
     EXPECT_EQ(of(0), (Digest{0xe6a825ba047f81a3ULL, 0x930255c71472f66dULL}));
@@ -116,9 +134,13 @@ TEST(SipHash, MatchesThePublishedVectors) {
 }
 
 TEST(CommandMerge, SumsNumbersJoinsListsAndKeepsTheFirstOfTheRest) {
-    const std::array<std::string, 3> replies{R"({"n":1,"x":"a","list":[1,2],"in":{"m":2,"l":["p"]}})", R"({"n":2,"x":"b","list":[3],"in":{"m":3,"k":true}})", "{}"};
-    EXPECT_EQ(merge_replies(replies, 0).value(), R"({"n":3,"x":"a","list":[1,2,3],"in":{"m":5,"l":["p"],"k":true}})");
-    EXPECT_EQ(merge_replies(replies, 2).value(), R"({"n":3,"x":"a","list":[1,2],"in":{"m":5,"l":["p"],"k":true}})");
+    const std::array<std::string, 3> replies{
+        R"({"n":1,"x":"a","list":[1,2],"in":{"m":2,"l":["p"]}})",
+        R"({"n":2,"x":"b","list":[3],"in":{"m":3,"k":true}})", "{}"};
+    EXPECT_EQ(merge_replies(replies, 0).value(),
+              R"({"n":3,"x":"a","list":[1,2,3],"in":{"m":5,"l":["p"],"k":true}})");
+    EXPECT_EQ(merge_replies(replies, 2).value(),
+              R"({"n":3,"x":"a","list":[1,2],"in":{"m":5,"l":["p"],"k":true}})");
 }
 
 TEST(CommandMerge, OneRefusalRefusesTheWhole) {

@@ -17,6 +17,9 @@ void* counted_malloc(std::size_t bytes) {
 }
 } // namespace
 
+// GCC 12 inlines these at -O2 and then takes the pair for a mistake.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
 void* operator new(std::size_t bytes) {
     void* memory = counted_malloc(bytes);
     if (memory == nullptr) throw std::bad_alloc{};

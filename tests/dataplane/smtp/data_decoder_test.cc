@@ -19,9 +19,11 @@ struct Decoded {
     bool operator==(const Decoded&) const = default;
 };
 
-/// Decodes `input` cut into pieces of 1 to `piece_max` bytes, into outputs of 1 to `room_max` bytes.
-Decoded decode(std::string_view input, BareNewlines newlines, unsigned seed = 0, std::size_t piece_max = 1 << 20,
-               std::size_t room_max = 1 << 20, Framing framing = Framing::dotted) {
+/// Decodes `input` cut into pieces of 1 to `piece_max` bytes, into outputs of 1 to `room_max`
+/// bytes.
+Decoded decode(std::string_view input, BareNewlines newlines, unsigned seed = 0,
+               std::size_t piece_max = 1 << 20, std::size_t room_max = 1 << 20,
+               Framing framing = Framing::dotted) {
     std::mt19937 random{seed};
     DataDecoder decoder;
     decoder.reset(framing, newlines);
@@ -30,7 +32,8 @@ Decoded decode(std::string_view input, BareNewlines newlines, unsigned seed = 0,
     std::size_t given = 0; // bytes of `input` shown to the decoder so far
     std::size_t at = 0;    // of which consumed
     for (unsigned spins = 0; spins < 10'000'000; ++spins) {
-        if (at == given) given += std::min<std::size_t>(1 + random() % piece_max, input.size() - given);
+        if (at == given)
+            given += std::min<std::size_t>(1 + random() % piece_max, input.size() - given);
         const auto room = std::span{output}.first(1 + random() % room_max);
         const auto progress = decoder.decode(base::as_bytes(input.substr(at, given - at)), room);
         EXPECT_LE(progress.written, room.size());
@@ -48,7 +51,9 @@ Decoded decode(std::string_view input, BareNewlines newlines, unsigned seed = 0,
     return result;
 }
 
-Decoded refuse(std::string_view input) { return decode(input, BareNewlines::refuse); }
+Decoded refuse(std::string_view input) {
+    return decode(input, BareNewlines::refuse);
+}
 
 TEST(DataDecoder, EndsAtTheDotAlone) {
     const Decoded mail = refuse("Subject: x\r\n\r\nbody\r\n.\r\nNOOP\r\n");
@@ -65,7 +70,8 @@ TEST(DataDecoder, TakesAnEmptyMessage) {
 }
 
 TEST(DataDecoder, RemovesOneDotFromTheFrontOfALine) {
-    EXPECT_EQ(refuse("..\r\n.a\r\n...b\r\na.\r\n.. \r\n.\r\n").content, ".\r\na\r\n..b\r\na.\r\n. \r\n");
+    EXPECT_EQ(refuse("..\r\n.a\r\n...b\r\na.\r\n.. \r\n.\r\n").content,
+              ".\r\na\r\n..b\r\na.\r\n. \r\n");
 }
 
 TEST(DataDecoder, KeepsEveryOtherByte) {
@@ -76,15 +82,17 @@ TEST(DataDecoder, KeepsEveryOtherByte) {
     EXPECT_EQ(refuse(all + "\r\n.\r\n").content, all + "\r\n");
 }
 
-// Each of these is what some server has taken for the end of the mail. None may end it here, and each
-// makes the message refused, except where only dots are involved.
+// Each of these is what some server has taken for the end of the mail. None may end it here, and
+// each makes the message refused, except where only dots are involved.
 const std::vector<std::string> sloppy_ends{
-    "\n.\n",       "\n.\r\n",   "\r\n.\n",   "\r.\r",    "\r\n.\r",    "\r.\r\n",   "\n.\r",     "\r\n.\r.\r\n", "\r\r\n.\n",
-    "\n\n.\r\n",   "\r\n\n.\n", "\r\n.\n.\n", "\r\n.\r\r", "\r\n.\r\nX\n", "\n\r\n.\n", "\r\n..\n", "\r.\n",      "\n.\n\r\n"};
+    "\n.\n",     "\n.\r\n",      "\r\n.\n",   "\r.\r",     "\r\n.\r",   "\r.\r\n",
+    "\n.\r",     "\r\n.\r.\r\n", "\r\r\n.\n", "\n\n.\r\n", "\r\n\n.\n", "\r\n.\n.\n",
+    "\r\n.\r\r", "\r\n.\r\nX\n", "\n\r\n.\n", "\r\n..\n",  "\r.\n",     "\n.\n\r\n"};
 
 TEST(DataDecoder, RefusesEverySloppyEndAndReadsOnToTheRealOne) {
     for (const std::string& end : sloppy_ends) {
-        const std::string smuggled = "Subject: a\r\n\r\nbody" + end + "MAIL FROM:<evil@x.example>\r\n";
+        const std::string smuggled =
+            "Subject: a\r\n\r\nbody" + end + "MAIL FROM:<evil@x.example>\r\n";
         const Decoded mail = refuse(smuggled + "\r\n.\r\nQUIT\r\n");
         EXPECT_TRUE(mail.finished);
         if (end == "\r\n.\r\nX\n") { // that one is the real end
@@ -99,7 +107,8 @@ TEST(DataDecoder, RefusesEverySloppyEndAndReadsOnToTheRealOne) {
 TEST(DataDecoder, NormalisesSloppyEndsWithoutEndingTheMail) {
     for (const std::string& end : sloppy_ends) {
         if (end == "\r\n.\r\nX\n") continue;
-        const Decoded mail = decode("body" + end + "MAIL FROM:<evil@x.example>\r\n.\r\nQUIT\r\n", BareNewlines::make_crlf);
+        const Decoded mail = decode("body" + end + "MAIL FROM:<evil@x.example>\r\n.\r\nQUIT\r\n",
+                                    BareNewlines::make_crlf);
         EXPECT_TRUE(mail.finished);
         EXPECT_FALSE(mail.bare_newline);
         EXPECT_EQ(mail.rest, "QUIT\r\n") << testing::PrintToString(end);
@@ -131,13 +140,16 @@ TEST(DataDecoder, DecodesTheSameHoweverInputAndOutputAreCut) {
     constexpr std::string_view alphabet = "\r\r\n\n..ab";
     for (unsigned round = 0; round < 3000; ++round) {
         std::string input;
-        for (unsigned i = random() % 40; i > 0; --i) input.push_back(alphabet[random() % alphabet.size()]);
+        for (unsigned i = random() % 40; i > 0; --i)
+            input.push_back(alphabet[random() % alphabet.size()]);
         input += "\r\n.\r\n";
         for (const auto newlines : {BareNewlines::refuse, BareNewlines::make_crlf}) {
             Decoded whole = decode(input, newlines);
             Decoded cut = decode(input, newlines, round, 3, 2);
-            if (whole.bare_newline) whole.content = cut.content = ""; // refused: its content goes nowhere
-            ASSERT_EQ(whole.content, cut.content) << testing::PrintToString(input) << " round " << round;
+            if (whole.bare_newline)
+                whole.content = cut.content = ""; // refused: its content goes nowhere
+            ASSERT_EQ(whole.content, cut.content)
+                << testing::PrintToString(input) << " round " << round;
             ASSERT_EQ(whole, cut) << testing::PrintToString(input) << " round " << round;
         }
     }
@@ -212,7 +224,8 @@ TEST(DataDecoder, FindsTheEndAfterDiscard) {
 // BDAT.
 
 TEST(DataDecoder, LeavesDotsOfCountedTextAlone) {
-    const Decoded chunk = decode("..a\r\n.\r\n.b\r\n", BareNewlines::refuse, 0, 4, 4, Framing::counted);
+    const Decoded chunk =
+        decode("..a\r\n.\r\n.b\r\n", BareNewlines::refuse, 0, 4, 4, Framing::counted);
     EXPECT_EQ(chunk.content, "..a\r\n.\r\n.b\r\n");
     EXPECT_FALSE(chunk.bare_newline);
     EXPECT_FALSE(chunk.finished);
@@ -223,12 +236,14 @@ TEST(DataDecoder, RefusesBareNewlinesInCountedText) {
         EXPECT_TRUE(decode(text, BareNewlines::refuse, 0, 2, 2, Framing::counted).bare_newline)
             << testing::PrintToString(std::string{text});
     }
-    EXPECT_EQ(decode("a\nb\r", BareNewlines::make_crlf, 0, 2, 2, Framing::counted).content, "a\r\nb\r\n");
+    EXPECT_EQ(decode("a\nb\r", BareNewlines::make_crlf, 0, 2, 2, Framing::counted).content,
+              "a\r\nb\r\n");
 }
 
 TEST(DataDecoder, PassesBinaryThroughUntouched) {
     std::string bytes;
-    for (int i = 0; i < 1000; ++i) bytes += std::string{"\r.\n\0\r\n.", 7};
+    for (int i = 0; i < 1000; ++i)
+        bytes += std::string{"\r.\n\0\r\n.", 7};
     const Decoded chunk = decode(bytes, BareNewlines::refuse, 7, 9, 11, Framing::binary);
     EXPECT_EQ(chunk.content, bytes);
     EXPECT_FALSE(chunk.bare_newline);

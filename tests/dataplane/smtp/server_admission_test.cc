@@ -1,6 +1,6 @@
-// Goal: nobody relays without a login or a listed network. Method: every combination of listener, network, TLS,
-// plain-text permission and login goes through a whole dialogue that ignores every refusal; what is in the queue
-// afterwards is compared with a rule written down here a second time.
+// Goal: nobody relays without a login or a listed network. Method: every combination of listener,
+// network, TLS, plain-text permission and login goes through a whole dialogue that ignores every
+// refusal; what is in the queue afterwards is compared with a rule written down here a second time.
 #include "dataplane/smtp/admission.h"
 
 #include "tests/dataplane/smtp/server_harness.h"
@@ -14,29 +14,46 @@ namespace {
 using dataplane::policy::ListenerKind;
 using dataplane::telemetry::Counter;
 
-enum class Login : std::uint8_t { none, good, wrong_password, disabled_account, account_without_policy, after_helo_only };
-constexpr Login all_logins[] = {Login::none,             Login::good,
-                                Login::wrong_password,   Login::disabled_account,
-                                Login::account_without_policy, Login::after_helo_only};
+enum class Login : std::uint8_t {
+    none,
+    good,
+    wrong_password,
+    disabled_account,
+    account_without_policy,
+    after_helo_only
+};
+constexpr Login all_logins[] = {Login::none,
+                                Login::good,
+                                Login::wrong_password,
+                                Login::disabled_account,
+                                Login::account_without_policy,
+                                Login::after_helo_only};
 
 TEST(Admission, NobodyRelaysWithoutLoginOrListedNetwork) {
     unsigned combinations = 0;
     unsigned relayed = 0;
-    for (const ListenerKind kind : {ListenerKind::relay, ListenerKind::submission, ListenerKind::submissions}) {
+    for (const ListenerKind kind :
+         {ListenerKind::relay, ListenerKind::submission, ListenerKind::submissions}) {
         for (const bool listed : {false, true}) {
             for (const bool tls : {false, true}) {
                 for (const bool plain_allowed : {false, true}) {
                     for (const Login login : all_logins) {
-                        if (kind == ListenerKind::submissions && !tls) continue; // there is no such session
-                        SCOPED_TRACE(testing::Message() << "listener " << static_cast<int>(kind) << " listed " << listed << " tls " << tls
-                                                        << " plain " << plain_allowed << " login " << static_cast<int>(login));
+                        if (kind == ListenerKind::submissions && !tls)
+                            continue; // there is no such session
+                        SCOPED_TRACE(testing::Message()
+                                     << "listener " << static_cast<int>(kind) << " listed "
+                                     << listed << " tls " << tls << " plain " << plain_allowed
+                                     << " login " << static_cast<int>(login));
                         ServerHarness world{{.seed = ++combinations, .tls = tls}};
-                        for (auto& listener : world.policy.listeners) listener.allow_plain_auth = plain_allowed;
-                        if (login == Login::disabled_account) world.policy.accounts.at("alice").enabled = false;
+                        for (auto& listener : world.policy.listeners)
+                            listener.allow_plain_auth = plain_allowed;
+                        if (login == Login::disabled_account)
+                            world.policy.accounts.at("alice").enabled = false;
                         if (login == Login::account_without_policy) world.policy.accounts.clear();
                         world.publish_policy();
 
-                        auto client = world.connect(kind, listed ? ServerHarness::listed_client : ServerHarness::other_client);
+                        auto client = world.connect(kind, listed ? ServerHarness::listed_client
+                                                                 : ServerHarness::other_client);
                         const char* hello = login == Login::after_helo_only ? "HELO x" : "EHLO x";
                         client.ask(hello);
                         if (tls && kind != ListenerKind::submissions) {
@@ -44,7 +61,9 @@ TEST(Admission, NobodyRelaysWithoutLoginOrListedNetwork) {
                             ASSERT_TRUE(client.start_tls());
                             client.ask(hello);
                         }
-                        if (login != Login::none) client.ask(auth_plain("alice", login == Login::wrong_password ? "guess" : "wonderland"));
+                        if (login != Login::none)
+                            client.ask(auth_plain(
+                                "alice", login == Login::wrong_password ? "guess" : "wonderland"));
                         client.ask("MAIL FROM:<a@b.example>");
                         client.ask("RCPT TO:<victim@elsewhere.example>");
                         client.ask("DATA");
@@ -58,11 +77,16 @@ TEST(Admission, NobodyRelaysWithoutLoginOrListedNetwork) {
                         const bool logged_in = login == Login::good && (tls || plain_allowed);
                         const bool may_send = logged_in || (kind == ListenerKind::relay && listed);
                         // HELO sessions have no chunks: their second message does not exist.
-                        const std::size_t expected = !may_send ? 0 : login == Login::after_helo_only ? 1 : 2;
+                        const std::size_t expected = !may_send                         ? 0
+                                                     : login == Login::after_helo_only ? 1
+                                                                                       : 2;
                         ASSERT_EQ(world.stored.size(), expected);
                         if (may_send) ++relayed;
-                        ASSERT_EQ(world.count(Counter::rejected_policy) == 0, may_send && (logged_in || login == Login::none || login == Login::after_helo_only));
-                        for (const Stored& message : world.stored) ASSERT_EQ(message.account, logged_in ? "alice" : "");
+                        ASSERT_EQ(world.count(Counter::rejected_policy) == 0,
+                                  may_send && (logged_in || login == Login::none ||
+                                               login == Login::after_helo_only));
+                        for (const Stored& message : world.stored)
+                            ASSERT_EQ(message.account, logged_in ? "alice" : "");
                     }
                 }
             }
@@ -99,7 +123,8 @@ TEST(Admission, APolicyThatTakesTheNetworkAwayHoldsForOpenSessions) {
 class LoggedIn : public testing::Test {
 protected:
     LoggedIn() {
-        for (auto& listener : world.policy.listeners) listener.allow_plain_auth = true;
+        for (auto& listener : world.policy.listeners)
+            listener.allow_plain_auth = true;
         world.publish_policy();
     }
     ServerHarness::Client log_in() {
@@ -154,7 +179,8 @@ TEST_F(LoggedIn, SenderDomainsAreHeldTo) {
     EXPECT_EQ(client.ask("MAIL FROM:<a@xexample.com>").substr(0, 9), "553 5.7.1");
     EXPECT_EQ(client.ask("MAIL FROM:<\"a@example.com\"@other.example>").substr(0, 9), "553 5.7.1");
     for (const char* sender : {"a@example.com", "a@EXAMPLE.Com", "b@news.example", ""}) {
-        EXPECT_EQ(client.ask("MAIL FROM:<" + std::string{sender} + ">").substr(0, 3), "250") << sender;
+        EXPECT_EQ(client.ask("MAIL FROM:<" + std::string{sender} + ">").substr(0, 3), "250")
+            << sender;
         client.ask("RSET");
     }
 }

@@ -1,5 +1,6 @@
-// What one message costs the SMTP room: sessions fed from memory, everything below them as cheap as it can be. The
-// spool is the real one on a disk that is ready at once, so its share is in the figure too; perf tells them apart.
+// What one message costs the SMTP room: sessions fed from memory, everything below them as cheap as
+// it can be. The spool is the real one on a disk that is ready at once, so its share is in the
+// figure too; perf tells them apart.
 #include "dataplane/smtp/data_decoder.h"
 
 #include "tests/dataplane/smtp/server_load.h"
@@ -17,16 +18,19 @@ void accept_messages(benchmark::State& state) {
     constexpr std::uint64_t batch = 1000;
     load.run(batch); // warm up
     const std::uint64_t allocations_before = allocation_count();
-    for (auto _ : state) load.run(batch);
+    for (auto _ : state)
+        load.run(batch);
     const auto messages = static_cast<double>(state.iterations() * batch);
     state.counters["messages"] = benchmark::Counter(messages, benchmark::Counter::kIsRate);
-    state.counters["allocations_per_message"] = static_cast<double>(allocation_count() - allocations_before) / messages;
+    state.counters["allocations_per_message"] =
+        static_cast<double>(allocation_count() - allocations_before) / messages;
 }
 BENCHMARK(accept_messages)->Arg(1024)->Arg(4096)->Arg(32768)->Unit(benchmark::kMillisecond);
 
 void decode_data(benchmark::State& state) {
     std::string content;
-    while (content.size() < 1 << 20) content.append(static_cast<std::size_t>(state.range(0)), 'x').append("\r\n");
+    while (content.size() < 1 << 20)
+        content.append(static_cast<std::size_t>(state.range(0)), 'x').append("\r\n");
     std::vector<std::byte> output(content.size());
     dataplane::smtp::DataDecoder decoder;
     for (auto _ : state) {

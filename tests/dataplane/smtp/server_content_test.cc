@@ -1,4 +1,5 @@
-// Goal: what the client sent is what the queue holds, byte for byte; nothing else becomes a message.
+// Goal: what the client sent is what the queue holds, byte for byte; nothing else becomes a
+// message.
 #include "tests/dataplane/smtp/server_harness.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +44,8 @@ std::string dot_stuffed(std::string_view content) {
 ServerHarness::Client at_rcpt(ServerHarness& world, std::string_view mail_parameters = "") {
     auto client = world.connect(ListenerKind::relay);
     client.ask("EHLO client.example");
-    EXPECT_EQ(client.ask("MAIL FROM:<a@b.example>" + std::string{mail_parameters}).substr(0, 3), "250");
+    EXPECT_EQ(client.ask("MAIL FROM:<a@b.example>" + std::string{mail_parameters}).substr(0, 3),
+              "250");
     EXPECT_EQ(client.ask("RCPT TO:<c@d.example>").substr(0, 3), "250");
     return client;
 }
@@ -59,7 +61,8 @@ TEST(Content, ArrivesUnchangedByData) {
     for (std::uint64_t seed = 1; seed <= 25; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         std::mt19937_64 random{seed};
-        const std::string content = random_content(random, random() % (seed % 5 == 0 ? 700'000 : 20'000));
+        const std::string content =
+            random_content(random, random() % (seed % 5 == 0 ? 700'000 : 20'000));
         ServerHarness world{{.seed = seed}};
         auto client = at_rcpt(world);
         ASSERT_EQ(send_data(client, dot_stuffed(content)).substr(0, 9), "250 2.0.0");
@@ -81,13 +84,16 @@ TEST(Content, ArrivesUnchangedInChunks) {
         std::string pipelined;
         std::size_t chunk_count = 0;
         for (std::size_t at = 0; at < content.size(); ++chunk_count) {
-            const std::size_t bytes = std::min<std::size_t>(random() % (content.size() / 3 + 2), content.size() - at);
+            const std::size_t bytes =
+                std::min<std::size_t>(random() % (content.size() / 3 + 2), content.size() - at);
             at += bytes;
-            pipelined += "BDAT " + std::to_string(bytes) + (at == content.size() ? " LAST\r\n" : "\r\n");
+            pipelined +=
+                "BDAT " + std::to_string(bytes) + (at == content.size() ? " LAST\r\n" : "\r\n");
             pipelined += content.substr(at - bytes, bytes);
         }
         client.send(pipelined);
-        for (; chunk_count > 1; --chunk_count) ASSERT_EQ(client.reply(), "250 2.0.0 Ok");
+        for (; chunk_count > 1; --chunk_count)
+            ASSERT_EQ(client.reply(), "250 2.0.0 Ok");
         ASSERT_EQ(client.reply().substr(0, 23), "250 2.0.0 Ok: queued as");
         world.pass(std::chrono::seconds{1});
         ASSERT_EQ(world.stored.size(), 1U);
@@ -109,20 +115,27 @@ TEST(Content, ManyMessagesOfOneSessionStayApart) {
     }
     world.pass(std::chrono::seconds{1});
     ASSERT_EQ(world.stored.size(), sent.size());
-    for (std::size_t i = 0; i < sent.size(); ++i) ASSERT_TRUE(world.stored[i].client_bytes() == sent[i]) << i;
+    for (std::size_t i = 0; i < sent.size(); ++i)
+        ASSERT_TRUE(world.stored[i].client_bytes() == sent[i]) << i;
 }
 
-// Smuggling: each of these may at most become part of one message; a second one with the smuggled sender
-// must never exist, whatever the policy for bare newlines is.
+// Smuggling: each of these may at most become part of one message; a second one with the smuggled
+// sender must never exist, whatever the policy for bare newlines is.
 TEST(Smuggling, NoVariantMakesASecondMessage) {
-    const std::vector<std::string> ends{"\n.\n",     "\n.\r\n",   "\r\n.\n",   "\r.\r",      "\r.\r\n",    "\r\n.\r",  "\n.\r",
-                                        "\r.\n",     "\r\r\n.\n", "\n\n.\r\n", "\r\n\n.\n",  "\r\n.\n.\n", "\r\n.\r.", "\n\r\n.\n",
-                                        "\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n. \r\n", "\r\n.\t\r\n", "\r\n..\r\n", "\r\n.\r\r\n"};
-    const std::string inner = "MAIL FROM:<admin@victim.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n";
-    for (const auto newlines : {dataplane::policy::BareNewline::reject, dataplane::policy::BareNewline::normalise}) {
+    const std::vector<std::string> ends{"\n.\n",      "\n.\r\n",     "\r\n.\n",     "\r.\r",
+                                        "\r.\r\n",    "\r\n.\r",     "\n.\r",       "\r.\n",
+                                        "\r\r\n.\n",  "\n\n.\r\n",   "\r\n\n.\n",   "\r\n.\n.\n",
+                                        "\r\n.\r.",   "\n\r\n.\n",   "\r\n\0.\r\n", "\r\n.\0\r\n",
+                                        "\r\n. \r\n", "\r\n.\t\r\n", "\r\n..\r\n",  "\r\n.\r\r\n"};
+    const std::string inner = "MAIL FROM:<admin@victim.example>\r\nRCPT "
+                              "TO:<x@y.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n";
+    for (const auto newlines :
+         {dataplane::policy::BareNewline::reject, dataplane::policy::BareNewline::normalise}) {
         for (std::size_t i = 0; i < ends.size(); ++i) {
             for (std::uint64_t seed = 1; seed <= 3; ++seed) {
-                const std::string end = i == 14 ? std::string{"\r\n\0.\r\n", 6} : i == 15 ? std::string{"\r\n.\0\r\n", 6} : ends[i];
+                const std::string end = i == 14   ? std::string{"\r\n\0.\r\n", 6}
+                                        : i == 15 ? std::string{"\r\n.\0\r\n", 6}
+                                                  : ends[i];
                 SCOPED_TRACE(testing::PrintToString(end) + " seed " + std::to_string(seed));
                 ServerHarness world{{.seed = seed}};
                 world.policy.bare_newline = newlines;
@@ -131,12 +144,15 @@ TEST(Smuggling, NoVariantMakesASecondMessage) {
                 client.ask("DATA");
                 client.send("Subject: outer\r\n\r\nhello" + end + inner);
                 const std::string reply = client.reply();
-                ASSERT_TRUE(reply.starts_with("250 2.0.0 Ok: queued") || reply.starts_with("550 5.6.0")) << reply;
+                ASSERT_TRUE(reply.starts_with("250 2.0.0 Ok: queued") ||
+                            reply.starts_with("550 5.6.0"))
+                    << reply;
                 // The inner dot ended the outer mail; nothing of the rest was taken for commands.
                 ASSERT_EQ(client.ask("NOOP"), "250 2.0.0 Ok");
                 world.pass(std::chrono::seconds{1});
                 ASSERT_EQ(world.stored.size(), reply.starts_with("250") ? 1U : 0U);
-                for (const Stored& message : world.stored) ASSERT_EQ(message.sender, "a@b.example");
+                for (const Stored& message : world.stored)
+                    ASSERT_EQ(message.sender, "a@b.example");
                 const bool refused = reply.starts_with("550");
                 ASSERT_FALSE(refused && newlines == dataplane::policy::BareNewline::normalise);
                 ASSERT_EQ(world.count(Counter::rejected_smuggling), refused ? 1U : 0U);
@@ -164,7 +180,8 @@ TEST(StartTls, DropsWhatWasInjectedBehindIt) {
         client.send("STARTTLS\r\nEHLO evil\r\nMAIL FROM:<evil@x.example>\r\n");
         ASSERT_EQ(client.reply().substr(0, 3), "220");
         ASSERT_TRUE(client.start_tls());
-        ASSERT_EQ(client.ask("RCPT TO:<c@d.example>"), "503 5.5.1 MAIL first"); // neither EHLO nor MAIL happened
+        ASSERT_EQ(client.ask("RCPT TO:<c@d.example>"),
+                  "503 5.5.1 MAIL first"); // neither EHLO nor MAIL happened
         ASSERT_EQ(client.ask("MAIL FROM:<>"), "503 5.5.1 Say EHLO or HELO first");
         EXPECT_GE(world.count(Counter::rejected_syntax), 1U);
     }
@@ -182,7 +199,8 @@ TEST(Size, TheByteThatCrossesTheLimitRefusesTheMessage) {
     for (const std::size_t bytes : {9'999U, 10'000U, 10'001U, 200'000U}) {
         for (const bool chunked : {false, true}) {
             for (std::uint64_t seed = 1; seed <= 3; ++seed) {
-                SCOPED_TRACE(testing::Message() << bytes << " bytes, chunked " << chunked << ", seed " << seed);
+                SCOPED_TRACE(testing::Message()
+                             << bytes << " bytes, chunked " << chunked << ", seed " << seed);
                 ServerHarness world{{.seed = seed}};
                 world.policy.limits.message_bytes_max = 10'000;
                 world.publish_policy();
@@ -232,7 +250,8 @@ TEST(Size, AnEndlessHeaderIsRefused) {
     ServerHarness world;
     auto client = at_rcpt(world);
     std::string header;
-    while (header.size() < 300'000) header += "X-Endless: " + std::string(500, 'x') + "\r\n";
+    while (header.size() < 300'000)
+        header += "X-Endless: " + std::string(500, 'x') + "\r\n";
     EXPECT_EQ(send_data(client, header + "\r\nbody\r\n.\r\n").substr(0, 9), "552 5.3.4");
     EXPECT_EQ(client.ask("NOOP").substr(0, 3), "250");
 }
@@ -242,8 +261,10 @@ TEST(Loop, TooManyReceivedFieldsEndIt) {
         ServerHarness world;
         auto client = at_rcpt(world);
         std::string content;
-        for (unsigned i = 0; i < hops; ++i) content += "Received: from here by there\r\n";
-        EXPECT_EQ(send_data(client, content + "\r\nx\r\n.\r\n").substr(0, 9), hops <= 50 ? "250 2.0.0" : "554 5.4.6");
+        for (unsigned i = 0; i < hops; ++i)
+            content += "Received: from here by there\r\n";
+        EXPECT_EQ(send_data(client, content + "\r\nx\r\n.\r\n").substr(0, 9),
+                  hops <= 50 ? "250 2.0.0" : "554 5.4.6");
     }
 }
 
@@ -257,14 +278,18 @@ TEST(Prelude, NamesTheHopAndNothingElseOnARelay) {
     ASSERT_EQ(world.stored.size(), 1U);
     const std::string id = reply.substr(reply.rfind(' ') + 1);
     EXPECT_EQ(id.size(), 16U);
-    EXPECT_EQ(world.stored[0].content, "Received: from client.example ([198.51.100.7])\r\n\tby relay.example with ESMTP id " + id +
-                                           "\r\n\tfor <c@d.example>;\r\n\tThu, 01 Jan 2026 00:00:00 +0000\r\nSubject: x\r\n\r\nhi\r\n");
+    EXPECT_EQ(
+        world.stored[0].content,
+        "Received: from client.example ([198.51.100.7])\r\n\tby relay.example with ESMTP id " + id +
+            "\r\n\tfor <c@d.example>;\r\n\tThu, 01 Jan 2026 00:00:00 +0000\r\nSubject: "
+            "x\r\n\r\nhi\r\n");
 }
 
 class Submission : public testing::Test {
 protected:
     Submission() {
-        for (auto& listener : world.policy.listeners) listener.allow_plain_auth = true;
+        for (auto& listener : world.policy.listeners)
+            listener.allow_plain_auth = true;
         world.publish_policy();
     }
     std::string submit(std::string_view raw, unsigned recipients = 1) {
@@ -272,7 +297,8 @@ protected:
         client.ask("EHLO client.example");
         client.ask(auth_plain("alice", "wonderland"));
         client.ask("MAIL FROM:<a@b.example>");
-        for (unsigned i = 0; i < recipients; ++i) client.ask("RCPT TO:<c" + std::to_string(i) + "@d.example>");
+        for (unsigned i = 0; i < recipients; ++i)
+            client.ask("RCPT TO:<c" + std::to_string(i) + "@d.example>");
         EXPECT_EQ(send_data(client, raw).substr(0, 3), "250");
         world.pass(std::chrono::seconds{1});
         return world.stored.empty() ? "" : world.stored.back().content;
@@ -318,8 +344,14 @@ TEST(Envelope, KeepsWhatTheClientAskedFor) {
     world.publish_policy();
     auto client = world.connect(ListenerKind::relay);
     client.ask("EHLO x");
-    ASSERT_EQ(client.ask("MAIL FROM:<@hop.example:j\xc3\xb6rg@b.example> SMTPUTF8 BODY=8BITMIME RET=HDRS ENVID=id+2B1").substr(0, 3), "250");
-    ASSERT_EQ(client.ask("RCPT TO:<c@d.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;orig@d.example").substr(0, 3), "250");
+    ASSERT_EQ(client
+                  .ask("MAIL FROM:<@hop.example:j\xc3\xb6rg@b.example> SMTPUTF8 BODY=8BITMIME "
+                       "RET=HDRS ENVID=id+2B1")
+                  .substr(0, 3),
+              "250");
+    ASSERT_EQ(client.ask("RCPT TO:<c@d.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;orig@d.example")
+                  .substr(0, 3),
+              "250");
     ASSERT_EQ(client.ask("RCPT TO:<\"q q\"@d.example>").substr(0, 3), "250");
     ASSERT_EQ(client.ask("RCPT TO:<postmaster>").substr(0, 3), "250");
     ASSERT_EQ(send_data(client, "x\r\n.\r\n").substr(0, 3), "250");
@@ -332,9 +364,11 @@ TEST(Envelope, KeepsWhatTheClientAskedFor) {
     EXPECT_EQ(message.body, queue::BodyKind::eight_bit_mime);
     EXPECT_TRUE(message.smtputf8);
     EXPECT_FALSE(message.client_tls);
-    EXPECT_EQ(message.recipients, (std::vector<std::string>{"c@d.example", "\"q q\"@d.example", "postmaster@relay.example"}));
+    EXPECT_EQ(message.recipients, (std::vector<std::string>{"c@d.example", "\"q q\"@d.example",
+                                                            "postmaster@relay.example"}));
     EXPECT_EQ(message.orcpts, (std::vector<std::string>{"rfc822;orig@d.example", "", ""}));
-    EXPECT_EQ(message.notifies, (std::vector<int>{queue::notify_success | queue::notify_delay, 0, 0}));
+    EXPECT_EQ(message.notifies,
+              (std::vector<int>{queue::notify_success | queue::notify_delay, 0, 0}));
     EXPECT_EQ(message.lifetime, std::chrono::seconds{7777});
     EXPECT_NE(message.content.find(" with UTF8SMTP id "), std::string::npos);
 }
@@ -391,7 +425,8 @@ TEST(Events, RejectionNamesCommandAndReason) {
 
 TEST(Events, PasswordsAreInNone) {
     ServerHarness world;
-    for (auto& listener : world.policy.listeners) listener.allow_plain_auth = true;
+    for (auto& listener : world.policy.listeners)
+        listener.allow_plain_auth = true;
     world.publish_policy();
     auto client = world.connect(ListenerKind::submission);
     client.ask("EHLO x");
@@ -419,7 +454,8 @@ protected:
         const unsigned ids[] = {0, 1, 2};
         hs_database_t* database = nullptr;
         hs_compile_error_t* error = nullptr;
-        if (hs_compile_multi(patterns, flags, ids, 3, HS_MODE_STREAM, nullptr, &database, &error) != HS_SUCCESS) {
+        if (hs_compile_multi(patterns, flags, ids, 3, HS_MODE_STREAM, nullptr, &database, &error) !=
+            HS_SUCCESS) {
             hs_free_compile_error(error);
             GTEST_SKIP() << "Hyperscan does not run on this processor";
         }
@@ -429,17 +465,23 @@ protected:
         const std::string serialised{bytes, length};
         std::free(bytes);
         hs_free_database(database);
-        std::vector<Rule> rules{Rule{.name = "pills", .action = Rule::Action::reject, .text = "No pills here"},
-                        Rule{.name = "lotto", .action = Rule::Action::defer, .text = ""},
-                        Rule{.name = "bulk", .action = Rule::Action::tag, .header = "X-Class", .value = "bulk mail"}};
-        auto loaded = dataplane::screen::RuleSet::load({}, std::as_bytes(std::span{serialised}), std::move(rules), 0);
+        std::vector<Rule> rules{
+            Rule{.name = "pills", .action = Rule::Action::reject, .text = "No pills here"},
+            Rule{.name = "lotto", .action = Rule::Action::defer, .text = ""},
+            Rule{.name = "bulk",
+                 .action = Rule::Action::tag,
+                 .header = "X-Class",
+                 .value = "bulk mail"}};
+        auto loaded = dataplane::screen::RuleSet::load({}, std::as_bytes(std::span{serialised}),
+                                                       std::move(rules), 0);
         ASSERT_TRUE(loaded.has_value()) << loaded.error().text;
         ASSERT_TRUE(screener.use(*loaded).has_value());
         world.context->screener = &screener;
     }
     std::string send(std::string_view body) {
         auto client = at_rcpt(world);
-        const std::string reply = send_data(client, "Subject: x\r\n\r\n" + std::string{body} + "\r\n.\r\n");
+        const std::string reply =
+            send_data(client, "Subject: x\r\n\r\n" + std::string{body} + "\r\n.\r\n");
         world.pass(std::chrono::seconds{1});
         return reply;
     }
@@ -463,7 +505,8 @@ TEST_F(Screened, Defers) {
 TEST_F(Screened, TagsAndAccepts) {
     EXPECT_EQ(send("our newsletter").substr(0, 3), "250");
     ASSERT_EQ(world.stored.size(), 1U);
-    EXPECT_NE(world.stored[0].content.find("+0000\r\nX-Class: bulk mail\r\nSubject: x\r\n"), std::string::npos);
+    EXPECT_NE(world.stored[0].content.find("+0000\r\nX-Class: bulk mail\r\nSubject: x\r\n"),
+              std::string::npos);
     EXPECT_EQ(world.events.events[0].get(EventText::rules), "bulk");
 }
 

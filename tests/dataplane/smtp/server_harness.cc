@@ -24,14 +24,22 @@ std::string unescape(std::string_view text) {
             continue;
         }
         switch (text[++i]) {
-        case 'r': bytes.push_back('\r'); break;
-        case 'n': bytes.push_back('\n'); break;
-        case '0': bytes.push_back('\0'); break;
+        case 'r':
+            bytes.push_back('\r');
+            break;
+        case 'n':
+            bytes.push_back('\n');
+            break;
+        case '0':
+            bytes.push_back('\0');
+            break;
         case 'x':
-            bytes.push_back(static_cast<char>(std::stoi(std::string{text.substr(i + 1, 2)}, nullptr, 16)));
+            bytes.push_back(
+                static_cast<char>(std::stoi(std::string{text.substr(i + 1, 2)}, nullptr, 16)));
             i += 2;
             break;
-        default: bytes.push_back(text[i]);
+        default:
+            bytes.push_back(text[i]);
         }
     }
     return bytes;
@@ -40,7 +48,8 @@ std::string unescape(std::string_view text) {
 /// A key pair for the whole test run: making one takes longer than most tests.
 struct Certificate {
     Certificate() {
-        std::string pattern = (std::filesystem::temp_directory_path() / "millrace-smtp-XXXXXX").string();
+        std::string pattern =
+            (std::filesystem::temp_directory_path() / "millrace-smtp-XXXXXX").string();
         CHECK(mkdtemp(pattern.data()) != nullptr);
         folder = pattern;
         CHECK(tls_offload::make_self_signed("relay.example", file("cert.pem"), file("key.pem"),
@@ -70,11 +79,13 @@ queue::QueueOptions options_of_queue() {
 } // namespace
 
 std::string base64(std::string_view text) {
-    constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    constexpr std::string_view alphabet =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string out;
     for (std::size_t i = 0; i < text.size(); i += 3) {
         unsigned bits = 0;
-        for (std::size_t k = 0; k < 3; ++k) bits = bits << 8 | (i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U);
+        for (std::size_t k = 0; k < 3; ++k)
+            bits = bits << 8 | (i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U);
         for (std::size_t k = 0; k < 4; ++k) {
             out.push_back(i + k > text.size() ? '=' : alphabet[bits >> (18 - 6 * k) & 63]);
         }
@@ -83,20 +94,23 @@ std::string base64(std::string_view text) {
 }
 
 std::string auth_plain(std::string_view user, std::string_view password) {
-    return "AUTH PLAIN " + base64(std::string(1, '\0') + std::string{user} + '\0' + std::string{password});
+    return "AUTH PLAIN " +
+           base64(std::string(1, '\0') + std::string{user} + '\0' + std::string{password});
 }
 
-base::Task<AuthVerdict> TableAuthenticator::verify(std::string user, std::string password, base::IpAddress,
-                                                   base::Deadline deadline) {
+base::Task<AuthVerdict> TableAuthenticator::verify(std::string user, std::string password,
+                                                   base::IpAddress, base::Deadline deadline) {
     ++asked;
     if (takes != base::Duration{}) {
-        const auto wake = co_await base::sleep_until(loop_, base::Deadline::in(loop_, takes).sooner(deadline.at));
+        const auto wake =
+            co_await base::sleep_until(loop_, base::Deadline::in(loop_, takes).sooner(deadline.at));
         static_cast<void>(wake);
         if (loop_.now() >= deadline.at) co_return AuthVerdict::unavailable;
     }
     if (always) co_return *always;
     const auto entry = passwords.find(user);
-    co_return entry != passwords.end() && entry->second == password ? AuthVerdict::accepted : AuthVerdict::rejected;
+    co_return entry != passwords.end() && entry->second == password ? AuthVerdict::accepted
+                                                                    : AuthVerdict::rejected;
 }
 
 std::string Stored::client_bytes() const {
@@ -113,7 +127,9 @@ std::string Stored::client_bytes() const {
 }
 
 ServerHarness::ServerHarness(HarnessOptions options)
-    : net(loop, SimNetOptions{.pipe_bytes_max = options.pipe_bytes_max, .fragment = options.fragment, .seed = options.seed}),
+    : net(loop, SimNetOptions{.pipe_bytes_max = options.pipe_bytes_max,
+                              .fragment = options.fragment,
+                              .seed = options.seed}),
       disk(loop, SimDiskOptions{.bytes = options.disk_bytes, .seed = options.seed}) {
     policy.hostname = "relay.example";
     const auto listener = [](ListenerKind kind, std::uint16_t port) {
@@ -124,7 +140,8 @@ ServerHarness::ServerHarness(HarnessOptions options)
     };
     policy.listeners = {listener(ListenerKind::relay, 25), listener(ListenerKind::submission, 587),
                         listener(ListenerKind::submissions, 465)};
-    policy.relay_networks = {*base::Network::parse("198.51.100.0/24"), *base::Network::parse("2001:db8:1::/48")};
+    policy.relay_networks = {*base::Network::parse("198.51.100.0/24"),
+                             *base::Network::parse("2001:db8:1::/48")};
     dataplane::policy::AccountPolicy alice;
     alice.name = "alice";
     alice.tenant = "acme";
@@ -133,19 +150,23 @@ ServerHarness::ServerHarness(HarnessOptions options)
     authenticator.passwords["alice"] = "wonderland";
 
     queue::RecoveryReport report;
-    auto opened = run(loop, clock, queue::MessageQueue::open(loop, disk, options_of_queue(), report));
+    auto opened =
+        run(loop, clock, queue::MessageQueue::open(loop, disk, options_of_queue(), report));
     CHECK(opened.has_value());
     queue_ = std::move(*opened);
     queue_->set_sink(*this);
     own_tasks_ = loop.spawned_count();
-    slot_ = std::make_unique<dataplane::policy::PolicySlot>(std::make_shared<const dataplane::policy::Policy>(policy));
+    slot_ = std::make_unique<dataplane::policy::PolicySlot>(
+        std::make_shared<const dataplane::policy::Policy>(policy));
     if (options.tls) {
         tls_library_.emplace(loop);
         auto server = tls_offload::ServerContext::create(
-            *tls_library_, {.certificate_file = certificate().file("cert.pem"), .key_file = certificate().file("key.pem")});
+            *tls_library_, {.certificate_file = certificate().file("cert.pem"),
+                            .key_file = certificate().file("key.pem")});
         CHECK(server.has_value());
         tls_server_.emplace(std::move(*server));
-        auto client = tls_offload::ClientContext::create(*tls_library_, {.ca_file = certificate().file("cert.pem")});
+        auto client = tls_offload::ClientContext::create(
+            *tls_library_, {.ca_file = certificate().file("cert.pem")});
         CHECK(client.has_value());
         tls_client_.emplace(std::move(*client));
     }
@@ -159,11 +180,17 @@ ServerHarness::ServerHarness(HarnessOptions options)
                                                    .shutdown = &shutdown});
 }
 
-ServerHarness::~ServerHarness() { loop.drop_tasks(); }
+ServerHarness::~ServerHarness() {
+    loop.drop_tasks();
+}
 
-void ServerHarness::publish_policy() { slot_->replace(std::make_shared<const dataplane::policy::Policy>(policy)); }
+void ServerHarness::publish_policy() {
+    slot_->replace(std::make_shared<const dataplane::policy::Policy>(policy));
+}
 
-void ServerHarness::message_ready(queue::MessageRef message) { loop.spawn(keep(std::move(message)), "keep"); }
+void ServerHarness::message_ready(queue::MessageRef message) {
+    loop.spawn(keep(std::move(message)), "keep");
+}
 
 base::Task<void> ServerHarness::keep(queue::MessageRef message) {
     const queue::Envelope& envelope = message->envelope;
@@ -187,29 +214,35 @@ base::Task<void> ServerHarness::keep(queue::MessageRef message) {
         const auto piece = co_await reader.next(base::Deadline::never());
         CHECK(piece.has_value());
         if (piece->empty()) break;
-        for (const base::SlabView& view : piece->views()) copy.content += base::as_text(view.bytes());
+        for (const base::SlabView& view : piece->views())
+            copy.content += base::as_text(view.bytes());
     }
     if (keep_messages) {
         queue_->defer(std::move(message), loop.wall_now() + std::chrono::hours{24}, "kept");
     } else {
-        for (auto& status : message->status) status.state = queue::RecipientState::delivered;
+        for (auto& status : message->status)
+            status.state = queue::RecipientState::delivered;
         queue_->settle(std::move(message));
     }
     stored.push_back(std::move(copy));
 }
 
 ServerHarness::Client::Client(ServerHarness& world, base::StreamPtr stream)
-    : world_(world), stream_(std::move(stream)), reader_(std::make_unique<base::LineReader>(*stream_, 4096)) {}
+    : world_(world), stream_(std::move(stream)),
+      reader_(std::make_unique<base::LineReader>(*stream_, 4096)) {}
 
 void ServerHarness::Client::send(std::string_view bytes) {
-    const auto written = run(world_.loop, world_.clock, stream_->write(base::as_bytes(bytes), base::Deadline::never()));
+    const auto written = run(world_.loop, world_.clock,
+                             stream_->write(base::as_bytes(bytes), base::Deadline::never()));
     static_cast<void>(written); // a connection that the server has closed shows in reply()
 }
 
 std::string ServerHarness::Client::reply() {
     std::string text;
     while (true) {
-        const auto line = run(world_.loop, world_.clock, reader_->read_line(base::Deadline::in(world_.loop, std::chrono::minutes{50})));
+        const auto line =
+            run(world_.loop, world_.clock,
+                reader_->read_line(base::Deadline::in(world_.loop, std::chrono::minutes{50})));
         if (!line) return "<" + std::string{to_string(line.error())} + ">";
         EXPECT_EQ(line->end, base::LineEnd::crlf);
         if (!text.empty()) text += '|';
@@ -225,9 +258,12 @@ std::string ServerHarness::Client::ask(std::string_view line) {
 
 bool ServerHarness::Client::start_tls() {
     reader_->release();
-    tls_offload::ClientOptions options{.server_name = "relay.example", .level = tls_offload::TlsLevel::encrypt};
-    auto secured = run(world_.loop, world_.clock,
-                       tls_offload::connect_tls(std::move(stream_), *world_.tls_client_, options, base::Deadline::in(world_.loop, std::chrono::seconds{20})));
+    tls_offload::ClientOptions options{.server_name = "relay.example",
+                                       .level = tls_offload::TlsLevel::encrypt};
+    auto secured =
+        run(world_.loop, world_.clock,
+            tls_offload::connect_tls(std::move(stream_), *world_.tls_client_, options,
+                                     base::Deadline::in(world_.loop, std::chrono::seconds{20})));
     if (!secured) return false;
     stream_ = std::move(*secured);
     reader_ = std::make_unique<base::LineReader>(*stream_, 4096);
@@ -235,11 +271,14 @@ bool ServerHarness::Client::start_tls() {
 }
 
 ServerHarness::Client ServerHarness::dial(ListenerKind kind, std::string_view client) {
-    const auto listener = std::find_if(policy.listeners.begin(), policy.listeners.end(), [kind](const auto& l) { return l.kind == kind; });
-    auto pair = net.make_pair({*base::IpAddress::parse(client), 40'000}, {*base::IpAddress::parse("192.0.2.25"), listener->address.port});
-    loop.spawn(dataplane::smtp::serve(*context, std::move(pair.server), slot_->current(),
-                                      static_cast<std::size_t>(listener - policy.listeners.begin())),
-               "smtp server");
+    const auto listener = std::find_if(policy.listeners.begin(), policy.listeners.end(),
+                                       [kind](const auto& l) { return l.kind == kind; });
+    auto pair = net.make_pair({*base::IpAddress::parse(client), 40'000},
+                              {*base::IpAddress::parse("192.0.2.25"), listener->address.port});
+    loop.spawn(
+        dataplane::smtp::serve(*context, std::move(pair.server), slot_->current(),
+                               static_cast<std::size_t>(listener - policy.listeners.begin())),
+        "smtp server");
     return Client{*this, std::move(pair.client)};
 }
 
@@ -284,23 +323,42 @@ void ServerHarness::play(Client& client, std::string_view script) {
         const std::string text = unescape(line.substr(std::min<std::size_t>(3, line.size())));
         SCOPED_TRACE("script line " + std::to_string(number) + ": " + std::string{line});
         switch (line[0]) {
-        case 'C': client.send(text + "\r\n"); break;
-        case 'c': client.send(text); break;
+        case 'C':
+            client.send(text + "\r\n");
+            break;
+        case 'c':
+            client.send(text);
+            break;
         case 'S':
             last = client.reply();
             ASSERT_TRUE(last.starts_with(text)) << "got: " << last;
             break;
-        case '+': ASSERT_NE(last.find(text), std::string::npos) << "got: " << last; break;
-        case '-': ASSERT_EQ(last.find(text), std::string::npos) << "got: " << last; break;
-        case 'A': client.send(auth_plain(text.substr(0, text.find(' ')), text.substr(text.find(' ') + 1)) + "\r\n"); break;
-        case 'T': ASSERT_TRUE(client.start_tls()); break;
-        case 'W': pass(std::chrono::seconds{std::stoi(text)}); break;
+        case '+':
+            ASSERT_NE(last.find(text), std::string::npos) << "got: " << last;
+            break;
+        case '-':
+            ASSERT_EQ(last.find(text), std::string::npos) << "got: " << last;
+            break;
+        case 'A':
+            client.send(
+                auth_plain(text.substr(0, text.find(' ')), text.substr(text.find(' ') + 1)) +
+                "\r\n");
+            break;
+        case 'T':
+            ASSERT_TRUE(client.start_tls());
+            break;
+        case 'W':
+            pass(std::chrono::seconds{std::stoi(text)});
+            break;
         case 'Q':
             pass(std::chrono::seconds{1});
             ASSERT_EQ(stored.size(), static_cast<std::size_t>(std::stoi(text)));
             break;
-        case 'E': ASSERT_EQ(client.reply(), "<connection closed by peer>"); break;
-        default: FAIL() << "unknown script line";
+        case 'E':
+            ASSERT_EQ(client.reply(), "<connection closed by peer>");
+            break;
+        default:
+            FAIL() << "unknown script line";
         }
     }
 }

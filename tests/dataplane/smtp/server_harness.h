@@ -1,4 +1,5 @@
-// server_harness.h: one shard's SMTP server in a simulated world, and a client that plays scripts against it.
+// server_harness.h: one shard's SMTP server in a simulated world, and a client that plays scripts
+// against it.
 //
 // Scope      Everything is real but the network, the disk, the clock and the password check.
 #pragma once
@@ -28,7 +29,8 @@ namespace tests {
 class TableAuthenticator final : public dataplane::policy::Authenticator {
 public:
     explicit TableAuthenticator(base::Loop& loop) : loop_(loop) {}
-    base::Task<dataplane::policy::AuthVerdict> verify(std::string user, std::string password, base::IpAddress client,
+    base::Task<dataplane::policy::AuthVerdict> verify(std::string user, std::string password,
+                                                      base::IpAddress client,
                                                       base::Deadline deadline) override;
 
     std::map<std::string, std::string> passwords;
@@ -106,14 +108,17 @@ public:
     Client connect(dataplane::policy::ListenerKind kind, std::string_view client = listed_client);
     /// As connect(), without reading anything.
     Client dial(dataplane::policy::ListenerKind kind, std::string_view client = listed_client);
-    /// Plays a script against a fresh connection; failures name the script's line. See server_harness.cc.
+    /// Plays a script against a fresh connection; failures name the script's line. See
+    /// server_harness.cc.
     void play(Client& client, std::string_view script);
 
     /// Lets the world run for this long.
     void pass(base::Duration time);
     /// Makes `policy` the current one.
     void publish_policy();
-    [[nodiscard]] std::uint64_t count(dataplane::telemetry::Counter counter) const { return stats_.get(counter); }
+    [[nodiscard]] std::uint64_t count(dataplane::telemetry::Counter counter) const {
+        return stats_.get(counter);
+    }
     [[nodiscard]] std::size_t sessions() const { return loop.spawned_count() - own_tasks_; }
 
     base::ManualClock clock;
@@ -131,7 +136,8 @@ private:
     void message_ready(queue::MessageRef message) override;
     base::Task<void> keep(queue::MessageRef message);
 
-    std::unique_ptr<control::schema::ShardStats> page_ = std::make_unique<control::schema::ShardStats>();
+    std::unique_ptr<control::schema::ShardStats> page_ =
+        std::make_unique<control::schema::ShardStats>();
     dataplane::telemetry::Stats stats_{*page_};
     std::unique_ptr<queue::MessageQueue> queue_;
     std::unique_ptr<dataplane::policy::PolicySlot> slot_;

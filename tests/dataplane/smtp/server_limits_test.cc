@@ -1,4 +1,5 @@
-// Goal: every bound holds, and says what it must. The clock is stepped by hand, so hours cost nothing.
+// Goal: every bound holds, and says what it must. The clock is stepped by hand, so hours cost
+// nothing.
 #include "dataplane/smtp/limits.h"
 
 #include "tests/dataplane/smtp/server_harness.h"
@@ -117,7 +118,8 @@ TEST(Time, AClientThatReadsNothingIsDropped) {
     ServerHarness world{{.pipe_bytes_max = 2048}};
     auto client = world.dial(ListenerKind::relay);
     std::string noops;
-    for (int i = 0; i < 300; ++i) noops += "NOOP\r\n";
+    for (int i = 0; i < 300; ++i)
+        noops += "NOOP\r\n";
     // The pipe towards us is bounded as well: this write ends only when the server has given up.
     client.send("EHLO x\r\n" + noops);
     world.pass(301s);
@@ -129,7 +131,8 @@ TEST(Time, AClientThatReadsNothingIsDropped) {
 TEST(Numbers, TooManyErrorsEndTheSession) {
     ServerHarness world;
     auto client = greeted(world);
-    for (int i = 0; i < 20; ++i) ASSERT_EQ(client.ask("FOO").substr(0, 3), "500") << i;
+    for (int i = 0; i < 20; ++i)
+        ASSERT_EQ(client.ask("FOO").substr(0, 3), "500") << i;
     EXPECT_EQ(client.ask("FOO").substr(0, 3), "500");
     EXPECT_EQ(client.reply().substr(0, 9), "421 4.7.0");
     EXPECT_EQ(client.reply(), closed);
@@ -139,7 +142,8 @@ TEST(Numbers, MailForgivesErrors) {
     ServerHarness world;
     auto client = greeted(world);
     for (int round = 0; round < 4; ++round) {
-        for (int i = 0; i < 15; ++i) ASSERT_EQ(client.ask("FOO").substr(0, 3), "500");
+        for (int i = 0; i < 15; ++i)
+            ASSERT_EQ(client.ask("FOO").substr(0, 3), "500");
         ASSERT_EQ(deliver(client).substr(0, 3), "250");
     }
 }
@@ -176,8 +180,8 @@ TEST(Numbers, AnEnvelopeTooBigForItsRecordIsRefusedInTime) {
     const std::string filler(180, 'r');
     std::string reply;
     for (int i = 0; i < 4000 && !reply.starts_with("452"); ++i) {
-        reply = client.ask("RCPT TO:<r" + std::to_string(i) + "@" + filler.substr(0, 60) + "." + filler.substr(0, 60) + "." +
-                           filler.substr(0, 50) + ".example>");
+        reply = client.ask("RCPT TO:<r" + std::to_string(i) + "@" + filler.substr(0, 60) + "." +
+                           filler.substr(0, 60) + "." + filler.substr(0, 50) + ".example>");
     }
     EXPECT_EQ(reply.substr(0, 9), "452 4.5.3");
     client.ask("DATA");
@@ -202,7 +206,8 @@ TEST(Numbers, MessagesPerSessionAreLimited) {
     world.policy.limits.messages_per_session_max = 3;
     world.publish_policy();
     auto client = greeted(world);
-    for (int i = 0; i < 3; ++i) ASSERT_EQ(deliver(client).substr(0, 3), "250");
+    for (int i = 0; i < 3; ++i)
+        ASSERT_EQ(deliver(client).substr(0, 3), "250");
     EXPECT_EQ(client.ask("MAIL FROM:<>").substr(0, 9), "421 4.7.0");
     EXPECT_EQ(client.reply(), closed);
 }
@@ -243,11 +248,13 @@ TEST(Numbers, OverlongLinesAreAnsweredAndSkipped) {
 class AuthLimits : public testing::Test {
 protected:
     AuthLimits() {
-        for (auto& listener : world.policy.listeners) listener.allow_plain_auth = true;
+        for (auto& listener : world.policy.listeners)
+            listener.allow_plain_auth = true;
         world.policy.limits.auth_failures_max = 6;
         world.publish_policy();
     }
-    base::Duration time_of(ServerHarness::Client& client, std::string_view line, std::string_view expected) {
+    base::Duration time_of(ServerHarness::Client& client, std::string_view line,
+                           std::string_view expected) {
         const base::TimePoint before = world.clock.now();
         EXPECT_EQ(client.ask(line).substr(0, 9), expected);
         return world.clock.now() - before;
@@ -278,7 +285,8 @@ TEST_F(AuthLimits, OtherSessionsAreNotSlowed) {
 TEST_F(AuthLimits, AnAbsentControlIsATemporaryFailureAndNoOffence) {
     world.authenticator.always = AuthVerdict::unavailable;
     auto client = greeted(world, ListenerKind::submission);
-    for (int i = 0; i < 8; ++i) EXPECT_LT(time_of(client, auth_plain("alice", "wonderland"), "454 4.7.0"), 100ms);
+    for (int i = 0; i < 8; ++i)
+        EXPECT_LT(time_of(client, auth_plain("alice", "wonderland"), "454 4.7.0"), 100ms);
     EXPECT_EQ(world.count(Counter::auth_unavailable), 8U);
     world.authenticator.always.reset();
     EXPECT_EQ(client.ask(auth_plain("alice", "wonderland")).substr(0, 3), "235");
@@ -304,7 +312,8 @@ TEST_F(AuthLimits, AnOverlongExchangeIsRefused) {
     EXPECT_EQ(client.ask("AUTH PLAIN").substr(0, 3), "334");
     EXPECT_EQ(client.ask(std::string(13'000, 'A')).substr(0, 9), "500 5.5.6");
     EXPECT_EQ(client.ask("AUTH PLAIN").substr(0, 3), "334");
-    EXPECT_EQ(client.ask(std::string(12'000, 'A')).substr(0, 9), "535 5.7.8"); // long, but within RFC 4954
+    EXPECT_EQ(client.ask(std::string(12'000, 'A')).substr(0, 9),
+              "535 5.7.8");                   // long, but within RFC 4954
     EXPECT_EQ(world.authenticator.asked, 0U); // no account looks like that
 }
 
@@ -342,7 +351,8 @@ TEST(Spool, AFullDiskIsTold452AndNothingIsLost) {
     world.keep_messages = true;
     auto client = greeted(world);
     std::string body;
-    for (int i = 0; i < 4000; ++i) body += "sixty characters of text that fill the disk a little more...\r\n";
+    for (int i = 0; i < 4000; ++i)
+        body += "sixty characters of text that fill the disk a little more...\r\n";
     unsigned accepted = 0;
     std::string reply;
     for (int i = 0; i < 100; ++i) {
@@ -363,12 +373,15 @@ TEST(Spool, AFullDiskIsTold452AndNothingIsLost) {
 TEST(Spool, MemoryAtItsBoundPushesBackThenRefuses) {
     ServerHarness world;
     std::vector<ServerHarness::Client> hoarders;
-    for (int i = 0; i < 390; ++i) hoarders.push_back(at_rcpt(world));
+    for (int i = 0; i < 390; ++i)
+        hoarders.push_back(at_rcpt(world));
     auto client = at_rcpt(world);
-    for (auto& hoarder : hoarders) hoarder.send("DATA\r\n" + std::string(4'000, 'x')); // and never ends it
+    for (auto& hoarder : hoarders)
+        hoarder.send("DATA\r\n" + std::string(4'000, 'x')); // and never ends it
     world.pass(1s);
     auto late = greeted(world);
-    EXPECT_EQ(late.ask("MAIL FROM:<>").substr(0, 9), "451 4.4.5"); // a new message is refused at once
+    EXPECT_EQ(late.ask("MAIL FROM:<>").substr(0, 9),
+              "451 4.4.5"); // a new message is refused at once
     const base::TimePoint before = world.clock.now();
     EXPECT_EQ(client.ask("DATA").substr(0, 9), "451 4.4.5");
     EXPECT_GE(world.clock.now() - before, 50s); // one that was begun waits for room first
@@ -417,7 +430,9 @@ TEST(End, ShutdownDuringTheCommitStillAnswersIt) {
 }
 
 TEST(End, AVanishedClientLeavesNothingBehind) {
-    const std::string script = "EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nQUIT\r\n";
+    const std::string script =
+        "EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nSubject: "
+        "x\r\n\r\nbody\r\n.\r\nQUIT\r\n";
     const std::size_t end = script.find("\r\nQUIT") + 2;
     for (std::size_t cut = 0; cut <= script.size(); ++cut) {
         ServerHarness world{{.seed = cut + 1}};

@@ -18,12 +18,18 @@ std::uint64_t allocations = 0;
     if (void* memory = std::malloc(bytes)) return memory;
     std::abort();
 }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+    std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
+    std::free(memory);
+}
 
 namespace tests {
 
-std::uint64_t allocation_count() noexcept { return allocations; }
+std::uint64_t allocation_count() noexcept {
+    return allocations;
+}
 
 namespace {
 
@@ -39,15 +45,20 @@ public:
     base::Task<base::NetResult<>> fill(base::Deadline) override {
         if (!now_.empty()) co_return base::NetResult<>{};
         now_ = message_;
-        co_await base::sleep_until(loop_, base::Deadline{loop_.now(), nullptr}); // a real one waits here
+        co_await base::sleep_until(loop_,
+                                   base::Deadline{loop_.now(), nullptr}); // a real one waits here
         co_return base::NetResult<>{};
     }
     base::Task<base::NetResult<>> write(std::span<const std::byte>, base::Deadline) override {
         co_return base::NetResult<>{};
     }
-    base::Task<base::NetResult<>> write(base::SlabChain, base::Deadline) override { co_return base::NetResult<>{}; }
+    base::Task<base::NetResult<>> write(base::SlabChain, base::Deadline) override {
+        co_return base::NetResult<>{};
+    }
     base::Task<base::NetResult<>> drain(base::Deadline) override { co_return base::NetResult<>{}; }
-    base::Task<base::NetResult<>> shutdown_write(base::Deadline) override { co_return base::NetResult<>{}; }
+    base::Task<base::NetResult<>> shutdown_write(base::Deadline) override {
+        co_return base::NetResult<>{};
+    }
     void close() noexcept override {}
     void abort() noexcept override {}
     const base::StreamInfo& info() const noexcept override { return info_; }
@@ -63,16 +74,19 @@ class InstantDisk final : public queue::Disk {
 public:
     explicit InstantDisk(std::size_t bytes) : bytes_(bytes) {}
     std::uint64_t size_bytes() const noexcept override { return bytes_.size(); }
-    base::Task<std::expected<void, queue::DiskError>> write(std::uint64_t offset, std::span<const std::byte> bytes,
-                                                            queue::Durable) override {
+    base::Task<std::expected<void, queue::DiskError>>
+    write(std::uint64_t offset, std::span<const std::byte> bytes, queue::Durable) override {
         std::memcpy(bytes_.data() + offset, bytes.data(), bytes.size());
         co_return std::expected<void, queue::DiskError>{};
     }
-    base::Task<std::expected<void, queue::DiskError>> read(std::uint64_t offset, std::span<std::byte> bytes) override {
+    base::Task<std::expected<void, queue::DiskError>> read(std::uint64_t offset,
+                                                           std::span<std::byte> bytes) override {
         std::memcpy(bytes.data(), bytes_.data() + offset, bytes.size());
         co_return std::expected<void, queue::DiskError>{};
     }
-    base::Task<std::expected<void, queue::DiskError>> flush() override { co_return std::expected<void, queue::DiskError>{}; }
+    base::Task<std::expected<void, queue::DiskError>> flush() override {
+        co_return std::expected<void, queue::DiskError>{};
+    }
 
 private:
     std::vector<std::byte> bytes_;
@@ -81,7 +95,8 @@ private:
 class Settle final : public queue::ReadySink {
 public:
     void message_ready(queue::MessageRef message) override {
-        for (auto& status : message->status) status.state = queue::RecipientState::delivered;
+        for (auto& status : message->status)
+            status.state = queue::RecipientState::delivered;
         queue->settle(std::move(message));
     }
     queue::MessageQueue* queue = nullptr;
@@ -89,7 +104,8 @@ public:
 
 class NoAuthenticator final : public dataplane::policy::Authenticator {
 public:
-    base::Task<dataplane::policy::AuthVerdict> verify(std::string, std::string, base::IpAddress, base::Deadline) override {
+    base::Task<dataplane::policy::AuthVerdict> verify(std::string, std::string, base::IpAddress,
+                                                      base::Deadline) override {
         co_return dataplane::policy::AuthVerdict::rejected;
     }
 };
@@ -105,7 +121,8 @@ private:
 
 std::string message_of(std::size_t bytes) {
     std::string content = "From: a@b.example\r\nTo: c@d.example\r\nSubject: benchmark\r\n\r\n";
-    while (content.size() < bytes) content.append(74, 'x').append("\r\n");
+    while (content.size() < bytes)
+        content.append(74, 'x').append("\r\n");
     return "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n" + content + ".\r\n";
 }
 
@@ -125,7 +142,8 @@ std::shared_ptr<const dataplane::policy::Policy> open_policy() {
 struct ServerLoad::World {
     explicit World(std::size_t message_bytes) : message(message_of(message_bytes)) {
         loop.spawn(open(*this), "open");
-        while (spool == nullptr) turn();
+        while (spool == nullptr)
+            turn();
         sink.queue = spool.get();
         spool->set_sink(sink);
         context.emplace(dataplane::smtp::ServerContext{.loop = loop,
@@ -144,7 +162,8 @@ struct ServerLoad::World {
         world.spool = std::move(*opened);
     }
     void turn() {
-        if (!loop.turn() && loop.next_due() != base::TimePoint::max()) clock.advance_to(loop.next_due());
+        if (!loop.turn() && loop.next_due() != base::TimePoint::max())
+            clock.advance_to(loop.next_due());
     }
 
     base::ManualClock clock; // jumps to the next timer, so that no time is spent waiting
@@ -154,7 +173,8 @@ struct ServerLoad::World {
     std::unique_ptr<queue::MessageQueue> spool;
     dataplane::policy::PolicySlot slot{open_policy()};
     NoAuthenticator authenticator;
-    std::unique_ptr<control::schema::ShardStats> page = std::make_unique<control::schema::ShardStats>();
+    std::unique_ptr<control::schema::ShardStats> page =
+        std::make_unique<control::schema::ShardStats>();
     dataplane::telemetry::Stats stats{*page};
     OneEvent events;
     std::optional<dataplane::smtp::ServerContext> context;
@@ -162,20 +182,26 @@ struct ServerLoad::World {
     const std::string message;
 };
 
-ServerLoad::ServerLoad(std::size_t message_bytes) : world_(std::make_unique<World>(message_bytes)) {}
-ServerLoad::~ServerLoad() { world_->loop.drop_tasks(); }
+ServerLoad::ServerLoad(std::size_t message_bytes)
+    : world_(std::make_unique<World>(message_bytes)) {}
+ServerLoad::~ServerLoad() {
+    world_->loop.drop_tasks();
+}
 
 void ServerLoad::begin(unsigned sessions) {
     for (unsigned i = 0; i < sessions; ++i) {
         auto stream = std::make_unique<EndlessStream>(world_->loop, world_->hello, world_->message);
-        world_->loop.spawn(dataplane::smtp::serve(*world_->context, std::move(stream), world_->slot.current(), 0), "session");
+        world_->loop.spawn(
+            dataplane::smtp::serve(*world_->context, std::move(stream), world_->slot.current(), 0),
+            "session");
     }
 }
 
 void ServerLoad::run(std::uint64_t messages) {
     constexpr auto counter = dataplane::telemetry::Counter::messages_received;
     const std::uint64_t target = world_->stats.get(counter) + messages;
-    while (world_->stats.get(counter) < target) world_->turn();
+    while (world_->stats.get(counter) < target)
+        world_->turn();
 }
 
 } // namespace tests

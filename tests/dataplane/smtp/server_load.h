@@ -1,7 +1,8 @@
-// server_load.h: a server session's whole load without a network: messages from memory, a disk ready at once.
+// server_load.h: a server session's whole load without a network: messages from memory, a disk
+// ready at once.
 //
-// Scope      For what the SMTP room itself costs: the benchmark, and the test that counts allocations. The binary
-//            that links server_load.cc counts its calls of operator new.
+// Scope      For what the SMTP room itself costs: the benchmark, and the test that counts
+//            allocations. The binary that links server_load.cc counts its calls of operator new.
 #pragma once
 
 #include "dataplane/smtp/server_session.h"

@@ -16,7 +16,8 @@ TEST(Base64, DecodesWhatAnEncoderWrites) {
 }
 
 TEST(Base64, RefusesEverythingElse) {
-    for (const char* text : {"Z", "Zg", "Zg=", "Zg===", "Zm9=", "Zh==", "Zm9v ", "Zm9v\n", "====", "=", "Zg==Zg==", "Z-9v", "Zm9v="}) {
+    for (const char* text : {"Z", "Zg", "Zg=", "Zg===", "Zm9=", "Zh==", "Zm9v ", "Zm9v\n",
+                             "====", "=", "Zg==Zg==", "Z-9v", "Zm9v="}) {
         EXPECT_EQ(decode_base64(text), std::nullopt) << text;
     }
 }
@@ -41,7 +42,9 @@ TEST(Plain, KnowsWhatNoAccountLooksLike) {
     EXPECT_FALSE(plausible("", "password"));
     EXPECT_FALSE(plausible("user", ""));
     EXPECT_FALSE(plausible("us\ner", "password"));
-    EXPECT_FALSE(plausible("us\xff" "er", "password"));
+    EXPECT_FALSE(plausible("us\xff"
+                           "er",
+                           "password"));
     EXPECT_FALSE(plausible("user", std::string_view{"pass\0word", 9}));
     EXPECT_FALSE(plausible(std::string(256, 'u'), "password"));
     EXPECT_FALSE(plausible("user", std::string(256, 'p')));

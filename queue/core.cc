@@ -46,6 +46,7 @@ QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options, 
 QueueCore::~QueueCore() {
     log_.stop();
     collector_.stop();
+    marks_.clear();
     dirty_.clear();
     index_.clear();
     for (auto& message : storage_) {
@@ -76,13 +77,15 @@ bool QueueCore::memory_scarce() const noexcept {
            large_.free_count() * 100ULL < large_.slab_count() * std::uint64_t{free_percent};
 }
 
-SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes) {
+SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse use) {
     if (closing_ || log_.read_only()) return std::unexpected(SpoolError::read_only);
     if (expected_bytes > options_.content_bytes_max) return std::unexpected(SpoolError::too_large);
-    if (full()) return std::unexpected(SpoolError::full);
-    const std::uint64_t room =
-        std::uint64_t{log_.free_segments() - log_.accept_reserve()} * log_.segments().bytes_min();
-    if (expected_bytes > room) return std::unexpected(SpoolError::full);
+    if (use == DraftUse::mail) { // commit() tells a report whether it fits
+        if (full()) return std::unexpected(SpoolError::full);
+        const std::uint64_t room =
+            std::uint64_t{log_.free_segments() - log_.accept_reserve()} * log_.segments().bytes_min();
+        if (expected_bytes > room) return std::unexpected(SpoolError::full);
+    }
     if (small_.free_count() == 0 && large_.free_count() <= large_reserve_) {
         return std::unexpected(SpoolError::overloaded);
     }
@@ -173,8 +176,8 @@ void QueueCore::drop_records(Message& message) noexcept {
     message.chunks_.clear();
 }
 
-void QueueCore::mark(RecordType type, MessageId id) {
-    marks_.push_back({type, id});
+void QueueCore::mark(RecordType type, MessageRef message) {
+    marks_.push_back({type, std::move(message)});
     loop_.at_turn_end(*this);
 }
 
@@ -188,21 +191,22 @@ void QueueCore::mark_dirty(Message& message) {
 void QueueCore::discard(MessageRef draft) noexcept {
     Message& message = *draft;
     log_.abandon(message.ticket_);
-    drop_records(message);
     message.content.clear();
     message.phase_ = Message::Phase::done;
-    // Its record may be on the disk, or get there yet: it must never be delivered.
-    if (message.submitted_) mark(RecordType::abort, message.id);
+    if (message.submitted_) { // its record may be on the disk, or get there yet: never to be delivered
+        mark(RecordType::abort, std::move(draft));
+    } else {
+        drop_records(message);
+    }
 }
 
 void QueueCore::settle(MessageRef message) {
     CHECK(message->phase_ == Message::Phase::handed);
     CHECK(message->settled());
     message->phase_ = Message::Phase::done;
-    drop_records(*message);
     message->content.clear();
-    mark(RecordType::tomb, message->id);
     index_.erase(message->id);
+    mark(RecordType::tomb, std::move(message));
 }
 
 void QueueCore::defer(MessageRef message, base::WallTime due, std::string_view why) {
@@ -243,7 +247,9 @@ void QueueCore::flush_marks() {
     std::size_t written = 0;
     for (; written < marks_.size(); ++written) {
         if (log_.make_room(0, AppendClass::essential) != Room::now) break;
-        log_.begin(marks_[written].type, marks_[written].id, 0).finish(nullptr);
+        Message& message = *marks_[written].message;
+        log_.begin(marks_[written].type, message.id, 0).finish(nullptr);
+        drop_records(message); // not earlier: its segments must not be free before this batch is durable
     }
     marks_.erase(marks_.begin(), marks_.begin() + static_cast<std::ptrdiff_t>(written));
 

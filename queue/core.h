@@ -28,7 +28,7 @@ public:
     ~QueueCore() override;
 
     // MessageQueue's calls; see queue.h.
-    [[nodiscard]] SpoolResult<MessageRef> begin(std::uint64_t expected_bytes);
+    [[nodiscard]] SpoolResult<MessageRef> begin(std::uint64_t expected_bytes, DraftUse use);
     void set_sink(ReadySink& sink);
     void settle(MessageRef message);
     void defer(MessageRef message, base::WallTime due, std::string_view why);
@@ -76,9 +76,9 @@ public:
 private:
     friend class Recovery;
 
-    struct Mark { // a record without payload that waits for the turn's end
+    struct Mark { // a completion record that waits for the turn's end; its message dies with it
         RecordType type;
-        MessageId id;
+        MessageRef message;
     };
 
     [[nodiscard]] Message& fresh_message();
@@ -94,7 +94,7 @@ private:
     void write_message(Message& draft, const MessagePrefix& prefix, std::uint32_t payload_bytes);
     void accept(Message& message);
     void drop_records(Message& message) noexcept;
-    void mark(RecordType type, MessageId id);
+    void mark(RecordType type, MessageRef message);
     void mark_dirty(Message& message);
     void flush_marks();
     void make_ready(Message& message) noexcept;

@@ -4,7 +4,7 @@
 #include "queue/crc32c.h"
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 
 namespace queue {
 namespace {
@@ -302,7 +302,7 @@ void Log::salvage(Batch& batch) {
         batch.salvaged += record_bytes(header->payload_bytes);
     }
     batch.state = Batch::State::free;
-    freed_behind_ = last_batch_seq(); // what a completion record in it freed waits for it again
+    segments_.free_behind(last_batch_seq());
     wake();
 }
 
@@ -456,11 +456,11 @@ void Log::arm_timers() noexcept {
 void Log::prepare() {
     if (preparing_ || retiring_ || !bad_taken_.empty() || next_.valid()) return;
     if (!started_ || read_only_ || closed_) return;
-    // A segment is overwritten only once the completion records that freed it are durable. Nothing
-    // would be lost otherwise, but a large message that lost a chunk would look like damage.
-    const bool homeless = open_ != nullptr && open_->homeless; // and nothing completes before it has one
-    if (completed() < freed_behind_ && !homeless) return;
-    const auto slot = segments_.take();
+    // A segment is overwritten only once the completion records that freed it are durable: until then
+    // a crash brings its messages back, and they must be whole, with all that is known of them. With
+    // nowhere left to write them to, it is overwritten before.
+    const bool stranded = !current_.valid() && open_ != nullptr && open_->homeless;
+    const auto slot = segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
     if (!slot) return;
     preparing_ = true;
     prepare_task_ = prepare_segment(*slot, next_segment_seq_++);
@@ -499,9 +499,7 @@ void Log::retire_bad() {
         slot = bad_taken_.back();
         bad_taken_.pop_back();
     } else {
-        const std::uint32_t free_before = segments_.free_count();
-        slot = segments_.free_oldest();
-        if (slot || segments_.free_count() != free_before) freed_behind_ = last_batch_seq();
+        slot = segments_.free_oldest(last_batch_seq());
     }
     if (!slot) return;
     retiring_ = true;

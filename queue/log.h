@@ -211,7 +211,6 @@ private:
     std::uint64_t next_lsn_;
     std::uint64_t next_segment_seq_;
     std::uint64_t next_batch_seq_ = 1;
-    std::uint64_t freed_behind_ = 0; // the batch that holds the reason why segments are free
     std::vector<Failure> failures_unreported_; // no watermark passes them
     std::uint64_t watermark_written_ = 0;
     std::uint64_t last_filled_batch_ = 0; // the last that holds more than a watermark

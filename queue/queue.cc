@@ -41,8 +41,8 @@ MessageQueue::open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryR
     co_return std::unique_ptr<MessageQueue>{new MessageQueue{std::move(*core)}};
 }
 
-SpoolResult<Draft> MessageQueue::begin(std::uint64_t expected_bytes) {
-    auto message = core_->begin(expected_bytes);
+SpoolResult<Draft> MessageQueue::begin(std::uint64_t expected_bytes, DraftUse use) {
+    auto message = core_->begin(expected_bytes, use);
     if (!message) return std::unexpected(message.error());
     return Draft{*core_, std::move(*message)};
 }

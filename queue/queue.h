@@ -70,6 +70,13 @@ struct QueueCounters {
     std::uint64_t resident_bytes = 0;
 };
 
+/// What a draft is for when the spool is too full for new mail.
+enum class DraftUse : std::uint8_t {
+    mail,   // refused when only the reserve is left
+    report, // on a message of this queue, which ends once the report is safe: may use the reserve, because
+            // mail that can only be given up would otherwise keep the spool full for good
+};
+
 /// A message on its way in. Content streams into slabs; beyond inline_content_bytes_max it goes to the
 /// log in chunks as it comes, so that memory stays bounded. Dropping a draft aborts it.
 class Draft {
@@ -151,7 +158,7 @@ public:
 
     /// Begins a message, or says `full`, `overloaded` or `read_only`. `expected_bytes` is the client's
     /// SIZE, 0 when it gave none.
-    [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes);
+    [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes, DraftUse use = DraftUse::mail);
 
     /// Nothing is handed out before this is called; then everything that waited is.
     void set_sink(ReadySink& sink);

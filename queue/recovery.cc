@@ -302,7 +302,9 @@ void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
         return;
     }
     Found& found = found_[id];
-    if (found.message && found.lsn > record.header.lsn) return; // a copy the collector made is newer
+    // Of several copies the first counts: no status lies before it, while one that the collector was
+    // still making may have lost the status that went with it.
+    if (found.message && found.lsn < record.header.lsn) return;
     if (!found.message) {
         Message& message = core_->fresh_message();
         found.message = MessageRef{&message};
@@ -330,11 +332,11 @@ bool Recovery::gather_chunks(const Found& found) {
     if (found.chunk_count == 0) return true;
     std::vector<ChunkFound>& chunks = chunks_[message.id.value];
     std::ranges::sort(chunks, [](const ChunkFound& a, const ChunkFound& b) {
-        return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index : a.lsn > b.lsn;
+        return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index : a.lsn < b.lsn;
     });
     std::uint64_t body_bytes = 0;
     for (const ChunkFound& chunk : chunks) {
-        if (chunk.prefix.index < message.chunks_.size()) continue; // an older copy of the same
+        if (chunk.prefix.index < message.chunks_.size()) continue; // a later copy of the same
         if (chunk.prefix.index != message.chunks_.size() || chunk.prefix.body_offset != body_bytes) return false;
         message.chunks_.push_back({chunk.place, chunk.bytes});
         body_bytes += chunk.bytes;
@@ -409,16 +411,17 @@ void Recovery::enter(Found& found) {
         message.last_error = status->second.last_error;
         deferred = message.due > loop_.wall_now();
     }
-    if (message.settled()) { // all that was missing is its completion record
-        core_->mark(RecordType::tomb, message.id);
-        return;
-    }
     SegmentTable& segments = core_->log().segments();
     segments.add_live(message.place_.slot, record_bytes(message.payload_bytes_));
     for (const Message::Chunk& chunk : message.chunks_) {
         segments.add_live(chunk.place.slot, record_bytes(chunk_prefix_bytes + chunk.bytes));
     }
     message.submitted_ = true;
+    if (message.settled()) { // all that is missing is its completion record
+        message.phase_ = Message::Phase::done;
+        core_->mark(RecordType::tomb, found.message);
+        return;
+    }
     core_->index_.insert(found.message);
     ++report_.messages_recovered;
     if (deferred) {

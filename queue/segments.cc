@@ -48,8 +48,8 @@ void SegmentTable::retire(std::uint32_t slot) noexcept {
     segments_[slot] = Segment{.state = State::retired};
 }
 
-std::optional<std::uint32_t> SegmentTable::take() {
-    if (free_.empty()) return std::nullopt;
+std::optional<std::uint32_t> SegmentTable::take(std::uint64_t durable) {
+    if (free_.empty() || segments_[free_.front()].freed_behind > durable) return std::nullopt;
     const std::uint32_t slot = free_.front();
     free_.pop_front();
     CHECK(segments_[slot].state == State::free);
@@ -105,7 +105,7 @@ void SegmentTable::write_ended(std::uint32_t slot) noexcept {
     --segments_[slot].writes;
 }
 
-std::optional<std::uint32_t> SegmentTable::free_oldest() {
+std::optional<std::uint32_t> SegmentTable::free_oldest(std::uint64_t behind) {
     while (auto slot = oldest_sealed()) {
         Segment& segment = segments_[*slot];
         if (segment.live_records != 0 || segment.writes != 0) return std::nullopt;
@@ -114,9 +114,14 @@ std::optional<std::uint32_t> SegmentTable::free_oldest() {
         used_.pop_front();
         sealed_bytes_ -= bytes_of(*slot);
         segment.state = State::free;
+        segment.freed_behind = behind;
         free_.push_back(*slot);
     }
     return std::nullopt;
+}
+
+void SegmentTable::free_behind(std::uint64_t batch_seq) noexcept {
+    for (const std::uint32_t slot : free_) segments_[slot].freed_behind = batch_seq;
 }
 
 std::optional<std::uint64_t> SegmentTable::oldest_seq() const noexcept {

@@ -32,8 +32,8 @@ public:
     void add_free(std::uint32_t slot);
     void add_sealed(std::uint32_t slot, std::uint64_t seq);
     void retire(std::uint32_t slot) noexcept; // known bad, and the oldest if in use: out for good
-    /// Takes the free slot that was freed first.
-    [[nodiscard]] std::optional<std::uint32_t> take();
+    /// Takes the free slot that was freed first, if what it was freed behind is durable by now.
+    [[nodiscard]] std::optional<std::uint32_t> take(std::uint64_t durable);
     void prepared(std::uint32_t slot, std::uint64_t seq) noexcept; // its header is durable
     void opened(std::uint32_t slot);                               // records go there now
     void seal(std::uint32_t slot) noexcept;
@@ -52,7 +52,10 @@ public:
 
     /// Frees sealed segments from the oldest on. Stops at one that lives, or at a bad one, which is
     /// returned: its slot must be written down as bad before later segments go.
-    [[nodiscard]] std::optional<std::uint32_t> free_oldest();
+    /// \param behind  the batch by which all completion records written so far will be durable
+    [[nodiscard]] std::optional<std::uint32_t> free_oldest(std::uint64_t behind);
+    /// Completion records are written again: what is free now must wait for this batch.
+    void free_behind(std::uint64_t batch_seq) noexcept;
     /// The oldest segment when it is sealed: what keeps all behind it from being freed.
     [[nodiscard]] std::optional<std::uint32_t> oldest_sealed() const noexcept;
 
@@ -70,6 +73,7 @@ private:
     struct Segment {
         std::uint64_t seq = 0;
         std::uint64_t live_bytes = 0;
+        std::uint64_t freed_behind = 0;
         std::uint32_t live_records = 0;
         std::uint32_t writes = 0; // in flight: a slot must not be reused under one
         State state = State::retired;

@@ -113,7 +113,6 @@ base::Task<void> Relay::accept_from(base::Listener& listener, std::size_t index)
     for (;;) {
         auto accepted = co_await listener.accept({.cancel = &stopping_});
         if (accepted) {
-            parts_.stats.add(telemetry::Counter::connections_in);
             parts_.loop.spawn(serve_one(std::move(*accepted), index), "smtp session");
             continue;
         }
@@ -126,9 +125,7 @@ base::Task<void> Relay::accept_from(base::Listener& listener, std::size_t index)
 
 base::Task<void> Relay::serve_one(base::StreamPtr stream, std::size_t index) {
     ++sessions_;
-    parts_.stats.adjust(telemetry::Gauge::open_in, 1);
     co_await smtp::serve(*server_, std::move(stream), parts_.policy.current(), index);
-    parts_.stats.adjust(telemetry::Gauge::open_in, -1);
     if (--sessions_ == 0) session_ended_.wake_all();
 }
 

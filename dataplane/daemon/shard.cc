@@ -148,6 +148,7 @@ base::Task<void> Shard::open(Running& running) {
 base::Task<void> Shard::housekeeping(Running& running) {
     while (!stop_requested_.load(std::memory_order_relaxed)) {
         running.relay.publish_stats();
+        stats_.set(telemetry::Counter::auth_cached, running.port.authenticator().counters().cached);
         co_await base::sleep_for(running.loop, housekeeping_interval);
     }
     co_await running.relay.stop(stop_limit);

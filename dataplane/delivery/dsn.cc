@@ -283,8 +283,8 @@ base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue,
     const base::Deadline deadline = base::Deadline::in(loop, dsn_commit_timeout);
     const DsnText text = compose_dsn(*original, kind, recipients, loop.wall_now(), options);
 
-    auto begun = queue.begin(text.head.size() + text.tail.size() +
-                             (text.full ? original->content_bytes : 0));
+    const std::uint64_t returned_bytes = text.full ? original->content_bytes : 0;
+    auto begun = queue.begin(text.head.size() + text.tail.size() + returned_bytes, queue::DraftUse::report);
     if (!begun) co_return std::unexpected(begun.error());
     queue::Draft draft = std::move(*begun);
     queue::Envelope& envelope = draft.envelope();

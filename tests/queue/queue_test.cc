@@ -289,6 +289,17 @@ TEST_F(QueueTest, FullPoolRefusesNewMailUntilSpaceComesBack) {
     EXPECT_TRUE(world->submit(body));
 }
 
+TEST_F(QueueTest, ReportIsTakenWhenNewMailIsRefused) {
+    const std::string body(60'000, 'f');
+    for (int i = 0; i < 1000 && world->submit(body); ++i) continue;
+    ASSERT_EQ(world->queue->begin(0).error(), SpoolError::full);
+    auto report = world->queue->begin(1000, DraftUse::report);
+    ASSERT_TRUE(report);
+    report->envelope().add_recipient("sender@example.org", "", 0);
+    ASSERT_TRUE(world->run(report->append(base::as_bytes("it could not be delivered"), base::Deadline::never())));
+    EXPECT_TRUE(world->run(report->commit("", base::Deadline::never())));
+}
+
 TEST_F(QueueTest, DeclaredSizeThatDoesNotFitIsRefusedAtOnce) {
     EXPECT_EQ(world->queue->begin(world->disk.size_bytes()).error(), SpoolError::full);
 }

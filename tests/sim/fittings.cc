@@ -153,6 +153,7 @@ Task<base::NetResult<base::StreamPtr>> CountingTransport::connect(base::SocketAd
     Place place{*this, Key{provider->second, source.value_or(base::IpAddress{})}};
     auto stream = co_await net_.connect(remote, source, deadline);
     if (!stream) co_return std::unexpected(stream.error());
+    ++made_;
     base::StreamPtr counted = std::make_unique<CountedStream>(std::move(*stream), std::move(place));
     co_return base::NetResult<base::StreamPtr>{std::move(counted)};
 }

@@ -72,6 +72,8 @@ public:
                                                          base::Deadline deadline) override;
     /// Streams that the relay holds.
     [[nodiscard]] std::size_t open_count() const noexcept { return open_total_; }
+    /// Connections it has made so far.
+    [[nodiscard]] std::uint64_t made_count() const noexcept { return made_; }
 
 private:
     class CountedStream;
@@ -84,6 +86,7 @@ private:
     std::map<base::SocketAddress, std::size_t> provider_of_;
     std::map<Key, std::uint32_t> open_;
     std::size_t open_total_ = 0;
+    std::uint64_t made_ = 0;
 };
 
 } // namespace tests::sim

@@ -118,7 +118,7 @@ private:
     TimePoint booted_{};
     TimePoint stopped_at_{};
     std::size_t crash_index_ = 0;
-    std::uint64_t taken_before_ = 0, acknowledged_before_ = 0; // when it was booted
+    std::uint64_t taken_before_ = 0, acknowledged_before_ = 0, came_before_ = 0; // when it was booted
     std::optional<unsigned> turns_to_crash_;
     bool restart_wanted_ = false;
     bool read_only_ = false;
@@ -238,6 +238,7 @@ void World::boot() {
     taken_before_ = 0;
     for (const auto& peer : peers_) taken_before_ += peer->taken();
     acknowledged_before_ = acknowledged();
+    came_before_ = net_.connection_count() - transport_.made_count();
     for (const auto& provider : providers_) provider->mails.clear(); // a new process knows nothing of rates
     audit_.trace("world", "boot " + std::to_string(boots_));
     state_ = State::opening;
@@ -391,6 +392,12 @@ void World::look_for_leaks() {
     if (counters.resident_bytes != 0) {
         // Content of what is still queued may stay in memory; of nothing it may not.
         if (counters.queued_messages == 0) audit_.violation(std::to_string(counters.resident_bytes) + " bytes of content leaked");
+    }
+    // What the network knows of, without what the relay itself connected to.
+    const std::uint64_t came = net_.connection_count() - transport_.made_count() - came_before_;
+    const std::uint64_t counted = house_->stats.get(dataplane::telemetry::Counter::connections_in);
+    if (leaving_ && came != counted) {
+        audit_.violation(std::to_string(came) + " connections came in, and " + std::to_string(counted) + " were counted");
     }
     for (const Gauge gauge : {Gauge::open_in, Gauge::open_out}) {
         const std::uint64_t open = house_->page->gauges[static_cast<std::size_t>(gauge)].load();

@@ -113,8 +113,6 @@ void ServerSession::end_transaction(bool sent) {
     draft_ = queue::Draft{};
     recipients_tried_ = false;
     too_many_recipients_told_ = false;
-    smtputf8_ = false;
-    body_ = queue::BodyKind::seven_bit;
     spoiled_ = false;
     content_bytes_ = 0;
     swallowed_bytes_ = 0;

@@ -208,7 +208,8 @@ SegmentImage two_frames() {
 }
 
 TEST(SegmentScan, FindsEveryRecord) {
-    const SegmentScan scan = two_frames().scan();
+    const SegmentImage segment = two_frames(); // the scan points into it
+    const SegmentScan scan = segment.scan();
     EXPECT_EQ(scan.segment_seq, 77U);
     ASSERT_EQ(scan.records.size(), 4U);
     EXPECT_EQ(dataplane::base::as_text(scan.records[2].payload), "gamma");

@@ -30,7 +30,6 @@ public:
 
     /// Starts on the oldest segment when that is worth it and nothing is under way.
     void consider();
-    [[nodiscard]] bool busy() const noexcept { return busy_; }
     /// Lets go of everything; the log is about to go.
     void stop() noexcept;
 

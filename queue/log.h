@@ -134,7 +134,6 @@ public:
     /// Segments that could still be opened.
     [[nodiscard]] std::uint32_t free_segments() const noexcept;
     [[nodiscard]] std::uint32_t accept_reserve() const noexcept { return accept_reserve_; }
-    [[nodiscard]] std::uint32_t batch_capacity() const noexcept { return batch_capacity_; }
     [[nodiscard]] const LogCounters& counters() const noexcept { return counters_; }
 
 private:

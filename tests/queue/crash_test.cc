@@ -343,7 +343,7 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
         ASSERT_TRUE(world.run_until([&] { return !world.ready.empty(); }, 1s));
         world.queue->defer(std::move(world.ready.front()), world.loop.wall_now() + 24h, "later");
         world.ready.pop_front();
-        pump(world, 28); // seven segments that it keeps from being used again
+        pump(world, 36); // nine segments that it keeps from being used again
         image = world.crash();
     }
     const std::vector<Slot> slots = scan_all(image);
@@ -378,7 +378,7 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
         });
         ASSERT_NE(found, nullptr);
         EXPECT_EQ(found->attempts, 1U);
-        pump(world, 36); // over the original's slot, but not so far that the copy's is collected
+        pump(world, 30); // over the original's slot, but not so far that the copy's is collected
         image = world.crash();
     }
 }

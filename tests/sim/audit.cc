@@ -226,11 +226,8 @@ void Audit::cut() {
 }
 
 void Audit::disk_fails(bool failing) {
-    if (failing) {
-        disk_failures_.push_back({.begin = now_});
-    } else {
-        disk_failures_.back().end = now_;
-    }
+    if (failing && disk_failing_++ == 0) disk_failures_.push_back({.begin = now_});
+    if (!failing && --disk_failing_ == 0) disk_failures_.back().end = now_;
 }
 
 void Audit::violation(std::string text) {

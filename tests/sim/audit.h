@@ -106,7 +106,7 @@ public:
     // The world.
     void crashed();            // the relay is dead, connections are reset
     void cut();                // it stopped in good order, or connections were reset under it
-    /// From now on, or up to now, nothing can be written down.
+    /// From now on, or up to now, nothing can be written down. Reasons may overlap.
     void disk_fails(bool failing);
     void violation(std::string text);
     /// Everything that can be seen from outside goes here, in its order: two runs of a seed must agree.
@@ -163,6 +163,7 @@ private:
         TimePoint begin{}, end = TimePoint::max();
     };
     std::vector<Span> disk_failures_;
+    unsigned disk_failing_ = 0;
     std::uint64_t hash_ = 0xcbf29ce484222325ULL;
     std::vector<std::string> violations_;
     Totals totals_;

@@ -157,7 +157,7 @@ Task<bool> Peer::mail(Session* session, std::string_view line) {
     }
     const TimePoint now = loop_.now();
     while (!provider_.mails.empty() && now - provider_.mails.front() >= std::chrono::seconds{1}) provider_.mails.pop_front();
-    provider_.mails.push_back(now);
+    if (now >= provider_.rate_counts_from) provider_.mails.push_back(now);
     if (limits.messages_per_second_max != 0 && provider_.mails.size() > limits.messages_per_second_max + 1) {
         audit_.violation(std::to_string(provider_.mails.size()) + " messages within a second to provider " +
                          std::to_string(provider_.index));

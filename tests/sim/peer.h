@@ -59,6 +59,7 @@ struct Provider {
     std::size_t index = 0;
     SiteLimits limits;
     std::deque<TimePoint> mails; // of the last second
+    TimePoint rate_counts_from{}; // content that waited for a stalled disk comes all at once when it goes on
 };
 
 class Peer {

@@ -213,6 +213,12 @@ void draw_trouble(Setting& setting, Random& random) {
                                       .after = random.below(10),
                                       .count = random.chance(15) ? 2U : 1U});
     }
+    if (random.chance(20)) { // longer than a commit or a report may wait, or not
+        const milliseconds begin = random.time(milliseconds{0}, setting.clients_end);
+        const milliseconds time = random.pick({seconds{1}, seconds{35}, seconds{140}});
+        setting.happenings.push_back({.what = What::disk_stalls, .at = begin});
+        setting.happenings.push_back({.what = What::disk_goes_on, .at = begin + time});
+    }
     if (random.chance(15)) setting.happenings.push_back({.what = What::read_fault, .at = sometime()});
     for (std::size_t i = 1; i < setting.policies.size(); ++i) {
         setting.happenings.push_back({.what = What::swap_policy, .at = sometime(), .policy = i});

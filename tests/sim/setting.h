@@ -43,7 +43,7 @@ struct CrashPlan {
 
 /// One thing that happens at its time.
 struct Happening {
-    enum class What : std::uint8_t { mood, calm, unreachable, reachable, disk_fault, read_fault, swap_policy, restart };
+    enum class What : std::uint8_t { mood, calm, unreachable, reachable, disk_fault, disk_stalls, disk_goes_on, read_fault, swap_policy, restart };
     What what = What::mood;
     milliseconds at{};
     std::size_t host = 0;

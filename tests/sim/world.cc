@@ -89,6 +89,7 @@ private:
 
     // What happens to it.
     void happen(const Happening& happening);
+    void hold_disk(bool held);
     void heal();
     [[nodiscard]] bool drained();
     void look_for_leaks();
@@ -122,6 +123,7 @@ private:
     std::optional<unsigned> turns_to_crash_;
     bool restart_wanted_ = false;
     bool read_only_ = false;
+    bool stalled_ = false;
     bool healed_ = false;
     bool leaving_ = false; // the run is over: no further boot
     bool disk_was_bad_ = false; // so that an open() may fail
@@ -308,6 +310,7 @@ void World::bury(bool in_good_order) {
                               std::to_string(counters.read_errors) + ", segments free " +
                               std::to_string(counters.segments_free) + " of " + std::to_string(counters.segments_total));
     if (std::exchange(read_only_, false)) audit_.disk_fails(false);
+    hold_disk(false); // another machine's problem by the next boot
     house_.reset();
     image_ = disk_->crash();
     disk_.reset();
@@ -352,6 +355,8 @@ void World::happen(const Happening& happening) {
         if (disk_ != nullptr) disk_->fail_writes(happening.fault, happening.count, happening.after);
         disk_was_bad_ = true;
         break;
+    case What::disk_stalls:
+    case What::disk_goes_on: hold_disk(happening.what == What::disk_stalls); break;
     case What::read_fault:
         if (disk_ != nullptr) disk_->fail_reads(1);
         disk_was_bad_ = true;
@@ -365,10 +370,23 @@ void World::happen(const Happening& happening) {
     }
 }
 
+void World::hold_disk(bool held) {
+    if (held == stalled_ || (held && healed_)) return;
+    stalled_ = held;
+    audit_.trace("world", held ? "the disk stalls" : "the disk goes on");
+    audit_.disk_fails(held);
+    for (const auto& provider : providers_) {
+        provider->mails.clear();
+        provider->rate_counts_from = clock_.now() + seconds{2};
+    }
+    if (disk_ != nullptr) disk_->hold(held);
+}
+
 void World::heal() {
     audit_.trace("world", "everything heals");
     healed_ = true;
     turns_to_crash_.reset();
+    hold_disk(false);
     names_.troubled = passwords_.troubled = false;
     for (const auto& peer : peers_) {
         peer->manner = Manner::friendly(peer->random());

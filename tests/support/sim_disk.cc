@@ -26,9 +26,8 @@ base::Task<bool> SimDisk::take_time() {
     std::uniform_int_distribution<std::int64_t> latency(options_.latency_min.count(),
                                                         options_.latency_max.count());
     const base::Duration time{latency(random_)};
-    do {
-        static_cast<void>(co_await base::sleep_for(loop_, time));
-    } while (held_ && !stopped_);
+    static_cast<void>(co_await base::sleep_for(loop_, time));
+    while (held_ && !stopped_) static_cast<void>(co_await base::sleep_for(loop_, time + std::chrono::milliseconds{10}));
     // A machine that has lost power says nothing at all.
     while (stopped_) static_cast<void>(co_await base::sleep_until(loop_, base::Deadline::never()));
     co_return true;

@@ -22,7 +22,8 @@ void describe(std::string& text, std::string_view name, const Fault& fault) {
     text += std::to_string(fault.count);
     if (fault.count != 0) {
         text += " (";
-        for (const std::string& example : fault.examples) text += example + ' ';
+        for (const std::string& example : fault.examples)
+            text += example + ' ';
         text.back() = ')';
     }
     text += '\n';
@@ -32,7 +33,8 @@ void describe(std::string& text, std::string_view name, const Fault& fault) {
 
 void Fault::add(const std::string& run, std::uint64_t sequence) {
     ++count;
-    if (examples.size() < named_examples_max) examples.push_back(run + '/' + std::to_string(sequence));
+    if (examples.size() < named_examples_max)
+        examples.push_back(run + '/' + std::to_string(sequence));
 }
 
 Audit audit(std::istream& source_ledger, std::istream& sink_ledger) {
@@ -64,10 +66,16 @@ Audit audit(std::istream& source_ledger, std::istream& sink_ledger) {
             continue;
         }
         switch (promise.outcome) {
-        case Outcome::accepted: ++result.delivered; break;
-        case Outcome::unknown: ++result.unknown_delivered; break;
+        case Outcome::accepted:
+            ++result.delivered;
+            break;
+        case Outcome::unknown:
+            ++result.unknown_delivered;
+            break;
         case Outcome::transient:
-        case Outcome::permanent: result.unexplained.add(line->run, line->sequence); break;
+        case Outcome::permanent:
+            result.unexplained.add(line->run, line->sequence);
+            break;
         }
     }
     for (const auto& [run, promises] : runs) {
@@ -82,10 +90,10 @@ Audit audit(std::istream& source_ledger, std::istream& sink_ledger) {
 }
 
 std::string to_text(const Audit& result) {
-    std::string text = "promised " + std::to_string(result.promised) + "\ndelivered " +
-                       std::to_string(result.delivered) + "\nunknown " +
-                       std::to_string(result.unknown_messages) + " (arrived all the same: " +
-                       std::to_string(result.unknown_delivered) + ")\n";
+    std::string text =
+        "promised " + std::to_string(result.promised) + "\ndelivered " +
+        std::to_string(result.delivered) + "\nunknown " + std::to_string(result.unknown_messages) +
+        " (arrived all the same: " + std::to_string(result.unknown_delivered) + ")\n";
     describe(text, "lost", result.lost);
     describe(text, "duplicated", result.duplicated);
     describe(text, "altered", result.altered);

@@ -1,6 +1,7 @@
 // audit.h: compares the source's ledger of promises with the sink's ledger of arrivals.
 //
-// Scope      Counts per recipient. A message whose outcome the source does not know may arrive or not;
+// Scope      Counts per recipient. A message whose outcome the source does not know may arrive or
+// not;
 //            one that was refused must not. A duplicate is counted, not condemned: at a crash SMTP
 //            makes some unavoidable.
 #pragma once
@@ -26,7 +27,8 @@ struct Audit {
     std::uint64_t delivered = 0; // recipients of accepted messages that arrived
     std::uint64_t unknown_messages = 0;
     std::uint64_t unknown_delivered = 0; // recipients of those that arrived all the same
-    Fault lost, duplicated, altered, unexplained; // unexplained: arrived though refused or never sent
+    Fault lost, duplicated, altered,
+        unexplained; // unexplained: arrived though refused or never sent
 
     /// Nothing accepted was lost, and nothing arrived altered.
     [[nodiscard]] bool passed() const noexcept { return lost.count == 0 && altered.count == 0; }

@@ -19,13 +19,19 @@ using namespace std::chrono_literals;
 constexpr std::chrono::milliseconds tick{20};
 constexpr base::Duration progress_every = 1s;
 
-double seconds(base::Duration time) { return std::chrono::duration<double>(time).count(); }
+double seconds(base::Duration time) {
+    return std::chrono::duration<double>(time).count();
+}
 double per_second(std::uint64_t count, base::Duration time) {
     return time.count() > 0 ? static_cast<double>(count) / seconds(time) : 0.0;
 }
-double to_ms(std::uint64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e6; }
+double to_ms(std::uint64_t nanoseconds) {
+    return static_cast<double>(nanoseconds) / 1e6;
+}
 
-unsigned long long print(std::uint64_t number) { return number; } // for %llu
+unsigned long long print(std::uint64_t number) {
+    return number;
+} // for %llu
 
 void write_json(const std::string& file, const Json& json) {
     if (file.empty()) return;
@@ -70,8 +76,10 @@ Json to_json(const SinkTally& tally) {
         {"bytes", tally.bytes},
         {"connections", tally.connections},
         {"tls_connections", tally.tls_connections},
-        {"first_arrival", static_cast<double>(tally.first_arrival_wall.time_since_epoch().count()) / 1e3},
-        {"last_arrival", static_cast<double>(tally.last_arrival_wall.time_since_epoch().count()) / 1e3},
+        {"first_arrival",
+         static_cast<double>(tally.first_arrival_wall.time_since_epoch().count()) / 1e3},
+        {"last_arrival",
+         static_cast<double>(tally.last_arrival_wall.time_since_epoch().count()) / 1e3},
         {"seconds", seconds(span)},
         {"delivered_per_s", per_second(tally.unique, span)},
     };
@@ -80,8 +88,10 @@ Json to_json(const SinkTally& tally) {
 /// Once a second, a line of what happened in that second.
 class Progress {
 public:
-    Progress(base::Loop& loop, bool quiet) : loop_(loop), quiet_(quiet), started_(loop.now()), last_(started_) {}
-    /// Whether a line is due; then `count` is how much there is by now and `rate` what came per second.
+    Progress(base::Loop& loop, bool quiet)
+        : loop_(loop), quiet_(quiet), started_(loop.now()), last_(started_) {}
+    /// Whether a line is due; then `count` is how much there is by now and `rate` what came per
+    /// second.
     bool due(std::uint64_t count, double& rate, double& age) {
         const base::Duration since = loop_.now() - last_;
         if (quiet_ || since < progress_every) return false;
@@ -122,8 +132,8 @@ int run_source(const SourceCommand& command) {
     if (command.source.tls != SourceTls::none) tls = runtime.client_tls(command.source.helo_name);
     std::optional<LedgerWriter> ledger;
     open_ledger(ledger, loop, command.ledger_file);
-    Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern), tls.get(),
-                  ledger ? &*ledger : nullptr);
+    Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern),
+                  tls.get(), ledger ? &*ledger : nullptr);
     const SourceTally& tally = source.tally();
     source.start();
     Progress progress(loop, command.quiet);
@@ -139,7 +149,9 @@ int run_source(const SourceCommand& command) {
         double rate = 0;
         double age = 0;
         if (progress.due(tally.accepted, rate, age)) {
-            std::fprintf(stderr, "source %3.0f s  accepted %llu (%.0f/s)  refused %llu  unknown %llu  open %llu%s%s\n",
+            std::fprintf(stderr,
+                         "source %3.0f s  accepted %llu (%.0f/s)  refused %llu  unknown %llu  open "
+                         "%llu%s%s\n",
                          age, print(tally.accepted), rate, print(tally.transient + tally.permanent),
                          print(tally.unknown), print(tally.connections_open),
                          tally.last_error.empty() ? "" : "  last: ", tally.last_error.c_str());
@@ -150,13 +162,16 @@ int run_source(const SourceCommand& command) {
     const Json json = to_json(tally, source.elapsed());
     write_json(command.json_file, json);
     const Histogram& latency = tally.accept_latency_ns;
-    std::printf("source: sent %llu, accepted %llu, refused %llu, unknown %llu in %.2f s: %.0f accepted/s; "
-                "accept ms p50 %.2f, p99 %.2f, p99.9 %.2f; connections %llu\n",
-                print(tally.sent), print(tally.accepted), print(tally.transient + tally.permanent),
-                print(tally.unknown), seconds(source.elapsed()), per_second(tally.accepted, source.elapsed()),
-                to_ms(latency.percentile(0.5)), to_ms(latency.percentile(0.99)), to_ms(latency.percentile(0.999)),
-                print(tally.connections_made));
-    if (!tally.last_error.empty()) std::fprintf(stderr, "source: last error: %s\n", tally.last_error.c_str());
+    std::printf(
+        "source: sent %llu, accepted %llu, refused %llu, unknown %llu in %.2f s: %.0f accepted/s; "
+        "accept ms p50 %.2f, p99 %.2f, p99.9 %.2f; connections %llu\n",
+        print(tally.sent), print(tally.accepted), print(tally.transient + tally.permanent),
+        print(tally.unknown), seconds(source.elapsed()),
+        per_second(tally.accepted, source.elapsed()), to_ms(latency.percentile(0.5)),
+        to_ms(latency.percentile(0.99)), to_ms(latency.percentile(0.999)),
+        print(tally.connections_made));
+    if (!tally.last_error.empty())
+        std::fprintf(stderr, "source: last error: %s\n", tally.last_error.c_str());
     return tally.accepted != 0 && tally.accepted == tally.sent ? 0 : 1;
 }
 
@@ -196,11 +211,14 @@ int run_sink(const SinkCommand& command) {
         double age = 0;
         if (progress.due(tally.received, rate, age) && tally.received != last_reported) {
             last_reported = tally.received;
-            std::fprintf(stderr, "sink   %3.0f s  received %llu (%.0f/s)  duplicated %llu  altered %llu  open %llu\n",
-                         age, print(tally.received), rate, print(tally.duplicated), print(tally.altered),
-                         print(tally.connections_open));
+            std::fprintf(stderr,
+                         "sink   %3.0f s  received %llu (%.0f/s)  duplicated %llu  altered %llu  "
+                         "open %llu\n",
+                         age, print(tally.received), rate, print(tally.duplicated),
+                         print(tally.altered), print(tally.connections_open));
         }
-        if (command.idle_exit.count() != 0 && tally.received != 0 && loop.now() - last_change >= command.idle_exit) {
+        if (command.idle_exit.count() != 0 && tally.received != 0 &&
+            loop.now() - last_change >= command.idle_exit) {
             loop.stop();
         }
         if (command.expect != 0 && tally.unique >= command.expect) {
@@ -210,9 +228,11 @@ int run_sink(const SinkCommand& command) {
     });
 
     write_json(command.json_file, to_json(tally));
-    std::printf("sink: received %llu, unique %llu, duplicated %llu, altered %llu, foreign %llu: %.0f delivered/s\n",
-                print(tally.received), print(tally.unique), print(tally.duplicated), print(tally.altered),
-                print(tally.foreign), per_second(tally.unique, tally.last_arrival - tally.first_arrival));
+    std::printf("sink: received %llu, unique %llu, duplicated %llu, altered %llu, foreign %llu: "
+                "%.0f delivered/s\n",
+                print(tally.received), print(tally.unique), print(tally.duplicated),
+                print(tally.altered), print(tally.foreign),
+                per_second(tally.unique, tally.last_arrival - tally.first_arrival));
     return tally.altered == 0 && tally.unique >= command.expect ? 0 : 1;
 }
 

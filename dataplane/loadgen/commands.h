@@ -1,8 +1,10 @@
 // commands.h: millrace-bench's three commands, as main() calls them.
 //
-// Scope      Runs a command from its parsed options and returns the process's exit status. Progress goes
+// Scope      Runs a command from its parsed options and returns the process's exit status. Progress
+// goes
 //            to stderr once a second, results to stdout, and as JSON to a file when asked.
-// Failure    Throws std::runtime_error or std::system_error with a text for a person (start-up only).
+// Failure    Throws std::runtime_error or std::system_error with a text for a person (start-up
+// only).
 #pragma once
 
 #include "dataplane/loadgen/sink.h"
@@ -28,9 +30,9 @@ struct SinkCommand {
     bool starttls = false;
     std::string ledger_file;
     std::string json_file;
-    std::uint64_t expect = 0;                   // deliveries after which to stop; 0: never
-    std::chrono::milliseconds linger{500};      // after that, for duplicates that come late
-    std::chrono::milliseconds idle_exit{0};     // without arrivals, once something came; 0: never
+    std::uint64_t expect = 0;               // deliveries after which to stop; 0: never
+    std::chrono::milliseconds linger{500};  // after that, for duplicates that come late
+    std::chrono::milliseconds idle_exit{0}; // without arrivals, once something came; 0: never
     int cpu = -1;
     bool quiet = false;
 };

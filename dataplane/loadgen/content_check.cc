@@ -12,13 +12,15 @@ namespace {
 
 /// The value of a field that stands alone on its line, or empty.
 std::string_view field_value(std::string_view header, std::string_view name) {
-    for (std::size_t at = header.find(name); at != std::string_view::npos; at = header.find(name, at + 1)) {
+    for (std::size_t at = header.find(name); at != std::string_view::npos;
+         at = header.find(name, at + 1)) {
         if (at != 0 && header[at - 1] != '\n') continue;
         std::string_view value = header.substr(at + name.size());
         if (!value.starts_with(':')) continue;
         value.remove_prefix(1);
         value = value.substr(0, value.find('\r'));
-        while (value.starts_with(' ')) value.remove_prefix(1);
+        while (value.starts_with(' '))
+            value.remove_prefix(1);
         return value;
     }
     return {};
@@ -26,7 +28,8 @@ std::string_view field_value(std::string_view header, std::string_view name) {
 
 template <class Number>
 bool read_number(std::string_view text, Number& number, int radix) {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, radix);
+    const auto [end, error] =
+        std::from_chars(text.data(), text.data() + text.size(), number, radix);
     return error == std::errc{} && !text.empty() && end == text.data() + text.size();
 }
 

@@ -7,7 +7,9 @@
 namespace dataplane::loadgen {
 namespace {
 
-bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+bool is_digit(char c) noexcept {
+    return c >= '0' && c <= '9';
+}
 
 } // namespace
 
@@ -18,28 +20,31 @@ base::Task<base::NetResult<>> Dialogue::flush(base::Deadline deadline) {
     co_return written;
 }
 
-base::Task<base::NetResult<Reply>> Dialogue::read_reply(base::Deadline deadline, std::string* lines) {
+base::Task<base::NetResult<Reply>> Dialogue::read_reply(base::Deadline deadline,
+                                                        std::string* lines) {
     Reply reply;
     for (std::size_t count = 0; count < reply_lines_max; ++count) {
         auto line = co_await reader_.read_line(deadline);
         if (!line) co_return std::unexpected(line.error());
         const std::string_view text = line->text;
-        if (text.size() < 3 || !is_digit(text[0]) || !is_digit(text[1]) || !is_digit(text[2])) break;
+        if (text.size() < 3 || !is_digit(text[0]) || !is_digit(text[1]) || !is_digit(text[2]))
+            break;
         const std::string_view words = text.size() > 4 ? text.substr(4) : std::string_view{};
         if (lines != nullptr) {
             *lines += words;
             *lines += '\n';
         }
         if (text.size() > 3 && text[3] == '-') continue;
-        reply.code = static_cast<std::uint16_t>((text[0] - '0') * 100 + (text[1] - '0') * 10 + (text[2] - '0'));
+        reply.code = static_cast<std::uint16_t>((text[0] - '0') * 100 + (text[1] - '0') * 10 +
+                                                (text[2] - '0'));
         reply.text = words.substr(0, reply_text_bytes_max);
         co_return reply;
     }
     co_return std::unexpected(base::NetError::reset);
 }
 
-base::Task<base::NetResult<Reply>> Dialogue::exchange(std::string_view line, base::Deadline deadline,
-                                                     std::string* lines) {
+base::Task<base::NetResult<Reply>> Dialogue::exchange(std::string_view line,
+                                                      base::Deadline deadline, std::string* lines) {
     out += line;
     out += "\r\n";
     const auto sent = co_await flush(deadline);

@@ -1,4 +1,5 @@
-// dialogue.h: what the source's and the sink's SMTP have in common: a stream, its lines, its replies.
+// dialogue.h: what the source's and the sink's SMTP have in common: a stream, its lines, its
+// replies.
 //
 // Scope      One connection's mechanics: staged output, reply parsing, and the step into TLS.
 // Owns       The stream and its line reader.
@@ -20,8 +21,8 @@ namespace dataplane::loadgen {
 class TlsWrapper {
 public:
     virtual ~TlsWrapper() = default;
-    [[nodiscard]] virtual base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain,
-                                                                            base::Deadline deadline) = 0;
+    [[nodiscard]] virtual base::Task<base::NetResult<base::StreamPtr>>
+    wrap(base::StreamPtr plain, base::Deadline deadline) = 0;
 };
 
 struct Reply {
@@ -42,13 +43,14 @@ public:
     [[nodiscard]] base::Task<base::NetResult<base::Line>> read_line(base::Deadline deadline) {
         return reader_.read_line(deadline);
     }
-    /// One reply with all its lines. A line that is no reply is NetError::reset: nothing that follows
-    /// it could be trusted. `lines`, when given, gets the text of every line, LF between them.
+    /// One reply with all its lines. A line that is no reply is NetError::reset: nothing that
+    /// follows it could be trusted. `lines`, when given, gets the text of every line, LF between
+    /// them.
     [[nodiscard]] base::Task<base::NetResult<Reply>> read_reply(base::Deadline deadline,
-                                                               std::string* lines = nullptr);
+                                                                std::string* lines = nullptr);
     /// Stages one line, sends it and reads its reply.
-    [[nodiscard]] base::Task<base::NetResult<Reply>> exchange(std::string_view line, base::Deadline deadline,
-                                                             std::string* lines = nullptr);
+    [[nodiscard]] base::Task<base::NetResult<Reply>>
+    exchange(std::string_view line, base::Deadline deadline, std::string* lines = nullptr);
     /// After a failure there is no stream any more: only close() may follow.
     [[nodiscard]] base::Task<base::NetResult<>> start_tls(TlsWrapper& tls, base::Deadline deadline);
 

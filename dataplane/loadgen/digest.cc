@@ -41,12 +41,13 @@ void BodyDigest::update(std::span<const std::byte> bytes) noexcept {
 std::uint64_t BodyDigest::finish() const noexcept {
     BodyDigest last = *this;
     if (last.held_bytes_ != 0) { // the length below tells padding from zeros that were really there
-        std::fill(last.held_.begin() + static_cast<std::ptrdiff_t>(last.held_bytes_), last.held_.end(),
-                  std::byte{0});
+        std::fill(last.held_.begin() + static_cast<std::ptrdiff_t>(last.held_bytes_),
+                  last.held_.end(), std::byte{0});
         last.mix_stripe(last.held_.data());
     }
     std::uint64_t digest = total_bytes_ * multiplier;
-    for (const std::uint64_t lane : last.lanes_) digest = scramble(digest ^ lane) + multiplier;
+    for (const std::uint64_t lane : last.lanes_)
+        digest = scramble(digest ^ lane) + multiplier;
     return digest;
 }
 

@@ -1,6 +1,7 @@
 // digest.h: the 64-bit digest by which the sink knows a body that was altered.
 //
-// Scope      Detects accidents, not forgery: four multiply-rotate lanes over 32-byte stripes, so that
+// Scope      Detects accidents, not forgery: four multiply-rotate lanes over 32-byte stripes, so
+// that
 //            hashing costs far less than receiving (measured: see tests/dataplane/loadgen). The
 //            same bytes give the same digest however they were cut into updates.
 // Owns       At most one stripe of bytes between updates.
@@ -24,7 +25,8 @@ private:
     static constexpr std::size_t stripe_bytes = 32;
     void mix_stripe(const std::byte* stripe) noexcept;
 
-    // Odd constants from the fractional bits of square roots, so that all-zero input moves the state.
+    // Odd constants from the fractional bits of square roots, so that all-zero input moves the
+    // state.
     std::array<std::uint64_t, 4> lanes_{0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B,
                                         0xA54FF53A5F1D36F1};
     std::array<std::byte, stripe_bytes> held_{};

@@ -12,7 +12,8 @@ void Histogram::record(std::uint64_t value) noexcept {
 }
 
 void Histogram::merge(const Histogram& other) noexcept {
-    for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+    for (std::size_t i = 0; i < counts_.size(); ++i)
+        counts_[i] += other.counts_[i];
     count_ += other.count_;
     max_ = std::max(max_, other.max_);
 }

@@ -12,7 +12,8 @@
 namespace dataplane::loadgen {
 namespace {
 
-constexpr std::array<std::string_view, 4> outcome_names{"accepted", "transient", "permanent", "unknown"};
+constexpr std::array<std::string_view, 4> outcome_names{"accepted", "transient", "permanent",
+                                                        "unknown"};
 
 /// Cuts the next word off the front; empty at the end.
 std::string_view next_word(std::string_view& rest) noexcept {
@@ -66,7 +67,8 @@ std::optional<SourceLine> parse_source_line(std::string_view text) {
     if (!read_number(next_word(text), line.sequence)) return std::nullopt;
     const std::string_view outcome = next_word(text);
     std::size_t index = 0;
-    while (index < outcome_names.size() && outcome_names[index] != outcome) ++index;
+    while (index < outcome_names.size() && outcome_names[index] != outcome)
+        ++index;
     if (index == outcome_names.size()) return std::nullopt;
     line.outcome = static_cast<Outcome>(index);
     if (!read_number(next_word(text), line.time_us)) return std::nullopt;

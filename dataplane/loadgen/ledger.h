@@ -2,8 +2,10 @@
 //
 // Scope      Text lines. The source's: "SEQ OUTCOME TIME_US RECIPIENTS RUN REPLY"; the sink's:
 //            "SEQ STATE TIME_US RECIPIENT RUN". Lines that begin with '#' are remarks.
-// Owns       The writer owns its file. Lines of one turn leave in one write at the turn's end: they are
-//            in the page cache then, so they outlive the death of any process, the relay's above all.
+// Owns       The writer owns its file. Lines of one turn leave in one write at the turn's end: they
+// are
+//            in the page cache then, so they outlive the death of any process, the relay's above
+//            all.
 // Threading  The Loop's. The write may block for moments: this is a measuring tool, not a shard.
 // Failure    A file that cannot be opened throws at start; a failed write ends the process, because
 //            a ledger with holes would prove nothing.
@@ -29,7 +31,7 @@ enum class Outcome : std::uint8_t {
 struct SourceLine {
     std::uint64_t sequence = 0;
     Outcome outcome = Outcome::unknown;
-    std::int64_t time_us = 0; // since the epoch
+    std::int64_t time_us = 0;     // since the epoch
     std::uint32_t recipients = 0; // that RCPT accepted
     std::string run;
     std::string reply;

@@ -35,7 +35,8 @@ base::SocketAddress read_address(const std::string& text) {
     const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
     if (error != 0) throw std::runtime_error("'" + text + "': " + gai_strerror(error));
     std::array<char, INET_ADDRSTRLEN> digits{};
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr, digits.data(), digits.size());
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr,
+              digits.data(), digits.size());
     freeaddrinfo(found);
     const auto address = base::SocketAddress::parse(std::string(digits.data()) + ":" + port);
     if (!address) throw std::runtime_error("'" + text + "' is not HOST:PORT");
@@ -52,13 +53,15 @@ void read_sizes(const std::string& text, MessagePattern& pattern) {
         next = second.ptr;
         error = second.ec;
     }
-    if (error != std::errc{} || next != end) throw std::runtime_error("--size '" + text + "' is not BYTES or MIN-MAX");
+    if (error != std::errc{} || next != end)
+        throw std::runtime_error("--size '" + text + "' is not BYTES or MIN-MAX");
 }
 
 std::string read_password(const std::string& file) {
     std::ifstream in(file);
     std::string password;
-    if (!std::getline(in, password)) throw std::runtime_error("cannot read a password from " + file);
+    if (!std::getline(in, password))
+        throw std::runtime_error("cannot read a password from " + file);
     return password;
 }
 
@@ -75,8 +78,10 @@ int run(int argc, char** argv) {
     std::string target, size = "4096", password_file;
     double source_seconds = 0, reconnect_s = 10, reply_s = 60;
     bool no_pipelining = false, starttls = false, implicit_tls = false;
-    source.pattern.run = "run-" + std::to_string(std::time(nullptr)) + "-" + std::to_string(getpid());
-    CLI::App* send = app.add_subcommand("source", "submits messages and measures the time to each 250");
+    source.pattern.run =
+        "run-" + std::to_string(std::time(nullptr)) + "-" + std::to_string(getpid());
+    CLI::App* send =
+        app.add_subcommand("source", "submits messages and measures the time to each 250");
     send->add_option("--target", target, "the relay, HOST:PORT")->required();
     send->add_option("--connections", source.source.connections, "at the same time")
         ->capture_default_str()
@@ -84,26 +89,34 @@ int run(int argc, char** argv) {
     send->add_option("--messages", source.source.messages, "how many to send");
     send->add_option("--seconds", source_seconds, "how long to send, when --messages does not say");
     send->add_option("--size", size, "content bytes: N, or MIN-MAX")->capture_default_str();
-    send->add_option("--recipients", source.pattern.recipient_count, "of each message")->capture_default_str();
+    send->add_option("--recipients", source.pattern.recipient_count, "of each message")
+        ->capture_default_str();
     send->add_option("--domains", source.pattern.domain_count, "how many values {domain} takes")
         ->capture_default_str();
-    send->add_option("--from", source.pattern.sender, "with {seq}, {domain}")->capture_default_str();
-    send->add_option("--to", source.pattern.recipient, "with {seq}, {n}, {domain}")->capture_default_str();
+    send->add_option("--from", source.pattern.sender, "with {seq}, {domain}")
+        ->capture_default_str();
+    send->add_option("--to", source.pattern.recipient, "with {seq}, {n}, {domain}")
+        ->capture_default_str();
     send->add_flag("--no-pipelining,!--pipelining", no_pipelining, "one command at a time");
     send->add_flag("--chunking", source.source.chunking, "BDAT instead of DATA, when offered");
     send->add_flag("--tls", starttls, "STARTTLS");
-    send->add_flag("--implicit-tls", implicit_tls, "TLS from the first byte (port 465)")->excludes("--tls");
-    send->add_option("--user", source.source.user, "AUTH PLAIN as this account")->needs(
-        send->add_option("--password-file", password_file, "its first line is the password"));
+    send->add_flag("--implicit-tls", implicit_tls, "TLS from the first byte (port 465)")
+        ->excludes("--tls");
+    send->add_option("--user", source.source.user, "AUTH PLAIN as this account")
+        ->needs(
+            send->add_option("--password-file", password_file, "its first line is the password"));
     send->add_option("--rate", source.source.rate_per_s,
                      "messages/s, open loop: latency counts from when each was due");
-    send->add_option("--per-connection", source.source.messages_per_connection, "then connect anew; 0: never")
+    send->add_option("--per-connection", source.source.messages_per_connection,
+                     "then connect anew; 0: never")
         ->capture_default_str();
     send->add_option("--reconnect", reconnect_s, "seconds to go on trying when connections break")
         ->capture_default_str();
-    send->add_option("--reply-limit", reply_s, "seconds to wait for a reply")->capture_default_str();
+    send->add_option("--reply-limit", reply_s, "seconds to wait for a reply")
+        ->capture_default_str();
     send->add_option("--run-id", source.pattern.run, "names the run, in messages and ledgers");
-    send->add_option("--first", source.source.first_sequence, "the first sequence number")->capture_default_str();
+    send->add_option("--first", source.source.first_sequence, "the first sequence number")
+        ->capture_default_str();
     send->add_option("--seed", source.pattern.seed, "of the bodies")->capture_default_str();
     send->add_option("--helo", source.source.helo_name, "our name in EHLO")->capture_default_str();
     send->add_option("--ledger", source.ledger_file, "appends the fate of every message");
@@ -113,16 +126,23 @@ int run(int argc, char** argv) {
 
     SinkCommand sink;
     std::vector<std::string> addresses;
-    double percent_4xx = 0, percent_5xx = 0, delay_ms = 0, tarpit_ms = 0, idle_exit_s = 0, linger_s = 0.5;
+    double percent_4xx = 0, percent_5xx = 0, delay_ms = 0, tarpit_ms = 0, idle_exit_s = 0,
+           linger_s = 0.5;
     std::string refuse_at = "rcpt";
     bool no_chunking = false;
     CLI::App* receive = app.add_subcommand("sink", "receives messages, checks and counts them");
-    receive->add_option("--listen", addresses, "ADDRESS:PORT, several allowed; port 0 takes a free one")->required();
+    receive
+        ->add_option("--listen", addresses,
+                     "ADDRESS:PORT, several allowed; port 0 takes a free one")
+        ->required();
     receive->add_option("--name", sink.sink.host_name, "in the greeting")->capture_default_str();
-    receive->add_flag("--starttls", sink.starttls, "offers STARTTLS with a self-signed certificate");
+    receive->add_flag("--starttls", sink.starttls,
+                      "offers STARTTLS with a self-signed certificate");
     receive->add_flag("--no-chunking", no_chunking, "does not offer CHUNKING");
-    receive->add_option("--reply-4xx", percent_4xx, "percent to refuse for now")->check(CLI::Range(0.0, 100.0));
-    receive->add_option("--reply-5xx", percent_5xx, "percent to refuse for good")->check(CLI::Range(0.0, 100.0));
+    receive->add_option("--reply-4xx", percent_4xx, "percent to refuse for now")
+        ->check(CLI::Range(0.0, 100.0));
+    receive->add_option("--reply-5xx", percent_5xx, "percent to refuse for good")
+        ->check(CLI::Range(0.0, 100.0));
     receive->add_option("--refuse-at", refuse_at, "rcpt, or data: in place of the final 250")
         ->capture_default_str()
         ->check(CLI::IsMember({"rcpt", "data"}));
@@ -132,14 +152,16 @@ int run(int argc, char** argv) {
     receive->add_option("--expect", sink.expect, "stops when this many deliveries have come");
     receive->add_option("--linger", linger_s, "seconds to stay after that, for late duplicates")
         ->capture_default_str();
-    receive->add_option("--idle-exit", idle_exit_s, "stops after so many seconds without mail, once some came");
+    receive->add_option("--idle-exit", idle_exit_s,
+                        "stops after so many seconds without mail, once some came");
     receive->add_option("--ledger", sink.ledger_file, "appends every delivery");
     receive->add_option("--json", sink.json_file, "writes the results at the end, and at SIGUSR1");
     receive->add_option("--cpu", sink.cpu, "runs on this CPU only");
     receive->add_flag("--quiet", sink.quiet, "no progress");
 
     AuditCommand audit;
-    CLI::App* check = app.add_subcommand("audit", "compares two ledgers: exit 1 when something was lost or altered");
+    CLI::App* check = app.add_subcommand(
+        "audit", "compares two ledgers: exit 1 when something was lost or altered");
     check->add_option("--source-ledger", audit.source_ledger)->required();
     check->add_option("--sink-ledger", audit.sink_ledger)->required();
     check->add_option("--json", audit.json_file, "writes the results");
@@ -157,16 +179,20 @@ int run(int argc, char** argv) {
         source.source.reconnect_limit = to_ms(reconnect_s);
         source.source.reply_limit = to_ms(reply_s);
         source.source.pipelining = !no_pipelining;
-        source.source.tls = implicit_tls ? SourceTls::implicit : starttls ? SourceTls::starttls : SourceTls::none;
+        source.source.tls = implicit_tls ? SourceTls::implicit
+                            : starttls   ? SourceTls::starttls
+                                         : SourceTls::none;
         if (!source.source.user.empty()) source.source.password = read_password(password_file);
         if (source.source.messages == 0 && source.source.time.count() == 0) {
             throw std::runtime_error("say --messages or --seconds: a run must end");
         }
         read_sizes(size, source.pattern);
-        if (const std::string fault = check_pattern(source.pattern); !fault.empty()) throw std::runtime_error(fault);
+        if (const std::string fault = check_pattern(source.pattern); !fault.empty())
+            throw std::runtime_error(fault);
         return run_source(source);
     }
-    for (const std::string& address : addresses) sink.sink.addresses.push_back(read_address(address));
+    for (const std::string& address : addresses)
+        sink.sink.addresses.push_back(read_address(address));
     sink.sink.reply_4xx_share = percent_4xx / 100;
     sink.sink.reply_5xx_share = percent_5xx / 100;
     sink.sink.refuse_at = refuse_at == "data" ? RefuseAt::data : RefuseAt::rcpt;

@@ -47,10 +47,13 @@ void append_expanded(std::string& text, std::string_view pattern, std::uint64_t 
 std::string check_address(std::string_view name, std::string_view pattern) {
     const std::string what = std::string(name) + " '" + std::string(pattern) + "' ";
     if (pattern.find('@') == std::string_view::npos) return what + "has no @";
-    if (pattern.find_first_of(" <>\r\n\t") != std::string_view::npos) return what + "has a space or <>";
-    for (std::size_t at = pattern.find('{'); at != std::string_view::npos; at = pattern.find('{', at + 1)) {
+    if (pattern.find_first_of(" <>\r\n\t") != std::string_view::npos)
+        return what + "has a space or <>";
+    for (std::size_t at = pattern.find('{'); at != std::string_view::npos;
+         at = pattern.find('{', at + 1)) {
         const std::string_view rest = pattern.substr(at);
-        if (!rest.starts_with("{seq}") && !rest.starts_with("{n}") && !rest.starts_with("{domain}")) {
+        if (!rest.starts_with("{seq}") && !rest.starts_with("{n}") &&
+            !rest.starts_with("{domain}")) {
             return what + "knows only {seq}, {n} and {domain}";
         }
     }
@@ -64,7 +67,8 @@ std::string check_pattern(const MessagePattern& pattern) {
         return "the run's name must be one word";
     }
     if (std::string fault = check_address("sender", pattern.sender); !fault.empty()) return fault;
-    if (std::string fault = check_address("recipient", pattern.recipient); !fault.empty()) return fault;
+    if (std::string fault = check_address("recipient", pattern.recipient); !fault.empty())
+        return fault;
     if (pattern.recipient_count == 0 || pattern.recipient_count > recipients_max) {
         return "recipients must be 1 to " + std::to_string(recipients_max);
     }
@@ -92,7 +96,9 @@ MessageMaker::MessageMaker(MessagePattern pattern) : pattern_(std::move(pattern)
         for (std::size_t i = 0; i < length; ++i) {
             // Printable ASCII without the tilde; spaces often enough to look like words.
             const std::uint64_t draw = random();
-            pool_ += draw % 6 == 0 && i != 0 && i + 1 != length ? ' ' : static_cast<char>('!' + (draw >> 8) % 93);
+            pool_ += draw % 6 == 0 && i != 0 && i + 1 != length
+                         ? ' '
+                         : static_cast<char>('!' + (draw >> 8) % 93);
         }
         pool_ += "\r\n";
     }
@@ -124,7 +130,8 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     append_number(text, sequence);
     text += '.';
     text += pattern_.run;
-    text += "@bench.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n";
+    text +=
+        "@bench.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n";
     text += run_field;
     text += ": ";
     text += pattern_.run;
@@ -146,7 +153,8 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     text += pattern_.run;
     text += ".\r\n";
     const std::size_t wanted =
-        pattern_.bytes_min + static_cast<std::size_t>(draw % (pattern_.bytes_max - pattern_.bytes_min + 1));
+        pattern_.bytes_min +
+        static_cast<std::size_t>(draw % (pattern_.bytes_max - pattern_.bytes_min + 1));
     std::size_t start = line_starts_[(draw >> 20) % line_starts_.size()];
     while (text.size() < wanted) {
         const std::size_t take = std::min(wanted - text.size(), pool_.size() - start);

@@ -1,8 +1,8 @@
 // message_maker.h: the numbered messages a source sends.
 //
 // Scope      A header with From, To, Date, Message-ID and our three fields, and a body of printable
-//            lines, some of them beginning with dots. The same run, seed and sequence number give the
-//            same message, the date excepted.
+//            lines, some of them beginning with dots. The same run, seed and sequence number give
+//            the same message, the date excepted.
 // Owns       One pool of pseudo-random text; bodies are slices of it behind a line of their own, so
 //            that a message costs a copy and a hash.
 // Failure    None: the pattern is checked once, at start, by check_pattern().
@@ -22,8 +22,8 @@ inline constexpr std::string_view digest_field = "X-Millrace-Digest";
 
 struct MessagePattern {
     std::string run = "run"; // one word
-    // In addresses, {seq} is the sequence number, {n} the recipient's number within its message, and
-    // {domain} a number below domain_count that the sequence number decides.
+    // In addresses, {seq} is the sequence number, {n} the recipient's number within its message,
+    // and {domain} a number below domain_count that the sequence number decides.
     std::string sender = "sender@bench.example";
     std::string recipient = "r{seq}-{n}@d{domain}.bench.example";
     std::size_t recipient_count = 1;
@@ -57,7 +57,8 @@ private:
     std::vector<std::uint32_t> line_starts_; // in pool_
 };
 
-/// Appends `content` to `out` as DATA carries it: dots doubled, the final dot behind (RFC 5321 §4.5.2).
+/// Appends `content` to `out` as DATA carries it: dots doubled, the final dot behind (RFC 5321
+/// §4.5.2).
 void append_dot_stuffed(std::string& out, std::string_view content);
 
 } // namespace dataplane::loadgen

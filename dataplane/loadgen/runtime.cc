@@ -27,14 +27,19 @@ void on_signal(int number) {
 
 base::NetError to_net_error(const tls_offload::TlsFailure& failure) noexcept {
     switch (failure.reason) {
-    case tls_offload::TlsFailureReason::timed_out: return base::NetError::timed_out;
-    case tls_offload::TlsFailureReason::cancelled: return base::NetError::cancelled;
-    case tls_offload::TlsFailureReason::peer_closed: return base::NetError::end_of_stream;
-    case tls_offload::TlsFailureReason::network: return failure.net_error;
+    case tls_offload::TlsFailureReason::timed_out:
+        return base::NetError::timed_out;
+    case tls_offload::TlsFailureReason::cancelled:
+        return base::NetError::cancelled;
+    case tls_offload::TlsFailureReason::peer_closed:
+        return base::NetError::end_of_stream;
+    case tls_offload::TlsFailureReason::network:
+        return failure.net_error;
     case tls_offload::TlsFailureReason::alert:
     case tls_offload::TlsFailureReason::certificate:
     case tls_offload::TlsFailureReason::protocol:
-    case tls_offload::TlsFailureReason::internal: break;
+    case tls_offload::TlsFailureReason::internal:
+        break;
     }
     return base::NetError::tls;
 }
@@ -43,8 +48,10 @@ class ClientTls final : public TlsWrapper {
 public:
     ClientTls(tls_offload::ClientContext context, std::string server_name)
         : context_(std::move(context)), options_{.server_name = std::move(server_name)} {}
-    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain, base::Deadline deadline) override {
-        auto secured = co_await tls_offload::connect_tls(std::move(plain), context_, options_, deadline);
+    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain,
+                                                      base::Deadline deadline) override {
+        auto secured =
+            co_await tls_offload::connect_tls(std::move(plain), context_, options_, deadline);
         if (!secured) co_return std::unexpected(to_net_error(secured.error()));
         co_return std::move(*secured);
     }
@@ -57,7 +64,8 @@ private:
 class ServerTls final : public TlsWrapper {
 public:
     explicit ServerTls(tls_offload::ServerContext context) : context_(std::move(context)) {}
-    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain, base::Deadline deadline) override {
+    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain,
+                                                      base::Deadline deadline) override {
         auto secured = co_await tls_offload::accept_tls(std::move(plain), context_, deadline);
         if (!secured) co_return std::unexpected(to_net_error(secured.error()));
         co_return std::move(*secured);
@@ -70,13 +78,16 @@ private:
 } // namespace
 
 void catch_signals() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = on_signal;
-    for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+    for (const int number : {SIGTERM, SIGINT, SIGUSR1})
+        sigaction(number, &action, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
 }
 
-SignalsSeen take_signals() noexcept { return {stop_seen.exchange(false), report_seen.exchange(false)}; }
+SignalsSeen take_signals() noexcept {
+    return {stop_seen.exchange(false), report_seen.exchange(false)};
+}
 
 void raise_descriptor_limit() noexcept {
     rlimit limit{};
@@ -97,7 +108,9 @@ void pin_to_cpu(int cpu) {
 Runtime::Runtime() : loop_(clock_), transport_(loop_, ring_), tls_library_(loop_) {}
 
 // Tasks hold streams, and streams hold the transport's buffers.
-Runtime::~Runtime() { loop_.drop_tasks(); }
+Runtime::~Runtime() {
+    loop_.drop_tasks();
+}
 
 std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name) {
     auto context = tls_offload::ClientContext::create(tls_library_, {});
@@ -106,8 +119,10 @@ std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name) {
 }
 
 std::unique_ptr<TlsWrapper> Runtime::server_tls(const std::string& host_name) {
-    std::string folder = (std::filesystem::temp_directory_path() / "millrace-bench-XXXXXX").string();
-    if (mkdtemp(folder.data()) == nullptr) throw std::system_error(errno, std::generic_category(), folder);
+    std::string folder =
+        (std::filesystem::temp_directory_path() / "millrace-bench-XXXXXX").string();
+    if (mkdtemp(folder.data()) == nullptr)
+        throw std::system_error(errno, std::generic_category(), folder);
     struct Remove {
         std::string folder;
         ~Remove() {
@@ -131,7 +146,8 @@ void Runtime::run(std::chrono::milliseconds every, std::function<void()> tick) {
     loop_.drop_tasks();
 }
 
-base::Task<void> Runtime::keep_ticking(std::chrono::milliseconds every, const std::function<void()>* tick) {
+base::Task<void> Runtime::keep_ticking(std::chrono::milliseconds every,
+                                       const std::function<void()>* tick) {
     for (;;) {
         static_cast<void>(co_await base::sleep_for(loop_, every));
         (*tick)();

@@ -1,7 +1,8 @@
 // runtime.h: what a bench command runs on: one thread, one ring, kernel sockets, signals.
 //
-// Scope      Set-up and tear-down, and the once-a-tick look at signals. What is measured is elsewhere.
-// Owns       Everything of the thread; run() returns when the Loop was stopped, and has dropped the
+// Scope      Set-up and tear-down, and the once-a-tick look at signals. What is measured is
+// elsewhere. Owns       Everything of the thread; run() returns when the Loop was stopped, and has
+// dropped the
 //            tasks by then.
 // Failure    Construction throws std::system_error or std::runtime_error (start-up).
 #pragma once
@@ -42,14 +43,16 @@ public:
     [[nodiscard]] base::Transport& transport() noexcept { return transport_; }
     /// For the source: any certificate will do, it is the relay's speed that is measured.
     [[nodiscard]] std::unique_ptr<TlsWrapper> client_tls(std::string server_name);
-    /// For the sink: a self-signed certificate made now, in a temporary folder that is removed again.
+    /// For the sink: a self-signed certificate made now, in a temporary folder that is removed
+    /// again.
     [[nodiscard]] std::unique_ptr<TlsWrapper> server_tls(const std::string& host_name);
 
     /// Runs until the Loop is stopped, calling `tick` every `every`.
     void run(std::chrono::milliseconds every, std::function<void()> tick);
 
 private:
-    base::Task<void> keep_ticking(std::chrono::milliseconds every, const std::function<void()>* tick);
+    base::Task<void> keep_ticking(std::chrono::milliseconds every,
+                                  const std::function<void()>* tick);
 
     base::RealClock clock_;
     base::Uring ring_;

@@ -22,7 +22,8 @@ std::string_view path_of(std::string_view line) noexcept {
     const std::size_t begin = line.find('<');
     if (begin == std::string_view::npos) return {};
     const std::size_t end = line.find('>', begin);
-    return end == std::string_view::npos ? std::string_view{} : line.substr(begin + 1, end - begin - 1);
+    return end == std::string_view::npos ? std::string_view{}
+                                         : line.substr(begin + 1, end - begin - 1);
 }
 
 bool read_bdat(std::string_view line, std::uint64_t& bytes, bool& last) noexcept {
@@ -56,7 +57,8 @@ base::NetResult<> Sink::start() {
 
 std::vector<base::SocketAddress> Sink::local_addresses() const {
     std::vector<base::SocketAddress> addresses;
-    for (const auto& listener : listeners_) addresses.push_back(listener->local());
+    for (const auto& listener : listeners_)
+        addresses.push_back(listener->local());
     return addresses;
 }
 
@@ -115,7 +117,9 @@ base::Task<base::NetResult<Sink::Next>> Sink::obey(Session& session, std::string
         session.in_mail = true;
         out += "250 2.1.0 OK\r\n";
         break;
-    case verb("RCPT"): add_recipient(session, line); break;
+    case verb("RCPT"):
+        add_recipient(session, line);
+        break;
     case verb("DATA"): {
         if (session.recipient_count == 0) {
             out += "554 5.5.1 no valid recipients\r\n";
@@ -145,8 +149,12 @@ base::Task<base::NetResult<Sink::Next>> Sink::obey(Session& session, std::string
         session.reset();
         out += "250 2.0.0 OK\r\n";
         break;
-    case verb("NOOP"): out += "250 2.0.0 OK\r\n"; break;
-    case verb("QUIT"): out += "221 2.0.0 bye\r\n"; co_return Next::quit;
+    case verb("NOOP"):
+        out += "250 2.0.0 OK\r\n";
+        break;
+    case verb("QUIT"):
+        out += "221 2.0.0 bye\r\n";
+        co_return Next::quit;
     case verb("STAR"):
         if (tls_ == nullptr || session.secured) {
             out += "502 5.5.1 no TLS here\r\n";
@@ -154,7 +162,9 @@ base::Task<base::NetResult<Sink::Next>> Sink::obey(Session& session, std::string
         }
         out += "220 2.0.0 go ahead\r\n";
         co_return Next::start_tls;
-    default: out += "502 5.5.2 unknown command\r\n"; break;
+    default:
+        out += "502 5.5.2 unknown command\r\n";
+        break;
     }
     co_return Next::go_on;
 }
@@ -203,9 +213,14 @@ void Sink::add_recipient(Session& session, std::string_view line) {
         return;
     }
     switch (options_.refuse_at == RefuseAt::rcpt ? draw_refusal() : 0) {
-    case 451: out += "451 4.2.1 try again later\r\n"; return;
-    case 550: out += "550 5.1.1 nobody of that name\r\n"; return;
-    default: break; // no refusal
+    case 451:
+        out += "451 4.2.1 try again later\r\n";
+        return;
+    case 550:
+        out += "550 5.1.1 nobody of that name\r\n";
+        return;
+    default:
+        break; // no refusal
     }
     if (session.recipients.size() == session.recipient_count) session.recipients.emplace_back();
     session.recipients[session.recipient_count++].assign(path);
@@ -265,11 +280,16 @@ base::Task<base::NetResult<>> Sink::take_chunk(Session& session, std::uint64_t b
 }
 
 base::Task<base::NetResult<>> Sink::answer_message(Session& session) {
-    if (options_.delay.count() != 0) static_cast<void>(co_await base::sleep_for(loop_, options_.delay));
+    if (options_.delay.count() != 0)
+        static_cast<void>(co_await base::sleep_for(loop_, options_.delay));
     std::string& out = session.dialogue.out;
     switch (options_.refuse_at == RefuseAt::data ? draw_refusal() : 0) {
-    case 451: out += "451 4.3.0 try again later\r\n"; break;
-    case 550: out += "550 5.7.1 not wanted here\r\n"; break;
+    case 451:
+        out += "451 4.3.0 try again later\r\n";
+        break;
+    case 550:
+        out += "550 5.7.1 not wanted here\r\n";
+        break;
     default:
         count(session);
         out += "250 2.0.0 taken as ";
@@ -298,8 +318,8 @@ void Sink::count(Session& session) {
     tally_.last_arrival_wall = loop_.wall_now();
     if (state == ContentState::altered) tally_.altered += session.recipient_count;
 
-    const std::uint64_t message_key =
-        scramble(digest_of(base::as_bytes(session.check.run())) ^ scramble(session.check.sequence()));
+    const std::uint64_t message_key = scramble(digest_of(base::as_bytes(session.check.run())) ^
+                                               scramble(session.check.sequence()));
     for (std::size_t i = 0; i < session.recipient_count; ++i) {
         const std::string& recipient = session.recipients[i];
         if (arrived_.insert(scramble(message_key ^ digest_of(base::as_bytes(recipient))))) {
@@ -311,8 +331,9 @@ void Sink::count(Session& session) {
         SinkLine line;
         line.sequence = session.check.sequence();
         line.altered = state == ContentState::altered;
-        line.time_us =
-            std::chrono::duration_cast<std::chrono::microseconds>(loop_.wall_now().time_since_epoch()).count();
+        line.time_us = std::chrono::duration_cast<std::chrono::microseconds>(
+                           loop_.wall_now().time_since_epoch())
+                           .count();
         line.recipient = recipient;
         line.run = session.check.run();
         ledger_->append(line);

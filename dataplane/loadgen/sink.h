@@ -1,8 +1,9 @@
 // sink.h: answers like an MX, checks what arrives, and can be as unpleasant as a real one.
 //
 // Scope      The receiving side of SMTP with PIPELINING, CHUNKING, 8BITMIME, SMTPUTF8, DSN and
-//            optional STARTTLS. Every message is checked against its own header fields as its bytes go
-//            by; nothing is stored. It never judges syntax: that is what conformance tests are for.
+//            optional STARTTLS. Every message is checked against its own header fields as its bytes
+//            go by; nothing is stored. It never judges syntax: that is what conformance tests are
+//            for.
 // Owns       Its sessions' tasks are the Loop's; a Sink must outlive them.
 // Threading  The Loop's.
 #pragma once
@@ -46,10 +47,10 @@ struct SinkTally {
     std::uint64_t unique = 0;     // ours, the first time
     std::uint64_t duplicated = 0; // ours, again
     std::uint64_t altered = 0;
-    std::uint64_t foreign = 0;    // not from our source: bounces, other mail
+    std::uint64_t foreign = 0; // not from our source: bounces, other mail
     std::uint64_t refused_4xx = 0;
     std::uint64_t refused_5xx = 0;
-    std::uint64_t bytes = 0;      // of content
+    std::uint64_t bytes = 0; // of content
     std::uint64_t connections = 0;
     std::uint64_t connections_open = 0;
     std::uint64_t tls_connections = 0;
@@ -68,7 +69,9 @@ public:
     /// Listens on every address; an error names the first that failed in failed_address().
     [[nodiscard]] base::NetResult<> start();
     [[nodiscard]] std::vector<base::SocketAddress> local_addresses() const;
-    [[nodiscard]] const base::SocketAddress& failed_address() const noexcept { return failed_address_; }
+    [[nodiscard]] const base::SocketAddress& failed_address() const noexcept {
+        return failed_address_;
+    }
     [[nodiscard]] const SinkTally& tally() const noexcept { return tally_; }
 
 private:

@@ -13,16 +13,19 @@ constexpr std::chrono::milliseconds reconnect_pause{50}; // between attempts on 
 
 /// RFC 4616, for AUTH PLAIN's initial response.
 std::string base64(std::string_view bytes) {
-    constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    constexpr std::string_view alphabet =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string text;
     std::uint32_t bits = 0;
     unsigned held = 0;
     for (const char c : bytes) {
         bits = bits << 8 | static_cast<unsigned char>(c);
-        for (held += 8; held >= 6; held -= 6) text += alphabet[bits >> (held - 6) & 63];
+        for (held += 8; held >= 6; held -= 6)
+            text += alphabet[bits >> (held - 6) & 63];
     }
     if (held != 0) text += alphabet[bits << (6 - held) & 63];
-    while (text.size() % 4 != 0) text += '=';
+    while (text.size() % 4 != 0)
+        text += '=';
     return text;
 }
 
@@ -47,10 +50,10 @@ Outcome outcome_of(const Reply& reply) noexcept {
 
 } // namespace
 
-Source::Source(base::Loop& loop, base::Transport& transport, SourceOptions options, MessageMaker maker,
-               TlsWrapper* tls, LedgerWriter* ledger)
-    : loop_(loop), transport_(transport), options_(std::move(options)), maker_(std::move(maker)), tls_(tls),
-      ledger_(ledger) {
+Source::Source(base::Loop& loop, base::Transport& transport, SourceOptions options,
+               MessageMaker maker, TlsWrapper* tls, LedgerWriter* ledger)
+    : loop_(loop), transport_(transport), options_(std::move(options)), maker_(std::move(maker)),
+      tls_(tls), ledger_(ledger) {
     CHECK(options_.tls == SourceTls::none || tls_ != nullptr);
     CHECK(options_.messages != 0 || options_.time.count() != 0);
 }
@@ -58,7 +61,8 @@ Source::Source(base::Loop& loop, base::Transport& transport, SourceOptions optio
 void Source::start() {
     started_ = last_reply_ = last_good_ = loop_.now();
     tasks_left_ = options_.connections;
-    for (std::size_t i = 0; i < options_.connections; ++i) loop_.spawn(run_connection(), "source connection");
+    for (std::size_t i = 0; i < options_.connections; ++i)
+        loop_.spawn(run_connection(), "source connection");
 }
 
 bool Source::more() const noexcept {
@@ -88,9 +92,15 @@ void Source::count(const Attempt& attempt, std::uint64_t sequence, base::TimePoi
         tally_.accept_latency_ns.record(static_cast<std::uint64_t>(
             std::max<base::Duration::rep>(0, (loop_.now() - since).count())));
         break;
-    case Outcome::transient: ++tally_.transient; break;
-    case Outcome::permanent: ++tally_.permanent; break;
-    case Outcome::unknown: ++tally_.unknown; break;
+    case Outcome::transient:
+        ++tally_.transient;
+        break;
+    case Outcome::permanent:
+        ++tally_.permanent;
+        break;
+    case Outcome::unknown:
+        ++tally_.unknown;
+        break;
     }
     if (attempt.reply.code >= 400) {
         tally_.last_error = std::to_string(attempt.reply.code) + ' ' + attempt.reply.text;
@@ -100,7 +110,9 @@ void Source::count(const Attempt& attempt, std::uint64_t sequence, base::TimePoi
     SourceLine line;
     line.sequence = sequence;
     line.outcome = attempt.outcome;
-    line.time_us = std::chrono::duration_cast<std::chrono::microseconds>(loop_.wall_now().time_since_epoch()).count();
+    line.time_us =
+        std::chrono::duration_cast<std::chrono::microseconds>(loop_.wall_now().time_since_epoch())
+            .count();
     line.recipients = attempt.recipients;
     line.run = maker_.pattern().run;
     line.reply = std::to_string(attempt.reply.code) + ' ' + attempt.reply.text;
@@ -124,7 +136,8 @@ base::Task<void> Source::run_connection() {
 base::Task<Source::SessionEnd> Source::run_session() {
     auto connected = co_await transport_.connect(options_.target, std::nullopt, reply_deadline());
     if (!connected) {
-        tally_.last_error = std::string("connect: ") + std::string(base::to_string(connected.error()));
+        tally_.last_error =
+            std::string("connect: ") + std::string(base::to_string(connected.error()));
         co_return SessionEnd::broken;
     }
     ++tally_.connections_made;
@@ -139,15 +152,17 @@ base::Task<Source::SessionEnd> Source::run_session() {
         std::uint64_t sent_here = 0;
         end = SessionEnd::no_more;
         while (more()) {
-            if (options_.messages_per_connection != 0 && sent_here == options_.messages_per_connection) {
+            if (options_.messages_per_connection != 0 &&
+                sent_here == options_.messages_per_connection) {
                 end = SessionEnd::turn_over;
                 break;
             }
             const std::uint64_t index = next_++;
             base::TimePoint since = loop_.now();
             if (options_.rate_per_s > 0) {
-                since = started_ + std::chrono::duration_cast<base::Duration>(std::chrono::duration<double>(
-                                       static_cast<double>(index) / options_.rate_per_s));
+                since = started_ +
+                        std::chrono::duration_cast<base::Duration>(std::chrono::duration<double>(
+                            static_cast<double>(index) / options_.rate_per_s));
                 base::Deadline due;
                 due.at = since;
                 if (since > loop_.now()) static_cast<void>(co_await base::sleep_until(loop_, due));
@@ -219,7 +234,8 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
     }
     if (!options_.user.empty()) {
         using namespace std::string_literals;
-        const std::string command = "AUTH PLAIN " + base64("\0"s + options_.user + "\0"s + options_.password);
+        const std::string command =
+            "AUTH PLAIN " + base64("\0"s + options_.user + "\0"s + options_.password);
         const auto known = co_await dialogue.exchange(command, reply_deadline());
         if (!known) co_return std::unexpected(known.error());
         if (!known->positive()) {
@@ -247,9 +263,10 @@ base::Task<base::NetResult<Source::Offers>> Source::greet(Dialogue& dialogue) {
     co_return offered;
 }
 
-// MAIL -> RCPT* -> DATA -> content, or MAIL -> RCPT* -> BDAT LAST; in one group where the server lets us
-// (RFC 2920 §3.1: DATA ends its group, BDAT carries its content along, RFC 3030 §4.2).
-base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& offered, const Message& message,
+// MAIL -> RCPT* -> DATA -> content, or MAIL -> RCPT* -> BDAT LAST; in one group where the server
+// lets us (RFC 2920 §3.1: DATA ends its group, BDAT carries its content along, RFC 3030 §4.2).
+base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& offered,
+                                             const Message& message,
                                              base::TimePoint* content_sent) {
     Attempt attempt;
     attempt.connection_lost = true; // until the last reply has come
@@ -290,8 +307,10 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
         if (!sent) co_return attempt;
         auto reply = co_await dialogue.read_reply(deadline);
         if (!reply) co_return attempt;
-        if (reply->positive()) ++attempt.recipients;
-        else refusal = std::move(*reply);
+        if (reply->positive())
+            ++attempt.recipients;
+        else
+            refusal = std::move(*reply);
     }
     if (!offered.pipelining && attempt.recipients == 0) {
         attempt.connection_lost = false;
@@ -322,8 +341,10 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
         for (std::size_t i = 0; i < message.recipients.size(); ++i) {
             reply = co_await dialogue.read_reply(deadline);
             if (!reply) co_return attempt;
-            if (reply->positive()) ++attempt.recipients;
-            else if (mail.positive()) refusal = std::move(*reply);
+            if (reply->positive())
+                ++attempt.recipients;
+            else if (mail.positive())
+                refusal = std::move(*reply);
         }
     }
     if (!offered.chunking) {
@@ -331,7 +352,8 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
         if (!invited) co_return attempt;
         if (invited->code != 354) {
             attempt.connection_lost = false;
-            attempt.reply = attempt.recipients == 0 && refusal.code != 0 ? std::move(refusal) : std::move(*invited);
+            attempt.reply = attempt.recipients == 0 && refusal.code != 0 ? std::move(refusal)
+                                                                         : std::move(*invited);
             attempt.outcome = outcome_of(attempt.reply);
             co_return attempt;
         }
@@ -349,7 +371,8 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
     auto last = co_await dialogue.read_reply(deadline);
     if (!last) co_return attempt;
     attempt.connection_lost = false;
-    attempt.reply = attempt.recipients == 0 && refusal.code != 0 ? std::move(refusal) : std::move(*last);
+    attempt.reply =
+        attempt.recipients == 0 && refusal.code != 0 ? std::move(refusal) : std::move(*last);
     attempt.outcome = outcome_of(attempt.reply);
     co_return attempt;
 }

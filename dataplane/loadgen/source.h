@@ -1,9 +1,10 @@
 // source.h: submits numbered messages over many connections and remembers every answer.
 //
-// Scope      Closed loop (each connection sends its next message when the last was answered) or open
-//            loop (message i is due at start + i / rate, and its latency counts from then, so that a
-//            slow relay cannot hide its queueing). Each message is tried once; what became of
-//            it goes to the ledger. A broken connection is made again for reconnect_limit.
+// Scope      Closed loop (each connection sends its next message when the last was answered) or
+// open
+//            loop (message i is due at start + i / rate, and its latency counts from then, so that
+//            a slow relay cannot hide its queueing). Each message is tried once; what became of it
+//            goes to the ledger. A broken connection is made again for reconnect_limit.
 // Owns       Its connections' tasks are the Loop's; a Source must outlive them: see finished().
 // Threading  The Loop's.
 #pragma once
@@ -26,22 +27,23 @@ enum class SourceTls : std::uint8_t { none, starttls, implicit };
 struct SourceOptions {
     base::SocketAddress target;
     std::size_t connections = 1;
-    std::uint64_t messages = 0;             // 0: until `time` is over
-    std::chrono::milliseconds time{0};      // 0: until `messages` are sent
+    std::uint64_t messages = 0;        // 0: until `time` is over
+    std::chrono::milliseconds time{0}; // 0: until `messages` are sent
     std::uint64_t first_sequence = 0;
-    double rate_per_s = 0;                  // 0: closed loop
-    bool pipelining = true;                 // when offered
-    bool chunking = false;                  // BDAT, when offered
+    double rate_per_s = 0;  // 0: closed loop
+    bool pipelining = true; // when offered
+    bool chunking = false;  // BDAT, when offered
     SourceTls tls = SourceTls::none;
-    std::string user, password;             // AUTH PLAIN when there is a user
+    std::string user, password; // AUTH PLAIN when there is a user
     std::string helo_name = "bench.example";
     std::uint64_t messages_per_connection = 0; // 0: as many as there are
     std::chrono::milliseconds reply_limit{60'000};
-    std::chrono::milliseconds reconnect_limit{10'000}; // how long to go on trying after a connection broke
+    std::chrono::milliseconds reconnect_limit{
+        10'000}; // how long to go on trying after a connection broke
 };
 
 struct SourceTally {
-    std::uint64_t sent = 0;      // content handed over whole, plus what was refused before
+    std::uint64_t sent = 0; // content handed over whole, plus what was refused before
     std::uint64_t accepted = 0;
     std::uint64_t transient = 0;
     std::uint64_t permanent = 0;

@@ -9,9 +9,12 @@ namespace dataplane::loadgen {
 namespace {
 
 std::string sent(std::uint64_t sequence, Outcome outcome, std::uint32_t recipients = 1) {
-    return to_text(SourceLine{sequence, outcome, 1'000'000, recipients, "r1", "250 2.0.0 OK queued"}) + "\n";
+    return to_text(
+               SourceLine{sequence, outcome, 1'000'000, recipients, "r1", "250 2.0.0 OK queued"}) +
+           "\n";
 }
-std::string came(std::uint64_t sequence, const std::string& recipient = "a@b", bool altered = false) {
+std::string came(std::uint64_t sequence, const std::string& recipient = "a@b",
+                 bool altered = false) {
     return to_text(SinkLine{sequence, altered, 2'000'000, recipient, "r1"}) + "\n";
 }
 Audit audit_texts(const std::string& source, const std::string& sink) {
@@ -21,8 +24,9 @@ Audit audit_texts(const std::string& source, const std::string& sink) {
 }
 
 TEST(Audit, WholeRunPasses) {
-    const Audit result = audit_texts("# remark\n" + sent(1, Outcome::accepted) + sent(2, Outcome::accepted, 2),
-                                     came(1) + came(2, "x@y") + came(2, "z@y"));
+    const Audit result =
+        audit_texts("# remark\n" + sent(1, Outcome::accepted) + sent(2, Outcome::accepted, 2),
+                    came(1) + came(2, "x@y") + came(2, "z@y"));
     EXPECT_TRUE(result.passed());
     EXPECT_EQ(result.promised, 3U);
     EXPECT_EQ(result.delivered, 3U);
@@ -30,7 +34,8 @@ TEST(Audit, WholeRunPasses) {
 }
 
 TEST(Audit, MissingMessageIsLostAndNamed) {
-    const Audit result = audit_texts(sent(1, Outcome::accepted) + sent(2, Outcome::accepted), came(1));
+    const Audit result =
+        audit_texts(sent(1, Outcome::accepted) + sent(2, Outcome::accepted), came(1));
     EXPECT_FALSE(result.passed());
     EXPECT_EQ(result.lost.count, 1U);
     ASSERT_EQ(result.lost.examples.size(), 1U);
@@ -39,12 +44,14 @@ TEST(Audit, MissingMessageIsLostAndNamed) {
 }
 
 TEST(Audit, OneMissingRecipientOfManyIsLost) {
-    const Audit result = audit_texts(sent(1, Outcome::accepted, 3), came(1, "a@b") + came(1, "c@d"));
+    const Audit result =
+        audit_texts(sent(1, Outcome::accepted, 3), came(1, "a@b") + came(1, "c@d"));
     EXPECT_EQ(result.lost.count, 1U);
 }
 
 TEST(Audit, SecondCopyIsADuplicateAndNoSubstituteForAnother) {
-    const Audit result = audit_texts(sent(1, Outcome::accepted, 2), came(1, "a@b") + came(1, "a@b"));
+    const Audit result =
+        audit_texts(sent(1, Outcome::accepted, 2), came(1, "a@b") + came(1, "a@b"));
     EXPECT_EQ(result.duplicated.count, 1U);
     EXPECT_EQ(result.lost.count, 1U);
 }
@@ -57,7 +64,8 @@ TEST(Audit, AlteredBodyFails) {
 }
 
 TEST(Audit, UnknownOutcomeMayArriveOrNot) {
-    const Audit result = audit_texts(sent(1, Outcome::unknown) + sent(2, Outcome::unknown), came(1));
+    const Audit result =
+        audit_texts(sent(1, Outcome::unknown) + sent(2, Outcome::unknown), came(1));
     EXPECT_TRUE(result.passed());
     EXPECT_EQ(result.unknown_messages, 2U);
     EXPECT_EQ(result.unknown_delivered, 1U);
@@ -65,8 +73,8 @@ TEST(Audit, UnknownOutcomeMayArriveOrNot) {
 }
 
 TEST(Audit, RefusedOrNeverSentMailThatArrivesIsUnexplained) {
-    const Audit result =
-        audit_texts(sent(1, Outcome::transient) + sent(2, Outcome::permanent), came(1) + came(2) + came(3));
+    const Audit result = audit_texts(sent(1, Outcome::transient) + sent(2, Outcome::permanent),
+                                     came(1) + came(2) + came(3));
     EXPECT_EQ(result.unexplained.count, 3U);
 }
 

@@ -28,7 +28,8 @@ ContentState check_in_pieces(std::string_view content, std::mt19937_64& random) 
 TEST(Digest, DoesNotDependOnHowTheBytesWereCut) {
     std::mt19937_64 random(3);
     std::string text(5'000, 'x');
-    for (char& c : text) c = static_cast<char>(random());
+    for (char& c : text)
+        c = static_cast<char>(random());
     const std::uint64_t whole = digest_of(base::as_bytes(text));
     for (int round = 0; round < 50; ++round) {
         BodyDigest digest;
@@ -48,7 +49,8 @@ TEST(Digest, TellsTrailingZerosAndSwappedWordsApart) {
         seen.insert(digest_of(base::as_bytes(std::string_view{zeros}.substr(0, length))));
     }
     EXPECT_EQ(seen.size(), zeros.size() + 1);
-    EXPECT_NE(digest_of(base::as_bytes("aaaaaaaabbbbbbbb")), digest_of(base::as_bytes("bbbbbbbbaaaaaaaa")));
+    EXPECT_NE(digest_of(base::as_bytes("aaaaaaaabbbbbbbb")),
+              digest_of(base::as_bytes("bbbbbbbbaaaaaaaa")));
 }
 
 TEST(MessageMaker, MakesCleanLinesOfTheWantedSizeWithSomeDots) {
@@ -68,7 +70,9 @@ TEST(MessageMaker, MakesCleanLinesOfTheWantedSizeWithSomeDots) {
             ASSERT_TRUE(text[i] != '\r' || text[i + 1] == '\n') << "a CR alone in " << sequence;
             ASSERT_TRUE(text[i] != '\n' || text[i - 1] == '\r') << "an LF alone in " << sequence;
         }
-        for (std::size_t at = text.find("\n."); at != std::string::npos; at = text.find("\n.", at + 1)) ++dot_lines;
+        for (std::size_t at = text.find("\n."); at != std::string::npos;
+             at = text.find("\n.", at + 1))
+            ++dot_lines;
     }
     EXPECT_GT(dot_lines, 100U);
 }
@@ -115,10 +119,12 @@ TEST(ContentCheck, FindsItsFieldsBehindWhatARelayAdds) {
     for (std::uint64_t sequence = 0; sequence < 100; ++sequence) {
         maker.make(sequence, date, message);
         std::string relayed = "Received: from a (b [127.0.0.1]) by c\r\n\twith ESMTPSA id 1;\r\n\t";
-        relayed += std::string(date) + "\r\nDKIM-Signature: v=1; h=X-Millrace-Seq: no\r\n" + message.content;
+        relayed += std::string(date) + "\r\nDKIM-Signature: v=1; h=X-Millrace-Seq: no\r\n" +
+                   message.content;
         ContentCheck check;
         check.begin();
-        for (const char& c : relayed) check.feed(base::as_bytes(std::string_view{&c, 1}));
+        for (const char& c : relayed)
+            check.feed(base::as_bytes(std::string_view{&c, 1}));
         EXPECT_EQ(check.finish(), ContentState::whole);
         EXPECT_EQ(check.sequence(), sequence);
         EXPECT_EQ(check.run(), "r9");
@@ -144,7 +150,8 @@ TEST(ContentCheck, AnyChangeOfTheBodyShows) {
 
 TEST(ContentCheck, OtherMailIsForeign) {
     std::mt19937_64 random(5);
-    EXPECT_EQ(check_in_pieces("Subject: hi\r\n\r\nX-Millrace-Run: r\r\n", random), ContentState::foreign);
+    EXPECT_EQ(check_in_pieces("Subject: hi\r\n\r\nX-Millrace-Run: r\r\n", random),
+              ContentState::foreign);
     EXPECT_EQ(check_in_pieces("no header at all", random), ContentState::foreign);
     EXPECT_EQ(check_in_pieces(std::string(200'000, 'h'), random), ContentState::foreign);
 }
@@ -190,8 +197,10 @@ TEST(DotReader, DotThatIsNotDoubledShowsAsAltered) {
 
 TEST(KeySet, KnowsWhatItHasSeenAcrossGrowth) {
     KeySet set;
-    for (std::uint64_t i = 0; i < 300'000; ++i) ASSERT_TRUE(set.insert(scramble(i + 1)));
-    for (std::uint64_t i = 0; i < 300'000; ++i) ASSERT_FALSE(set.insert(scramble(i + 1)));
+    for (std::uint64_t i = 0; i < 300'000; ++i)
+        ASSERT_TRUE(set.insert(scramble(i + 1)));
+    for (std::uint64_t i = 0; i < 300'000; ++i)
+        ASSERT_FALSE(set.insert(scramble(i + 1)));
     EXPECT_EQ(set.size(), 300'000U);
 }
 

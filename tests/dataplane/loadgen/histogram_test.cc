@@ -9,11 +9,14 @@
 namespace dataplane::loadgen {
 namespace {
 
-TEST(Histogram, EmptyHasNoPercentiles) { EXPECT_EQ(Histogram{}.percentile(0.99), 0U); }
+TEST(Histogram, EmptyHasNoPercentiles) {
+    EXPECT_EQ(Histogram{}.percentile(0.99), 0U);
+}
 
 TEST(Histogram, SmallValuesAreExact) {
     Histogram histogram;
-    for (std::uint64_t value = 1; value <= 100; ++value) histogram.record(value);
+    for (std::uint64_t value = 1; value <= 100; ++value)
+        histogram.record(value);
     EXPECT_EQ(histogram.percentile(0.5), 50U);
     EXPECT_EQ(histogram.percentile(0.99), 99U);
     EXPECT_EQ(histogram.percentile(1.0), 100U);
@@ -32,7 +35,8 @@ TEST(Histogram, PercentilesAreWithinOneBucketOfTheTruth) {
     }
     std::sort(values.begin(), values.end());
     for (const double share : {0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999}) {
-        const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(values.size())));
+        const auto rank =
+            static_cast<std::size_t>(std::ceil(share * static_cast<double>(values.size())));
         const std::uint64_t truth = values[rank - 1];
         const std::uint64_t told = histogram.percentile(share);
         EXPECT_GE(told, truth) << share;

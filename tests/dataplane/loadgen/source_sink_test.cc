@@ -44,13 +44,16 @@ struct Manner {
 };
 class EveryManner : public testing::TestWithParam<Manner> {};
 INSTANTIATE_TEST_SUITE_P(SourceSink, EveryManner,
-                         testing::Values(Manner{true, true}, Manner{true, false}, Manner{false, true},
-                                         Manner{false, false}));
+                         testing::Values(Manner{true, true}, Manner{true, false},
+                                         Manner{false, true}, Manner{false, false}));
 
 TEST_P(EveryManner, EachMessageArrivesOnceAndWhole) {
     World world;
-    world.start({}, {.connections = 7, .messages = 200, .pipelining = GetParam().pipelining,
-                     .chunking = GetParam().chunking},
+    world.start({},
+                {.connections = 7,
+                 .messages = 200,
+                 .pipelining = GetParam().pipelining,
+                 .chunking = GetParam().chunking},
                 {.recipient_count = 3, .domain_count = 4, .bytes_min = 600, .bytes_max = 20'000});
     ASSERT_TRUE(world.finish());
     EXPECT_EQ(world.source->tally().accepted, 200U);
@@ -66,7 +69,9 @@ TEST_P(EveryManner, EachMessageArrivesOnceAndWhole) {
 TEST_P(EveryManner, RefusedRecipientsAreCountedAndTheConnectionGoesOn) {
     World world;
     world.start({.reply_4xx_share = 0.3, .reply_5xx_share = 0.2},
-                {.connections = 3, .messages = 300, .pipelining = GetParam().pipelining,
+                {.connections = 3,
+                 .messages = 300,
+                 .pipelining = GetParam().pipelining,
                  .chunking = GetParam().chunking},
                 {.recipient_count = 2, .bytes_min = 600, .bytes_max = 600});
     ASSERT_TRUE(world.finish());
@@ -114,14 +119,15 @@ TEST(SourceSink, ClosedLoopLatencyIsTheAnswersAlone) {
 // Goal: a message whose answer was cut off is neither accepted nor refused, and the ledgers still
 // add up. Method: reset everything every 7 ms of simulated time while 500 messages go through.
 TEST(SourceSink, BrokenConnectionsLeaveNothingUnaccountedFor) {
-    const std::filesystem::path folder =
-        std::filesystem::temp_directory_path() / ("millrace-loadgen-test-" + std::to_string(getpid()));
+    const std::filesystem::path folder = std::filesystem::temp_directory_path() /
+                                         ("millrace-loadgen-test-" + std::to_string(getpid()));
     std::filesystem::create_directories(folder);
     {
         World world;
         world.source_ledger.emplace(world.loop, folder / "source");
         world.sink_ledger.emplace(world.loop, folder / "sink");
-        world.start({.delay = 2ms}, {.connections = 10, .messages = 500, .reconnect_limit = 60s}, {});
+        world.start({.delay = 2ms}, {.connections = 10, .messages = 500, .reconnect_limit = 60s},
+                    {});
         const auto done = [&] { return world.source->finished(); };
         for (int i = 0; i < 4000 && !done(); ++i) {
             const base::TimePoint until = world.clock.now() + 7ms;
@@ -160,9 +166,10 @@ TEST(SourceSink, SinkCountsASecondCopyAsDuplicate) {
     World world;
     world.start({}, {.messages = 5}, {});
     ASSERT_TRUE(world.finish());
-    Source again(world.loop, world.net,
-                 {.target = *base::SocketAddress::parse("192.0.2.1:25"), .messages = 3, .first_sequence = 1},
-                 MessageMaker({}), nullptr, nullptr);
+    Source again(
+        world.loop, world.net,
+        {.target = *base::SocketAddress::parse("192.0.2.1:25"), .messages = 3, .first_sequence = 1},
+        MessageMaker({}), nullptr, nullptr);
     again.start();
     ASSERT_TRUE(tests::run_until(world.loop, world.clock, [&] { return again.finished(); }, 1min));
     EXPECT_EQ(world.sink->tally().unique, 5U);

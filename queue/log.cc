@@ -459,7 +459,7 @@ void Log::prepare() {
     // A segment is overwritten only once the completion records that freed it are durable: until then
     // a crash brings its messages back, and they must be whole, with all that is known of them. With
     // nowhere left to write them to, it is overwritten before.
-    const bool stranded = !current_.valid() && open_ != nullptr && open_->homeless;
+    const bool stranded = !current_.valid() && in_flight_ == 0 && !failures_unreported_.empty();
     const auto slot = segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
     if (!slot) return;
     preparing_ = true;

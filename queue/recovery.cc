@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <optional>
+#include <ranges>
 
 namespace queue {
 namespace {
@@ -238,7 +239,7 @@ SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
         auto taken = take_record(slot, record);
         if (!taken) return taken;
     }
-    for (const FoundRecord& record : scan.records) {
+    for (const FoundRecord& record : std::views::reverse(scan.records)) {
         const auto type = static_cast<RecordType>(record.header.type);
         if (type == RecordType::message || type == RecordType::message_commit) take_message(slot, record);
     }
@@ -293,6 +294,9 @@ void Recovery::take_status(const FoundRecord& record) {
     kept = std::move(status);
 }
 
+/// Newest first. Of several copies the newest counts, as it did before the crash: an older one would bring
+/// segments back to life that the collector had emptied. But a copy that it was still making may lie behind
+/// its message's status; the older one stands until there is a status behind the newer.
 void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
     const std::uint64_t id = record.header.id.value;
     if (finished_.contains(id)) return;
@@ -302,9 +306,10 @@ void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
         return;
     }
     Found& found = found_[id];
-    // Of several copies the first counts: no status lies before it, while one that the collector was
-    // still making may have lost the status that went with it.
-    if (found.message && found.lsn < record.header.lsn) return;
+    if (found.message) {
+        const auto status = statuses_.find(id);
+        if (status == statuses_.end() || found.lsn < status->second.lsn) return;
+    }
     if (!found.message) {
         Message& message = core_->fresh_message();
         found.message = MessageRef{&message};
@@ -332,11 +337,11 @@ bool Recovery::gather_chunks(const Found& found) {
     if (found.chunk_count == 0) return true;
     std::vector<ChunkFound>& chunks = chunks_[message.id.value];
     std::ranges::sort(chunks, [](const ChunkFound& a, const ChunkFound& b) {
-        return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index : a.lsn < b.lsn;
+        return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index : a.lsn > b.lsn;
     });
     std::uint64_t body_bytes = 0;
     for (const ChunkFound& chunk : chunks) {
-        if (chunk.prefix.index < message.chunks_.size()) continue; // a later copy of the same
+        if (chunk.prefix.index < message.chunks_.size()) continue; // an earlier copy of the same
         if (chunk.prefix.index != message.chunks_.size() || chunk.prefix.body_offset != body_bytes) return false;
         message.chunks_.push_back({chunk.place, chunk.bytes});
         body_bytes += chunk.bytes;

@@ -6,12 +6,6 @@
 namespace dataplane::base {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool pooling = false; // AddressSanitizer must see each frame's life
-#else
-constexpr bool pooling = true;
-#endif
-
 constexpr std::size_t class_bytes = 128;
 constexpr std::size_t class_count = 64; // frames up to 8 KiB; larger ones are rare and go to malloc
 
@@ -40,7 +34,7 @@ constexpr std::size_t class_of(std::size_t bytes) { return (bytes + class_bytes 
 
 void* allocate_frame(std::size_t bytes) {
     const std::size_t index = class_of(bytes);
-    if (!pooling || index >= class_count) return ::operator new(bytes);
+    if (!frames_are_pooled || index >= class_count) return ::operator new(bytes);
     if (FreeFrame* frame = free_lists.heads[index]; frame != nullptr) {
         free_lists.heads[index] = frame->next;
         return frame;
@@ -50,7 +44,7 @@ void* allocate_frame(std::size_t bytes) {
 
 void release_frame(void* frame, std::size_t bytes) noexcept {
     const std::size_t index = class_of(bytes);
-    if (!pooling || index >= class_count) {
+    if (!frames_are_pooled || index >= class_count) {
         ::operator delete(frame);
         return;
     }

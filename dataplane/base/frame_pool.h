@@ -10,6 +10,13 @@
 
 namespace dataplane::base {
 
+/// AddressSanitizer must see each frame's life, so its builds do not recycle them.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool frames_are_pooled = false;
+#else
+inline constexpr bool frames_are_pooled = true;
+#endif
+
 [[nodiscard]] void* allocate_frame(std::size_t bytes);
 void release_frame(void* frame, std::size_t bytes) noexcept;
 

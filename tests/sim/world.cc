@@ -205,12 +205,12 @@ void World::after_turn() {
     if (state_ == State::stopped) {
         const bool leftovers = loop_.spawned_count() != crew_.alive();
         if (!leftovers) return bury(true);
-        if (clock_.now() - stopped_at_ > leftover_time) {
+        if (clock_.now() - stopped_at_ <= leftover_time) return;
+        if (!stalled_) { // otherwise sessions may wait for the disk yet
             audit_.violation("the stopped relay left " + std::to_string(loop_.spawned_count() - crew_.alive()) +
                              " tasks on the loop");
-            bury(false);
         }
-        return;
+        return crash();
     }
     if (state_ == State::up && !read_only_ && house_->relay.queue().counters().write_errors > 1) {
         // Perhaps the spool takes nothing any more until it is opened again: an operator would see to that.
@@ -257,7 +257,8 @@ Task<void> World::open() {
     }
     if (opened->records_damaged != 0) audit_.violation("recovery found acknowledged records damaged");
     audit_.trace("world", "recovered " + std::to_string(opened->messages_recovered) + " messages, " +
-                              std::to_string(opened->possible_duplicates) + " possible duplicates");
+                              std::to_string(opened->possible_duplicates) + " possible duplicates, segments free " +
+                              std::to_string(house_->relay.queue().counters().segments_free));
     auto listening = house_->relay.listen();
     if (!listening) audit_.violation("the relay does not listen: " + listening.error());
     state_ = State::up;

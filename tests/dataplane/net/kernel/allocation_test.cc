@@ -1,5 +1,6 @@
 // Goal: a warm shard answers without calling malloc: no allocation for a read, a write, a timer, a
 // wait, or for a connection that comes and goes. Method: this binary counts operator new.
+#include "dataplane/base/frame_pool.h"
 #include "tests/dataplane/net/kernel/counting_new.h"
 #include "tests/dataplane/net/kernel/shard_fixture.h"
 
@@ -52,14 +53,8 @@ base::Task<void> call_and_leave(Shard& shard, base::SocketAddress remote, base::
     (*stream)->close();
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool frames_are_pooled = false;
-#else
-constexpr bool frames_are_pooled = true;
-#endif
-
 TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
-    if (!frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
+    if (!base::frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
     constexpr int connections = 20;
     base::SlabPool pool{4096, 64};
     Shard shard;
@@ -92,7 +87,7 @@ TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
 }
 
 TEST(KernelAllocation, ConnectionsThatComeAndGoOnAWarmShardAllocateNothing) {
-    if (!frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
+    if (!base::frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
     base::SlabPool pool{4096, 64};
     Shard shard;
     const auto listener = shard.listen();

@@ -1,0 +1,60 @@
+#include "queue/segments.h"
+
+#include <gtest/gtest.h>
+
+
+namespace {
+
+using queue::SegmentTable;
+
+constexpr std::uint32_t segment_bytes = 256U << 10;
+
+/// Three slots: one that was written and sealed with one record alive, two free.
+SegmentTable table_with_one_sealed() {
+    SegmentTable table{segment_bytes, 3};
+    for (std::uint32_t slot = 0; slot < 3; ++slot) table.add_free(slot);
+    const auto slot = table.take(0);
+    EXPECT_EQ(slot, 0U);
+    table.prepared(0, 1);
+    table.opened(0);
+    table.add_live(0, 100);
+    table.seal(0);
+    return table;
+}
+
+TEST(SegmentTable, IsNotTakenBeforeTheRecordsThatFreedItAreDurable) {
+    SegmentTable table = table_with_one_sealed();
+    EXPECT_EQ(table.take(0), 1U);
+    EXPECT_EQ(table.take(0), 2U);
+    table.drop_live(0, 100);
+    EXPECT_EQ(table.free_oldest(7), std::nullopt); // none is bad
+    EXPECT_EQ(table.free_count(), 1U);
+    EXPECT_EQ(table.take(6), std::nullopt);
+    EXPECT_EQ(table.take(7), 0U);
+}
+
+TEST(SegmentTable, IsNotFreeWhileAWriteToItIsInFlight) {
+    SegmentTable table = table_with_one_sealed();
+    table.write_begun(0);
+    table.drop_live(0, 100);
+    static_cast<void>(table.free_oldest(1));
+    EXPECT_EQ(table.free_count(), 2U);
+    table.write_ended(0);
+    static_cast<void>(table.free_oldest(1));
+    EXPECT_EQ(table.free_count(), 3U);
+}
+
+TEST(SegmentTable, IsFreedOnlyInTheOrderOfWriting) {
+    SegmentTable table = table_with_one_sealed();
+    EXPECT_EQ(table.take(0), 1U);
+    table.prepared(1, 2);
+    table.opened(1);
+    table.seal(1); // empty, but a completion record in it may be what keeps the first one's mail ended
+    static_cast<void>(table.free_oldest(1));
+    EXPECT_EQ(table.free_count(), 1U);
+    table.drop_live(0, 100);
+    static_cast<void>(table.free_oldest(1));
+    EXPECT_EQ(table.free_count(), 3U);
+}
+
+} // namespace

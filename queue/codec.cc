@@ -51,13 +51,16 @@ void seal_block(std::span<std::byte, block_bytes> block, std::uint32_t copy) noe
 }
 
 [[nodiscard]] std::expected<void, CodecError>
-check_block(std::span<const std::byte, block_bytes> block, std::uint64_t magic, std::uint32_t copy) noexcept {
+check_block(std::span<const std::byte, block_bytes> block, std::uint64_t magic,
+            std::uint32_t copy) noexcept {
     if (get<std::uint64_t>(block, 0) != magic) return std::unexpected(CodecError::not_ours);
-    if (get<std::uint32_t>(block, block_crc_at) != crc32c(copy + 1, block.subspan<block_crc_from>())) {
+    if (get<std::uint32_t>(block, block_crc_at) !=
+        crc32c(copy + 1, block.subspan<block_crc_from>())) {
         return std::unexpected(CodecError::bad_checksum);
     }
     // A later minor version only adds what this one may ignore.
-    if (get<std::uint16_t>(block, 12) != format_major) return std::unexpected(CodecError::unsupported);
+    if (get<std::uint16_t>(block, 12) != format_major)
+        return std::unexpected(CodecError::unsupported);
     if (get<std::uint32_t>(block, 16) != 0) return std::unexpected(CodecError::unsupported);
     return {};
 }
@@ -98,8 +101,8 @@ void encode_superblock(std::span<std::byte, block_bytes> block, const Superblock
     seal_block(block, copy);
 }
 
-std::expected<Superblock, CodecError> decode_superblock(std::span<const std::byte, block_bytes> block,
-                                                        std::uint32_t copy) noexcept {
+std::expected<Superblock, CodecError>
+decode_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t copy) noexcept {
     if (auto checked = check_block(block, superblock_magic, copy); !checked) {
         return std::unexpected(checked.error());
     }
@@ -117,12 +120,12 @@ std::expected<Superblock, CodecError> decode_superblock(std::span<const std::byt
     superblock.segment_floor = get<std::uint64_t>(block, 96);
     std::memcpy(superblock.bad_slots.data(), block.data() + 2048, superblock.bad_slots.size());
 
-    const bool sane = superblock.segment_bytes >= segment_bytes_min &&
-                      superblock.segment_bytes <= segment_bytes_max &&
-                      superblock.segment_bytes % segment_granule == 0 && superblock.segment_count > 0 &&
-                      superblock.segment_count <= segment_count_max &&
-                      std::uint64_t{superblock.segment_bytes} * superblock.segment_count <=
-                          superblock.pool_bytes;
+    const bool sane =
+        superblock.segment_bytes >= segment_bytes_min &&
+        superblock.segment_bytes <= segment_bytes_max &&
+        superblock.segment_bytes % segment_granule == 0 && superblock.segment_count > 0 &&
+        superblock.segment_count <= segment_count_max &&
+        std::uint64_t{superblock.segment_bytes} * superblock.segment_count <= superblock.pool_bytes;
     if (!sane) return std::unexpected(CodecError::malformed);
     return superblock;
 }
@@ -166,7 +169,8 @@ void encode_frame_header(std::span<std::byte, frame_header_bytes> bytes, const F
     put(bytes, 48, header.bytes);
     put(bytes, 52, header.used);
     put(bytes, 56, header.records);
-    const auto start = static_cast<std::uint32_t>(place_hash(seed, header.segment_seq, header.offset));
+    const auto start =
+        static_cast<std::uint32_t>(place_hash(seed, header.segment_seq, header.offset));
     put(bytes, 4, crc32c(start, bytes.subspan<8>()));
 }
 
@@ -190,7 +194,8 @@ std::expected<FrameHeader, CodecError> decode_frame_header(std::span<const std::
     if (get<std::uint32_t>(bytes, 4) != crc32c(start, bytes.subspan(8, frame_header_bytes - 8))) {
         return std::unexpected(CodecError::bad_checksum);
     }
-    if (get<std::uint16_t>(bytes, 8) != format_major) return std::unexpected(CodecError::unsupported);
+    if (get<std::uint16_t>(bytes, 8) != format_major)
+        return std::unexpected(CodecError::unsupported);
     if (header.bytes > bytes.size()) return std::unexpected(CodecError::truncated);
     if (header.bytes % block_bytes != 0 || header.used > header.bytes ||
         header.used < frame_header_bytes || header.records > header.used / record_header_bytes) {
@@ -208,18 +213,20 @@ bool known(std::uint16_t type) noexcept {
     case RecordType::tomb:
     case RecordType::abort:
     case RecordType::watermark:
-    case RecordType::batch_failed: return true;
+    case RecordType::batch_failed:
+        return true;
     }
     return false;
 }
 
-RecordSeeds record_seeds(std::uint32_t seed, std::uint64_t segment_seq, std::uint32_t offset) noexcept {
+RecordSeeds record_seeds(std::uint32_t seed, std::uint64_t segment_seq,
+                         std::uint32_t offset) noexcept {
     const std::uint64_t hash = place_hash(seed, segment_seq, offset);
     return {static_cast<std::uint32_t>(hash), static_cast<std::uint32_t>(hash >> 32)};
 }
 
-void encode_record_header(std::span<std::byte, record_header_bytes> bytes, const RecordHeader& header,
-                          RecordSeeds seeds) noexcept {
+void encode_record_header(std::span<std::byte, record_header_bytes> bytes,
+                          const RecordHeader& header, RecordSeeds seeds) noexcept {
     put(bytes, 4, header.payload_crc);
     put(bytes, 8, header.type);
     put(bytes, 10, header.flags);
@@ -232,7 +239,8 @@ void encode_record_header(std::span<std::byte, record_header_bytes> bytes, const
 std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std::byte> bytes,
                                                              std::size_t available,
                                                              RecordSeeds seeds) noexcept {
-    if (available < record_header_bytes || bytes.size() < record_header_bytes) return std::unexpected(CodecError::truncated);
+    if (available < record_header_bytes || bytes.size() < record_header_bytes)
+        return std::unexpected(CodecError::truncated);
     RecordHeader header;
     header.payload_crc = get<std::uint32_t>(bytes, 4);
     header.type = get<std::uint16_t>(bytes, 8);
@@ -253,7 +261,8 @@ std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std
 
 bool payload_valid(const RecordHeader& header, std::span<const std::byte> payload,
                    RecordSeeds seeds) noexcept {
-    return payload.size() == header.payload_bytes && crc32c(seeds.payload, payload) == header.payload_crc;
+    return payload.size() == header.payload_bytes &&
+           crc32c(seeds.payload, payload) == header.payload_crc;
 }
 
 void encode_message_prefix(std::span<std::byte, message_prefix_bytes> bytes,
@@ -283,7 +292,8 @@ decode_message_prefix(RecordType type, std::span<const std::byte> payload) noexc
         return prefix;
     }
     if (prefix.prelude_bytes > rest) return std::unexpected(CodecError::truncated);
-    if (prefix.envelope_bytes != rest - prefix.prelude_bytes) return std::unexpected(CodecError::malformed);
+    if (prefix.envelope_bytes != rest - prefix.prelude_bytes)
+        return std::unexpected(CodecError::malformed);
     return prefix;
 }
 
@@ -294,7 +304,8 @@ void encode_chunk_prefix(std::span<std::byte, chunk_prefix_bytes> bytes,
     put(bytes, 8, prefix.body_offset);
 }
 
-std::expected<ChunkPrefix, CodecError> decode_chunk_prefix(std::span<const std::byte> payload) noexcept {
+std::expected<ChunkPrefix, CodecError>
+decode_chunk_prefix(std::span<const std::byte> payload) noexcept {
     if (payload.size() < chunk_prefix_bytes) return std::unexpected(CodecError::truncated);
     return ChunkPrefix{get<std::uint32_t>(payload, 0), get<std::uint64_t>(payload, 8)};
 }
@@ -334,7 +345,8 @@ std::expected<StatusView, CodecError> decode_status(std::span<const std::byte> p
     const std::size_t error_bytes = get<std::uint16_t>(payload, 16);
     status.delay_notified = (get<std::uint16_t>(payload, 18) & 1) != 0;
     const std::size_t rest = payload.size() - status_prefix_bytes;
-    if (count > rest / 4 || rest - count * 4 != error_bytes) return std::unexpected(CodecError::malformed);
+    if (count > rest / 4 || rest - count * 4 != error_bytes)
+        return std::unexpected(CodecError::malformed);
     recipients.clear();
     recipients.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
@@ -343,7 +355,8 @@ std::expected<StatusView, CodecError> decode_status(std::span<const std::byte> p
         if (state > static_cast<std::uint8_t>(RecipientState::removed)) {
             return std::unexpected(CodecError::malformed);
         }
-        recipients.push_back({static_cast<RecipientState>(state), get<std::uint8_t>(payload, at + 1),
+        recipients.push_back({static_cast<RecipientState>(state),
+                              get<std::uint8_t>(payload, at + 1),
                               get<std::uint16_t>(payload, at + 2)});
     }
     status.last_error = base::as_text(payload.last(error_bytes));
@@ -357,7 +370,8 @@ void encode_batch_failed(std::span<std::byte, batch_failed_bytes> bytes,
     put(bytes, 8, failed.batch_seq);
 }
 
-std::expected<BatchFailed, CodecError> decode_batch_failed(std::span<const std::byte> payload) noexcept {
+std::expected<BatchFailed, CodecError>
+decode_batch_failed(std::span<const std::byte> payload) noexcept {
     if (payload.size() < batch_failed_bytes) return std::unexpected(CodecError::truncated);
     return BatchFailed{get<std::uint32_t>(payload, 0), get<std::uint64_t>(payload, 8)};
 }

@@ -107,7 +107,8 @@ void encode_frame_header(std::span<std::byte, frame_header_bytes> bytes, const F
                          std::uint32_t seed) noexcept;
 /// \param offset  where the bytes were found; a header that belongs elsewhere is not_ours
 [[nodiscard]] std::expected<FrameHeader, CodecError>
-decode_frame_header(std::span<const std::byte> bytes, std::uint32_t seed, std::uint32_t offset) noexcept;
+decode_frame_header(std::span<const std::byte> bytes, std::uint32_t seed,
+                    std::uint32_t offset) noexcept;
 
 enum class RecordType : std::uint16_t {
     message = 0x01,        // envelope, prelude and content
@@ -150,12 +151,13 @@ struct RecordSeeds {
 [[nodiscard]] RecordSeeds record_seeds(std::uint32_t seed, std::uint64_t segment_seq,
                                        std::uint32_t offset) noexcept;
 
-void encode_record_header(std::span<std::byte, record_header_bytes> bytes, const RecordHeader& header,
-                          RecordSeeds seeds) noexcept;
+void encode_record_header(std::span<std::byte, record_header_bytes> bytes,
+                          const RecordHeader& header, RecordSeeds seeds) noexcept;
 /// Checks the header alone.
 /// \param available  bytes from the header's first to the end of what may belong to the record
 [[nodiscard]] std::expected<RecordHeader, CodecError>
-decode_record_header(std::span<const std::byte> bytes, std::size_t available, RecordSeeds seeds) noexcept;
+decode_record_header(std::span<const std::byte> bytes, std::size_t available,
+                     RecordSeeds seeds) noexcept;
 /// \param payload  without padding
 [[nodiscard]] bool payload_valid(const RecordHeader& header, std::span<const std::byte> payload,
                                  RecordSeeds seeds) noexcept;
@@ -182,12 +184,14 @@ struct ChunkPrefix {
 };
 inline constexpr std::uint32_t chunk_prefix_bytes = 16;
 
-void encode_chunk_prefix(std::span<std::byte, chunk_prefix_bytes> bytes, const ChunkPrefix& prefix) noexcept;
+void encode_chunk_prefix(std::span<std::byte, chunk_prefix_bytes> bytes,
+                         const ChunkPrefix& prefix) noexcept;
 [[nodiscard]] std::expected<ChunkPrefix, CodecError>
 decode_chunk_prefix(std::span<const std::byte> payload) noexcept;
 
 /// Bytes the envelope takes on disk, or nothing when a field or the whole exceeds its bound.
-[[nodiscard]] std::optional<std::uint32_t> encoded_envelope_bytes(const Envelope& envelope) noexcept;
+[[nodiscard]] std::optional<std::uint32_t>
+encoded_envelope_bytes(const Envelope& envelope) noexcept;
 /// \pre  bytes.size() == encoded_envelope_bytes()
 void encode_envelope(std::span<std::byte> bytes, const Envelope& envelope) noexcept;
 /// Clears `envelope` first; on an error its content is unspecified but usable.
@@ -208,8 +212,8 @@ inline constexpr std::uint32_t status_prefix_bytes = 24;
 void encode_status(std::span<std::byte> bytes, const StatusView& status,
                    std::span<const RecipientStatus> recipients) noexcept;
 /// \param recipients  gets one entry per recipient of the record
-[[nodiscard]] std::expected<StatusView, CodecError> decode_status(std::span<const std::byte> payload,
-                                                                  std::vector<RecipientStatus>& recipients);
+[[nodiscard]] std::expected<StatusView, CodecError>
+decode_status(std::span<const std::byte> payload, std::vector<RecipientStatus>& recipients);
 
 struct BatchFailed {
     std::uint32_t epoch = 0;
@@ -217,7 +221,8 @@ struct BatchFailed {
 };
 inline constexpr std::uint32_t batch_failed_bytes = 16;
 
-void encode_batch_failed(std::span<std::byte, batch_failed_bytes> bytes, const BatchFailed& failed) noexcept;
+void encode_batch_failed(std::span<std::byte, batch_failed_bytes> bytes,
+                         const BatchFailed& failed) noexcept;
 [[nodiscard]] std::expected<BatchFailed, CodecError>
 decode_batch_failed(std::span<const std::byte> payload) noexcept;
 

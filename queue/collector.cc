@@ -9,7 +9,8 @@ namespace queue {
 
 void Collector::stop() noexcept {
     task_ = {};
-    for (Copy& copy : copies_) core_.log().abandon(copy.ticket);
+    for (Copy& copy : copies_)
+        core_.log().abandon(copy.ticket);
     survivors_.clear();
 }
 
@@ -66,7 +67,8 @@ base::Task<void> Collector::gather(std::uint32_t slot) {
             const MessageRef& message = index.slots()[at];
             if (!message) continue;
             if (message->place_.slot == slot) {
-                survivors_.push_back({message, message->place_, message->payload_bytes_, whole_message});
+                survivors_.push_back(
+                    {message, message->place_, message->payload_bytes_, whole_message});
             }
             for (std::size_t i = 0; i < message->chunks_.size(); ++i) {
                 const Message::Chunk& chunk = message->chunks_[i];
@@ -90,30 +92,33 @@ Place& Collector::place_of(const Survivor& survivor) noexcept {
 
 bool Collector::alive(const Survivor& survivor) noexcept {
     const Message& message = *survivor.message;
-    if (message.phase_ == Message::Phase::done || message.phase_ == Message::Phase::blank) return false;
+    if (message.phase_ == Message::Phase::done || message.phase_ == Message::Phase::blank)
+        return false;
     if (survivor.chunk != whole_message && survivor.chunk >= message.chunks_.size()) return false;
     return place_of(survivor) == survivor.place;
 }
 
-base::Task<void> Collector::copy_window(std::size_t first, std::size_t last, std::uint64_t window_offset,
-                                        std::uint32_t slot) {
+base::Task<void> Collector::copy_window(std::size_t first, std::size_t last,
+                                        std::uint64_t window_offset, std::uint32_t slot) {
     Log& log = core_.log();
     const Survivor& end = survivors_[last - 1];
     const std::uint64_t window_end = end.place.offset + record_bytes(end.payload_bytes);
-    const std::size_t bytes = (window_end - window_offset + block_bytes - 1) / block_bytes * block_bytes;
+    const std::size_t bytes =
+        (window_end - window_offset + block_bytes - 1) / block_bytes * block_bytes;
     const std::span<std::byte> window = window_.span().first(bytes);
     auto read = co_await core_.disk().read(log.segments().begin_of(slot) + window_offset, window);
     if (!read) {
         core_.count_read_error();
-        for (std::size_t i = first; i < last; ++i) give_up(survivors_[i]);
+        for (std::size_t i = first; i < last; ++i)
+            give_up(survivors_[i]);
         co_return;
     }
     const std::uint64_t seq = log.segments().seq_of(slot);
     for (std::size_t i = first; i < last; ++i) {
         const Survivor& survivor = survivors_[i];
         if (!alive(survivor)) continue;
-        const std::span<const std::byte> record =
-            window.subspan(survivor.place.offset - window_offset, record_bytes(survivor.payload_bytes));
+        const std::span<const std::byte> record = window.subspan(
+            survivor.place.offset - window_offset, record_bytes(survivor.payload_bytes));
         const RecordSeeds seeds = record_seeds(log.seed(), seq, survivor.place.offset);
         auto header = decode_record_header(record, record.size(), seeds);
         const auto payload = record.subspan(record_header_bytes, survivor.payload_bytes);
@@ -122,7 +127,8 @@ base::Task<void> Collector::copy_window(std::size_t first, std::size_t last, std
             give_up(survivor);
             continue;
         }
-        const bool appended = co_await append(survivor, payload, static_cast<RecordType>(header->type));
+        const bool appended =
+            co_await append(survivor, payload, static_cast<RecordType>(header->type));
         if (!appended) break;
     }
     co_await finish_copies();
@@ -132,7 +138,8 @@ base::Task<bool> Collector::append(const Survivor& survivor, std::span<const std
                                    RecordType type) {
     Log& log = core_.log();
     const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
-    auto room = co_await core_.wait_room(payload_bytes, AppendClass::essential, base::Deadline::never());
+    auto room =
+        co_await core_.wait_room(payload_bytes, AppendClass::essential, base::Deadline::never());
     if (!room) co_return false;
     if (!alive(survivor)) co_return true;
     Copy& copy = copies_[copy_count_++];
@@ -144,7 +151,8 @@ base::Task<bool> Collector::append(const Survivor& survivor, std::span<const std
 
     // Its status lies in a segment that may go next. A later one supersedes this by its number.
     const std::uint32_t status_bytes = QueueCore::status_bytes(*survivor.message);
-    auto status_room = co_await core_.wait_room(status_bytes, AppendClass::essential, base::Deadline::never());
+    auto status_room =
+        co_await core_.wait_room(status_bytes, AppendClass::essential, base::Deadline::never());
     if (!status_room) co_return false;
     if (alive(survivor)) core_.write_status(*survivor.message);
     co_return true;
@@ -152,7 +160,8 @@ base::Task<bool> Collector::append(const Survivor& survivor, std::span<const std
 
 base::Task<void> Collector::finish_copies() {
     Log& log = core_.log();
-    const bool synced = co_await log.sync(base::Deadline::never()); // copies and the statuses beside them
+    const bool synced =
+        co_await log.sync(base::Deadline::never()); // copies and the statuses beside them
     for (std::size_t i = 0; i < copy_count_; ++i) {
         Copy& copy = copies_[i];
         const bool durable = copy.ticket.state() == Ticket::State::durable;

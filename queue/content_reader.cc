@@ -6,7 +6,9 @@ namespace queue {
 ContentReader::ContentReader(MessageQueue& queue, MessageRef message) noexcept
     : core_(queue.core_.get()), message_(std::move(message)) {}
 
-std::uint64_t ContentReader::bytes_left() const noexcept { return message_->content_bytes - offset_; }
+std::uint64_t ContentReader::bytes_left() const noexcept {
+    return message_->content_bytes - offset_;
+}
 
 bool ContentReader::resident() const noexcept {
     return bytes_left() == 0 || (offset_ == 0 && !message_->content.empty());

@@ -10,17 +10,19 @@ namespace {
 // A quarter of the memory goes to small slabs, the rest to large ones. The least of each lets a few
 // drafts and one read of the largest record go on at a time.
 [[nodiscard]] std::uint32_t small_count(const QueueOptions& options) noexcept {
-    return static_cast<std::uint32_t>(
-        std::clamp<std::uint64_t>(options.resident_bytes_max / 4 / small_slab_bytes, 256, 1U << 22));
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
+        options.resident_bytes_max / 4 / small_slab_bytes, 256, 1U << 22));
 }
 
 [[nodiscard]] std::uint32_t large_count(const QueueOptions& options) noexcept {
-    return static_cast<std::uint32_t>(
-        std::clamp<std::uint64_t>(options.resident_bytes_max / 4 * 3 / large_slab_bytes, 128, 1U << 20));
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
+        options.resident_bytes_max / 4 * 3 / large_slab_bytes, 128, 1U << 20));
 }
 
 [[nodiscard]] bool same_domain(std::string_view a, std::string_view b) noexcept {
-    constexpr auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+    constexpr auto lower = [](char c) {
+        return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    };
     return std::ranges::equal(a, b, {}, lower, lower);
 }
 
@@ -29,12 +31,14 @@ namespace {
     return (wide.domain.empty() || same_domain(wide.domain, narrow.domain)) &&
            (wide.tenant.empty() || wide.tenant == narrow.tenant) &&
            (wide.account.empty() || wide.account == narrow.account) &&
-           (wide.sender.empty() || wide.sender == narrow.sender) && (!wide.id || wide.id == narrow.id);
+           (wide.sender.empty() || wide.sender == narrow.sender) &&
+           (!wide.id || wide.id == narrow.id);
 }
 
 } // namespace
 
-QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options, const Superblock& superblock)
+QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
+                     const Superblock& superblock)
     : loop_(loop), disk_(disk), options_(options), small_(small_slab_bytes, small_count(options)),
       large_(large_slab_bytes, large_count(options), block_bytes),
       large_reserve_(std::min(64U, large_.slab_count() / 4)), scheduler_(loop), reader_(*this),
@@ -82,8 +86,8 @@ SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse 
     if (expected_bytes > options_.content_bytes_max) return std::unexpected(SpoolError::too_large);
     if (use == DraftUse::mail) { // commit() tells a report whether it fits
         if (full()) return std::unexpected(SpoolError::full);
-        const std::uint64_t room =
-            std::uint64_t{log_.free_segments() - log_.accept_reserve()} * log_.segments().bytes_min();
+        const std::uint64_t room = std::uint64_t{log_.free_segments() - log_.accept_reserve()} *
+                                   log_.segments().bytes_min();
         if (expected_bytes > room) return std::unexpected(SpoolError::full);
     }
     if (small_.free_count() == 0 && large_.free_count() <= large_reserve_) {
@@ -92,7 +96,8 @@ SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse 
     Message& message = fresh_message();
     const Superblock& superblock = log_.superblock();
     do { // the epoch in an id wraps after 65536 boots: step over what is still queued from back then
-        message.id = MessageId::make(superblock.shard & 0xFF, superblock.epoch & 0xFFFF, next_id_++);
+        message.id =
+            MessageId::make(superblock.shard & 0xFF, superblock.epoch & 0xFFFF, next_id_++);
     } while (index_.find(message.id) != nullptr);
     message.phase_ = Message::Phase::draft;
     message.envelope.arrival = loop_.wall_now();
@@ -193,7 +198,8 @@ void QueueCore::discard(MessageRef draft) noexcept {
     log_.abandon(message.ticket_);
     message.content.clear();
     message.phase_ = Message::Phase::done;
-    if (message.submitted_) { // its record may be on the disk, or get there yet: never to be delivered
+    if (message
+            .submitted_) { // its record may be on the disk, or get there yet: never to be delivered
         mark(RecordType::abort, std::move(draft));
     } else {
         drop_records(message);
@@ -239,7 +245,8 @@ void QueueCore::write_status(const Message& message) {
                             .last_error = message.last_error};
     const std::uint32_t bytes = status_bytes(message);
     RecordWriter writer = log_.begin(RecordType::status, message.id, bytes);
-    writer.encode(bytes, [&](std::span<std::byte> to) { encode_status(to, status, message.status); });
+    writer.encode(bytes,
+                  [&](std::span<std::byte> to) { encode_status(to, status, message.status); });
     writer.finish(nullptr);
 }
 
@@ -249,7 +256,8 @@ void QueueCore::flush_marks() {
         if (log_.make_room(0, AppendClass::essential) != Room::now) break;
         Message& message = *marks_[written].message;
         log_.begin(marks_[written].type, message.id, 0).finish(nullptr);
-        drop_records(message); // not earlier: its segments must not be free before this batch is durable
+        drop_records(
+            message); // not earlier: its segments must not be free before this batch is durable
     }
     marks_.erase(marks_.begin(), marks_.begin() + static_cast<std::ptrdiff_t>(written));
 
@@ -321,14 +329,18 @@ void QueueCore::turn_end() noexcept {
 
 // --- Waiting -----------------------------------------------------------------------------------
 
-base::Task<SpoolResult<>> QueueCore::wait_room(std::uint32_t payload_bytes, AppendClass append_class,
-                                               base::Deadline deadline) {
+base::Task<SpoolResult<>> QueueCore::wait_room(std::uint32_t payload_bytes,
+                                               AppendClass append_class, base::Deadline deadline) {
     for (;;) {
         switch (log_.make_room(payload_bytes, append_class)) {
-        case Room::now: co_return SpoolResult<>{};
-        case Room::full: co_return std::unexpected(SpoolError::full);
-        case Room::read_only: co_return std::unexpected(SpoolError::read_only);
-        case Room::wait: break;
+        case Room::now:
+            co_return SpoolResult<>{};
+        case Room::full:
+            co_return std::unexpected(SpoolError::full);
+        case Room::read_only:
+            co_return std::unexpected(SpoolError::read_only);
+        case Room::wait:
+            break;
         }
         const base::Wake woken = co_await log_.room_wait().wait(loop_, deadline);
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
@@ -373,13 +385,15 @@ bool QueueCore::matches(const QueueFilter& filter, const Message& message) const
     if (!filter.sender.empty() && filter.sender != envelope.sender()) return false;
     if (filter.domain.empty()) return true;
     for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
-        const bool pending = i >= message.status.size() || message.status[i].state == RecipientState::pending;
+        const bool pending =
+            i >= message.status.size() || message.status[i].state == RecipientState::pending;
         if (pending && same_domain(filter.domain, envelope.recipient_domain(i))) return true;
     }
     return false;
 }
 
-void QueueCore::for_each(const QueueFilter& filter, const std::function<bool(const Message&)>& visit) const {
+void QueueCore::for_each(const QueueFilter& filter,
+                         const std::function<bool(const Message&)>& visit) const {
     if (filter.id) {
         const Message* message = index_.find(*filter.id);
         if (message != nullptr && matches(filter, *message)) static_cast<void>(visit(*message));

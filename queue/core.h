@@ -24,7 +24,8 @@ namespace queue {
 
 class QueueCore final : public base::TurnEnd {
 public:
-    QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options, const Superblock& superblock);
+    QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
+              const Superblock& superblock);
     ~QueueCore() override;
 
     // MessageQueue's calls; see queue.h.
@@ -34,7 +35,8 @@ public:
     void defer(MessageRef message, base::WallTime due, std::string_view why);
     void progress(const Message& message);
     [[nodiscard]] base::Task<SpoolResult<>> sync(base::Deadline deadline);
-    void for_each(const QueueFilter& filter, const std::function<bool(const Message&)>& visit) const;
+    void for_each(const QueueFilter& filter,
+                  const std::function<bool(const Message&)>& visit) const;
     std::uint64_t flush(const QueueFilter& filter);
     std::uint64_t suspend(const QueueFilter& filter);
     std::uint64_t resume(const QueueFilter& filter);
@@ -62,8 +64,8 @@ public:
     [[nodiscard]] base::SlabPool& large_slabs() noexcept { return large_; }
     [[nodiscard]] base::WaitQueue& slab_wait() noexcept;
     /// Waits until a record of this size can be begun.
-    [[nodiscard]] base::Task<SpoolResult<>> wait_room(std::uint32_t payload_bytes, AppendClass append_class,
-                                                      base::Deadline deadline);
+    [[nodiscard]] base::Task<SpoolResult<>>
+    wait_room(std::uint32_t payload_bytes, AppendClass append_class, base::Deadline deadline);
     /// Appends a message's present state; place has been made.
     void write_status(const Message& message);
     [[nodiscard]] static std::uint32_t status_bytes(const Message& message) noexcept;
@@ -103,7 +105,8 @@ private:
     [[nodiscard]] bool matches(const QueueFilter& filter, const Message& message) const;
 
     struct SlabTimer : base::Timer {
-        explicit SlabTimer(QueueCore& owner) noexcept : Timer(&QueueCore::on_slab_timer), core(owner) {}
+        explicit SlabTimer(QueueCore& owner) noexcept
+            : Timer(&QueueCore::on_slab_timer), core(owner) {}
         QueueCore& core;
     };
     static void on_slab_timer(base::Timer& timer) noexcept;

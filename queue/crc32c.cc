@@ -25,7 +25,8 @@ constexpr MoveTable make_move_table() {
     MoveTable table{};
     for (unsigned bit = 0; bit < 32; ++bit) {
         std::uint32_t moved = std::uint32_t{1} << bit;
-        for (std::size_t i = 0; i < stream_bytes * 8; ++i) moved = step_bit(moved);
+        for (std::size_t i = 0; i < stream_bytes * 8; ++i)
+            moved = step_bit(moved);
         for (unsigned value = 0; value < 256; ++value) {
             if ((value >> (bit % 8) & 1) != 0) table[bit / 8][value] ^= moved;
         }
@@ -49,7 +50,8 @@ std::uint64_t take_word(std::uint64_t crc, std::byte*& to, const std::byte* from
 }
 
 template <bool copying>
-std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from, std::size_t left) noexcept {
+std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
+                  std::size_t left) noexcept {
     std::uint64_t crc = ~start;
     while (left >= 3 * stream_bytes) {
         std::uint64_t second = 0;
@@ -83,14 +85,16 @@ constexpr std::array<std::uint32_t, 256> byte_table = [] {
     std::array<std::uint32_t, 256> table{};
     for (std::uint32_t value = 0; value < 256; ++value) {
         std::uint32_t crc = value;
-        for (int i = 0; i < 8; ++i) crc = step_bit(crc);
+        for (int i = 0; i < 8; ++i)
+            crc = step_bit(crc);
         table[value] = crc;
     }
     return table;
 }();
 
 template <bool copying>
-std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from, std::size_t left) noexcept {
+std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
+                  std::size_t left) noexcept {
     std::uint32_t crc = ~start;
     if constexpr (copying) std::memcpy(to, from, left);
     for (; left > 0; --left) {
@@ -107,7 +111,8 @@ std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexce
     return run<false>(crc, nullptr, bytes.data(), bytes.size());
 }
 
-std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to, std::span<const std::byte> from) noexcept {
+std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to,
+                          std::span<const std::byte> from) noexcept {
     return run<true>(crc, to, from.data(), from.size());
 }
 

@@ -18,7 +18,8 @@ namespace {
 /// What the slabs may still take before they are spilled into a chunk, or the message is too large.
 std::uint64_t QueueCore::inline_left(const Message& draft) const noexcept {
     const std::uint64_t resident = draft.content.size_bytes();
-    const std::uint64_t until_spill = inline_bytes_max(log_) - std::min(inline_bytes_max(log_), resident);
+    const std::uint64_t until_spill =
+        inline_bytes_max(log_) - std::min(inline_bytes_max(log_), resident);
     const std::uint64_t until_too_large =
         options_.content_bytes_max - std::min(options_.content_bytes_max, draft.content_bytes);
     return std::min(until_spill, until_too_large);
@@ -56,7 +57,8 @@ base::Task<SpoolResult<>> QueueCore::make_room(Message& draft, base::Deadline de
 base::Task<SpoolResult<>> QueueCore::wait_durable(Message& draft, base::Deadline deadline) {
     while (draft.ticket_.state() == Ticket::State::pending) {
         const base::Wake woken = co_await log_.settled(draft.ticket_).wait(loop_, deadline);
-        if (draft.ticket_.state() != Ticket::State::pending) break; // settled in the same turn: it counts
+        if (draft.ticket_.state() != Ticket::State::pending)
+            break; // settled in the same turn: it counts
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::timed_out);
     }
@@ -71,10 +73,12 @@ base::Task<SpoolResult<>> QueueCore::spill(Message& draft, base::Deadline deadli
     if (!room_made) co_return room_made;
     RecordWriter writer = log_.begin(RecordType::body_chunk, draft.id, payload_bytes);
     writer.encode(chunk_prefix_bytes, [&](std::span<std::byte> bytes) {
-        encode_chunk_prefix(bytes.first<chunk_prefix_bytes>(),
-                            {static_cast<std::uint32_t>(draft.chunks_.size()), draft.chunk_body_bytes_});
+        encode_chunk_prefix(
+            bytes.first<chunk_prefix_bytes>(),
+            {static_cast<std::uint32_t>(draft.chunks_.size()), draft.chunk_body_bytes_});
     });
-    for (const base::SlabView& view : draft.content.views()) writer.append(view.bytes());
+    for (const base::SlabView& view : draft.content.views())
+        writer.append(view.bytes());
     writer.finish(&draft.ticket_);
     auto durable = co_await wait_durable(draft, deadline);
     if (!durable) co_return durable;
@@ -105,16 +109,18 @@ base::Task<SpoolResult<>> QueueCore::add_prelude(Message& draft, std::string_vie
     co_return SpoolResult<>{};
 }
 
-void QueueCore::write_message(Message& draft, const MessagePrefix& prefix, std::uint32_t payload_bytes) {
+void QueueCore::write_message(Message& draft, const MessagePrefix& prefix,
+                              std::uint32_t payload_bytes) {
     const bool chunked = prefix.chunk_count != 0;
-    RecordWriter writer =
-        log_.begin(chunked ? RecordType::message_commit : RecordType::message, draft.id, payload_bytes);
+    RecordWriter writer = log_.begin(chunked ? RecordType::message_commit : RecordType::message,
+                                     draft.id, payload_bytes);
     writer.encode(message_prefix_bytes, [&](std::span<std::byte> bytes) {
         encode_message_prefix(bytes.first<message_prefix_bytes>(), prefix);
     });
     writer.encode(prefix.envelope_bytes,
                   [&](std::span<std::byte> bytes) { encode_envelope(bytes, draft.envelope); });
-    for (const base::SlabView& view : draft.content.views()) writer.append(view.bytes());
+    for (const base::SlabView& view : draft.content.views())
+        writer.append(view.bytes());
     writer.finish(&draft.ticket_);
     draft.submitted_ = true;
     draft.phase_ = Message::Phase::committing;
@@ -145,8 +151,8 @@ base::Task<SpoolResult<>> QueueCore::commit(Message& draft, std::string_view pre
                                .prelude_bytes = draft.prelude_bytes_,
                                .content_bytes = draft.content_bytes,
                                .chunk_count = static_cast<std::uint32_t>(draft.chunks_.size())};
-    const auto payload_bytes = static_cast<std::uint32_t>(message_prefix_bytes + prefix.envelope_bytes +
-                                                          draft.content.size_bytes());
+    const auto payload_bytes = static_cast<std::uint32_t>(
+        message_prefix_bytes + prefix.envelope_bytes + draft.content.size_bytes());
     auto room_made = co_await wait_room(payload_bytes, AppendClass::mail, deadline);
     if (!room_made) co_return room_made;
     write_message(draft, prefix, payload_bytes);
@@ -166,7 +172,8 @@ void QueueCore::accept(Message& message) {
     make_ready(message); // at the turn's end, so that the session reports it first
 }
 
-Draft::Draft(QueueCore& core, MessageRef message) noexcept : core_(&core), message_(std::move(message)) {}
+Draft::Draft(QueueCore& core, MessageRef message) noexcept
+    : core_(&core), message_(std::move(message)) {}
 
 Draft::Draft(Draft&& other) noexcept
     : core_(std::exchange(other.core_, nullptr)), message_(std::move(other.message_)) {}
@@ -183,10 +190,18 @@ Draft::~Draft() {
     if (message_) core_->discard(std::move(message_));
 }
 
-MessageId Draft::id() const noexcept { return message_->id; }
-Envelope& Draft::envelope() noexcept { return message_->envelope; }
-std::uint64_t Draft::content_bytes() const noexcept { return message_->content_bytes; }
-std::span<std::byte> Draft::room() noexcept { return core_->room(*message_); }
+MessageId Draft::id() const noexcept {
+    return message_->id;
+}
+Envelope& Draft::envelope() noexcept {
+    return message_->envelope;
+}
+std::uint64_t Draft::content_bytes() const noexcept {
+    return message_->content_bytes;
+}
+std::span<std::byte> Draft::room() noexcept {
+    return core_->room(*message_);
+}
 
 void Draft::appended(std::size_t bytes) noexcept {
     message_->content.extend_tail(bytes);
@@ -213,7 +228,8 @@ base::Task<SpoolResult<>> Draft::append(std::span<const std::byte> bytes, base::
     co_return SpoolResult<>{};
 }
 
-base::Task<SpoolResult<MessageRef>> Draft::commit(std::string_view prelude, base::Deadline deadline) {
+base::Task<SpoolResult<MessageRef>> Draft::commit(std::string_view prelude,
+                                                  base::Deadline deadline) {
     auto committed = co_await core_->commit(*message_, prelude, deadline);
     if (!committed) {
         core_->discard(std::move(message_));

@@ -16,12 +16,14 @@ void Envelope::clear() noexcept {
 }
 
 Envelope::Text Envelope::store(std::string_view value) {
-    const Text place{static_cast<std::uint32_t>(text_.size()), static_cast<std::uint32_t>(value.size())};
+    const Text place{static_cast<std::uint32_t>(text_.size()),
+                     static_cast<std::uint32_t>(value.size())};
     text_.append(value);
     return place;
 }
 
-void Envelope::add_recipient(std::string_view address, std::string_view orcpt, std::uint8_t notify) {
+void Envelope::add_recipient(std::string_view address, std::string_view orcpt,
+                             std::uint8_t notify) {
     const Text address_place = store(address);
     const Text orcpt_place = store(orcpt);
     recipients_.push_back({address_place, orcpt_place, notify});

@@ -21,8 +21,12 @@ namespace queue {
 
 namespace base = dataplane::base;
 
-enum class BodyKind : std::uint8_t { seven_bit = 0, eight_bit_mime = 1, binary_mime = 2 }; // RFC 6152, 3030
-enum class DsnReturn : std::uint8_t { unspecified = 0, full = 1, headers = 2 };            // RFC 3461 §4.3
+enum class BodyKind : std::uint8_t {
+    seven_bit = 0,
+    eight_bit_mime = 1,
+    binary_mime = 2
+};                                                                              // RFC 6152, 3030
+enum class DsnReturn : std::uint8_t { unspecified = 0, full = 1, headers = 2 }; // RFC 3461 §4.3
 
 /// RFC 3461 §4.1, bits; 0 means the parameter was absent (then failure, and delay if we like).
 enum Notify : std::uint8_t {
@@ -44,7 +48,9 @@ public:
     void clear() noexcept;
 
     // Text fields: the view is copied in; what a getter returns lives until the next set or clear.
-    void set_sender(std::string_view address) { sender_ = store(address); } // "" is the null reverse-path
+    void set_sender(std::string_view address) {
+        sender_ = store(address);
+    } // "" is the null reverse-path
     void set_envid(std::string_view xtext) { envid_ = store(xtext); }
     void set_account(std::string_view name) { account_ = store(name); }
     void set_tenant(std::string_view name) { tenant_ = store(name); }
@@ -71,8 +77,8 @@ public:
     base::SocketAddress client{};
     DsnReturn dsn_return = DsnReturn::unspecified;
     BodyKind body = BodyKind::seven_bit;
-    bool smtputf8 = false;      // RFC 6531: was asked for, so each next hop must offer it
-    bool client_tls = false;    // came over TLS
+    bool smtputf8 = false;       // RFC 6531: was asked for, so each next hop must offer it
+    bool client_tls = false;     // came over TLS
     bool delay_notified = false; // the delay DSN has gone out
 
 private:

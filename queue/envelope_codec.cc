@@ -113,8 +113,8 @@ template <class T>
 
 std::optional<std::uint32_t> encoded_envelope_bytes(const Envelope& envelope) noexcept {
     std::size_t total = field_header_bytes + facts_bytes;
-    const std::string_view texts[] = {envelope.sender(),   envelope.envid(),  envelope.account(),
-                                      envelope.tenant(),   envelope.campaign(), envelope.source(),
+    const std::string_view texts[] = {envelope.sender(), envelope.envid(),    envelope.account(),
+                                      envelope.tenant(), envelope.campaign(), envelope.source(),
                                       envelope.session()};
     for (const std::string_view text : texts) {
         if (text.size() > envelope_text_bytes_max) return std::nullopt;
@@ -164,7 +164,8 @@ void encode_envelope(std::span<std::byte> bytes, const Envelope& envelope) noexc
     CHECK(out.left() == 0);
 }
 
-std::expected<void, CodecError> decode_envelope(std::span<const std::byte> bytes, Envelope& envelope) {
+std::expected<void, CodecError> decode_envelope(std::span<const std::byte> bytes,
+                                                Envelope& envelope) {
     envelope.clear();
     bool facts_seen = false;
     while (!bytes.empty()) {
@@ -176,23 +177,42 @@ std::expected<void, CodecError> decode_envelope(std::span<const std::byte> bytes
         bytes = bytes.subspan(field_bytes);
         bool valid = true;
         switch (tag) {
-        case tag_sender: envelope.set_sender(base::as_text(value)); break;
-        case tag_envid: envelope.set_envid(base::as_text(value)); break;
-        case tag_account: envelope.set_account(base::as_text(value)); break;
-        case tag_tenant: envelope.set_tenant(base::as_text(value)); break;
-        case tag_campaign: envelope.set_campaign(base::as_text(value)); break;
-        case tag_source: envelope.set_source(base::as_text(value)); break;
-        case tag_session: envelope.set_session(base::as_text(value)); break;
-        case tag_recipient: valid = read_recipient(value, envelope); break;
+        case tag_sender:
+            envelope.set_sender(base::as_text(value));
+            break;
+        case tag_envid:
+            envelope.set_envid(base::as_text(value));
+            break;
+        case tag_account:
+            envelope.set_account(base::as_text(value));
+            break;
+        case tag_tenant:
+            envelope.set_tenant(base::as_text(value));
+            break;
+        case tag_campaign:
+            envelope.set_campaign(base::as_text(value));
+            break;
+        case tag_source:
+            envelope.set_source(base::as_text(value));
+            break;
+        case tag_session:
+            envelope.set_session(base::as_text(value));
+            break;
+        case tag_recipient:
+            valid = read_recipient(value, envelope);
+            break;
         case tag_facts:
             valid = read_facts(value, envelope);
             facts_seen = true;
             break;
-        default: valid = (tag & tag_optional) != 0; break;
+        default:
+            valid = (tag & tag_optional) != 0;
+            break;
         }
         if (!valid) return std::unexpected(CodecError::malformed);
     }
-    if (!facts_seen || envelope.recipient_count() == 0) return std::unexpected(CodecError::malformed);
+    if (!facts_seen || envelope.recipient_count() == 0)
+        return std::unexpected(CodecError::malformed);
     return {};
 }
 

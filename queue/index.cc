@@ -54,9 +54,11 @@ Message* MessageIndex::find(MessageId id) const noexcept {
 void MessageIndex::erase(MessageId id) noexcept {
     const std::size_t mask = slots_.size() - 1;
     std::size_t hole = home_of(id);
-    while (slots_[hole] && slots_[hole]->id != id) hole = (hole + 1) & mask;
+    while (slots_[hole] && slots_[hole]->id != id)
+        hole = (hole + 1) & mask;
     CHECK(slots_[hole]);
-    const MessageRef erased = std::exchange(slots_[hole], MessageRef{}); // released when all is in order
+    const MessageRef erased =
+        std::exchange(slots_[hole], MessageRef{}); // released when all is in order
     --size_;
     // Move what probed past the hole back into it, so that no tombstones are needed.
     for (std::size_t slot = (hole + 1) & mask; slots_[slot]; slot = (slot + 1) & mask) {
@@ -68,7 +70,8 @@ void MessageIndex::erase(MessageId id) noexcept {
 }
 
 void MessageIndex::clear() noexcept {
-    for (MessageRef& message : slots_) message.reset();
+    for (MessageRef& message : slots_)
+        message.reset();
     size_ = 0;
 }
 

@@ -24,11 +24,12 @@ Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock
       seed_(pool_seed(superblock.pool, superblock.shard)),
       segments_(superblock.segment_bytes, superblock.segment_count),
       batch_capacity_(batch_capacity_of(segments_)),
-      accept_reserve_(std::max(accept_reserve_min, superblock.segment_count * accept_reserve_percent / 100)),
+      accept_reserve_(
+          std::max(accept_reserve_min, superblock.segment_count * accept_reserve_percent / 100)),
       header_blocks_(segment_header_bytes), superblock_blocks_(superblock_copies * block_bytes),
       next_lsn_(superblock.lsn_base), next_segment_seq_(superblock.segment_seq_base),
-      lazy_timer_(
-          [](base::Timer& timer) noexcept { static_cast<OwnedTimer&>(timer).log.urge(); }, *this),
+      lazy_timer_([](base::Timer& timer) noexcept { static_cast<OwnedTimer&>(timer).log.urge(); },
+                  *this),
       watermark_timer_(
           [](base::Timer& timer) noexcept {
               Log& log = static_cast<OwnedTimer&>(timer).log;
@@ -121,7 +122,8 @@ bool Log::open_batch(std::uint32_t frame_bytes) {
     batch->slot = current_.slot;
     batch->segment_seq = segments_.seq_of(current_.slot);
     batch->offset = current_.write_offset;
-    batch->capacity = std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
+    batch->capacity =
+        std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
     batch->used = frame_header_bytes;
     batch->records = 0;
     open_ = batch;
@@ -135,13 +137,15 @@ bool Log::find_home(Batch& batch) {
     for (Ticket* ticket : batch.tickets) {
         if (ticket == nullptr) continue;
         segments_.drop_live(ticket->place_.slot, ticket->bytes_);
-        ticket->place_ = {current_.slot, ticket->place_.offset - old_offset + current_.write_offset};
+        ticket->place_ = {current_.slot,
+                          ticket->place_.offset - old_offset + current_.write_offset};
         segments_.add_live(ticket->place_.slot, ticket->bytes_);
     }
     batch.slot = current_.slot;
     batch.segment_seq = segments_.seq_of(current_.slot);
     batch.offset = current_.write_offset;
-    batch.capacity = std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
+    batch.capacity =
+        std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
     batch.homeless = false;
 
     // The checksums name the place: stamp every record anew.
@@ -161,7 +165,8 @@ bool Log::find_home(Batch& batch) {
     return true;
 }
 
-RecordWriter Log::begin(RecordType type, MessageId id, std::uint32_t payload_bytes, std::uint64_t lsn) {
+RecordWriter Log::begin(RecordType type, MessageId id, std::uint32_t payload_bytes,
+                        std::uint64_t lsn) {
     CHECK(open_ != nullptr);
     CHECK(!open_->homeless);
     CHECK(open_->used + record_bytes(payload_bytes) <= open_->capacity);
@@ -312,7 +317,8 @@ void Log::report_failures() {
         if (make_room(batch_failed_bytes, AppendClass::essential) != Room::now) return;
         RecordWriter writer = begin(RecordType::batch_failed, MessageId{}, batch_failed_bytes);
         writer.encode(batch_failed_bytes, [&](std::span<std::byte> bytes) {
-            encode_batch_failed(bytes.first<batch_failed_bytes>(), {superblock_.epoch, failure.batch_seq});
+            encode_batch_failed(bytes.first<batch_failed_bytes>(),
+                                {superblock_.epoch, failure.batch_seq});
         });
         writer.finish(nullptr);
         failure.reported_in = open_;
@@ -324,7 +330,8 @@ void Log::settle_tickets(Batch& batch, Ticket::State state) noexcept {
         if (ticket == nullptr) continue;
         ticket->state_ = state;
         ticket->batch_ = nullptr;
-        if (state == Ticket::State::failed) segments_.drop_live(ticket->place_.slot, ticket->bytes_);
+        if (state == Ticket::State::failed)
+            segments_.drop_live(ticket->place_.slot, ticket->bytes_);
     }
     batch.tickets.clear();
     batch.done.wake_all();
@@ -349,7 +356,8 @@ base::WaitQueue& Log::settled(Ticket& ticket) noexcept {
 }
 
 void Log::abandon(Ticket& ticket) noexcept {
-    const bool alive = ticket.state_ == Ticket::State::pending || ticket.state_ == Ticket::State::durable;
+    const bool alive =
+        ticket.state_ == Ticket::State::pending || ticket.state_ == Ticket::State::durable;
     if (ticket.batch_ != nullptr) ticket.batch_->tickets[ticket.index_] = nullptr;
     if (alive) segments_.drop_live(ticket.place_.slot, ticket.bytes_);
     ticket.batch_ = nullptr;
@@ -377,7 +385,8 @@ std::uint64_t Log::completed() const noexcept {
 
 std::uint64_t Log::durable_mark() const noexcept {
     std::uint64_t mark = completed();
-    for (const Failure& failure : failures_unreported_) mark = std::min(mark, failure.batch_seq - 1);
+    for (const Failure& failure : failures_unreported_)
+        mark = std::min(mark, failure.batch_seq - 1);
     return mark;
 }
 
@@ -445,7 +454,8 @@ void Log::pump() {
 void Log::arm_timers() noexcept {
     if (read_only_) return;
     if (open_ != nullptr && open_->records > 0) {
-        if (!open_->urgent && !lazy_timer_.armed()) loop_.arm(lazy_timer_, loop_.now() + lazy_flush);
+        if (!open_->urgent && !lazy_timer_.armed())
+            loop_.arm(lazy_timer_, loop_.now() + lazy_flush);
         return;
     }
     if (in_flight_ == 0 && last_filled_batch_ > watermark_written_ && !watermark_timer_.armed()) {
@@ -460,7 +470,8 @@ void Log::prepare() {
     // a crash brings its messages back, and they must be whole, with all that is known of them. With
     // nowhere left to write them to, it is overwritten before.
     const bool stranded = !current_.valid() && in_flight_ == 0 && !failures_unreported_.empty();
-    const auto slot = segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
+    const auto slot =
+        segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
     if (!slot) return;
     preparing_ = true;
     prepare_task_ = prepare_segment(*slot, next_segment_seq_++);
@@ -474,11 +485,12 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
                                .segment_seq = seq,
                                .epoch = superblock_.epoch};
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        encode_segment_header(header_blocks_.span().subspan(copy * block_bytes).first<block_bytes>(),
-                              header, copy);
+        encode_segment_header(
+            header_blocks_.span().subspan(copy * block_bytes).first<block_bytes>(), header, copy);
     }
     // Durable before the first frame of this generation, so that no frame is ever without a header.
-    auto result = co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), Durable::yes);
+    auto result =
+        co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), Durable::yes);
     preparing_ = false;
     if (result) {
         segments_.prepared(slot, seq);
@@ -523,11 +535,14 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     ++superblock_.generation;
     // Raised together with the bitmap of bad slots: completion records in a slot that nobody will read
     // again are not missed, because the messages they end are below the floor as well.
-    const bool prepared = next_.valid() || preparing_; // then it has the last number that was given out
-    superblock_.segment_floor = segments_.oldest_seq().value_or(next_segment_seq_ - (prepared ? 1 : 0));
+    const bool prepared =
+        next_.valid() || preparing_; // then it has the last number that was given out
+    superblock_.segment_floor =
+        segments_.oldest_seq().value_or(next_segment_seq_ - (prepared ? 1 : 0));
     const std::span<std::byte> blocks = superblock_blocks_.span();
     for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
-        encode_superblock(blocks.subspan(copy * block_bytes).first<block_bytes>(), superblock_, copy);
+        encode_superblock(blocks.subspan(copy * block_bytes).first<block_bytes>(), superblock_,
+                          copy);
     }
     // In two halves, so that a crash always leaves two copies that agree.
     constexpr std::size_t half = superblock_copies / 2 * block_bytes;

@@ -42,7 +42,8 @@ struct BlockMemory {
 
     BlockMemory() = default;
     explicit BlockMemory(std::size_t size)
-        : data(static_cast<std::byte*>(::operator new(size, std::align_val_t{block_bytes}))), bytes(size) {}
+        : data(static_cast<std::byte*>(::operator new(size, std::align_val_t{block_bytes}))),
+          bytes(size) {}
     [[nodiscard]] std::span<std::byte> span() const noexcept { return {data.get(), bytes}; }
 };
 
@@ -51,9 +52,10 @@ struct Batch {
     enum class State : std::uint8_t { free, open, writing, salvaging };
     BlockMemory memory;
     State state = State::free;
-    bool urgent = false;   // somebody waits for a record of it
-    bool homeless = false; // its segment has gone bad: it must move before anything else happens to it
-    bool filled = false;   // holds more than a watermark
+    bool urgent = false; // somebody waits for a record of it
+    bool homeless =
+        false; // its segment has gone bad: it must move before anything else happens to it
+    bool filled = false; // holds more than a watermark
     std::uint32_t slot = 0;
     std::uint64_t segment_seq = 0;
     std::uint32_t offset = 0;   // of the frame, in the segment
@@ -172,7 +174,8 @@ private:
     base::Task<void> write_bad_slot();
     base::Task<std::expected<void, DiskError>> write_superblock();
 
-    [[nodiscard]] std::uint64_t last_batch_seq() const noexcept; // what the last record has or will get
+    [[nodiscard]] std::uint64_t
+    last_batch_seq() const noexcept; // what the last record has or will get
     [[nodiscard]] std::uint64_t completed() const noexcept;
     [[nodiscard]] std::uint64_t durable_mark() const noexcept;
     [[nodiscard]] bool salvaging() const noexcept;
@@ -251,7 +254,7 @@ private:
     Batch& batch_;
     RecordHeader header_;
     RecordSeeds seeds_;
-    std::uint32_t at_;  // next payload byte, in the batch
+    std::uint32_t at_; // next payload byte, in the batch
     std::uint32_t crc_;
 };
 

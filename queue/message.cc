@@ -10,7 +10,8 @@ namespace queue {
 std::string MessageId::to_string() const {
     constexpr std::string_view digits = "0123456789abcdef";
     std::string text(16, '0');
-    for (unsigned i = 0; i < 16; ++i) text[i] = digits[value >> (60 - 4 * i) & 15];
+    for (unsigned i = 0; i < 16; ++i)
+        text[i] = digits[value >> (60 - 4 * i) & 15];
     return text;
 }
 
@@ -23,7 +24,8 @@ std::optional<MessageId> MessageId::parse(std::string_view hex) noexcept {
 }
 
 std::size_t Message::pending_count() const noexcept {
-    return static_cast<std::size_t>(std::ranges::count(status, RecipientState::pending, &RecipientStatus::state));
+    return static_cast<std::size_t>(
+        std::ranges::count(status, RecipientState::pending, &RecipientStatus::state));
 }
 
 Message::RetryTimer::RetryTimer() noexcept : Timer(&RetryScheduler::on_timer) {}

@@ -27,10 +27,13 @@ class QueueCore;
 struct MessageId {
     std::uint64_t value = 0;
 
-    static constexpr MessageId make(unsigned shard, unsigned epoch, std::uint64_t counter) noexcept {
+    static constexpr MessageId make(unsigned shard, unsigned epoch,
+                                    std::uint64_t counter) noexcept {
         return {std::uint64_t{shard} << 56 | std::uint64_t{epoch} << 40 | counter};
     }
-    [[nodiscard]] constexpr unsigned shard() const noexcept { return static_cast<unsigned>(value >> 56); }
+    [[nodiscard]] constexpr unsigned shard() const noexcept {
+        return static_cast<unsigned>(value >> 56);
+    }
     [[nodiscard]] std::string to_string() const;
     [[nodiscard]] static std::optional<MessageId> parse(std::string_view hex) noexcept;
     auto operator<=>(const MessageId&) const noexcept = default;
@@ -46,7 +49,7 @@ enum class RecipientState : std::uint8_t {
 
 struct RecipientStatus {
     RecipientState state = RecipientState::pending;
-    std::uint8_t attempts = 0; // saturates at 255
+    std::uint8_t attempts = 0;   // saturates at 255
     std::uint16_t last_code = 0; // last SMTP reply code, or 0 for a network or DNS failure
 };
 
@@ -101,9 +104,9 @@ private:
 
     QueueCore* owner_ = nullptr; // null for one made outside of a queue
     Phase phase_ = Phase::blank;
-    bool status_dirty_ = false;  // its status waits to be written
-    bool submitted_ = false;     // its record may have reached the disk
-    Place place_;                // of its MSG or MSG_COMMIT record
+    bool status_dirty_ = false;       // its status waits to be written
+    bool submitted_ = false;          // its record may have reached the disk
+    Place place_;                     // of its MSG or MSG_COMMIT record
     std::uint32_t payload_bytes_ = 0; // of that record
     std::uint32_t content_at_ = 0;    // where in the payload the content (or the prelude) begins
     std::uint32_t prelude_bytes_ = 0;

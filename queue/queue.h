@@ -28,15 +28,15 @@
 namespace queue {
 
 enum class SpoolError : std::uint8_t {
-    full,        // no room for new mail: 452 4.3.1
-    overloaded,  // memory or commit backlog at its bound for too long: 451 4.4.5
+    full,         // no room for new mail: 452 4.3.1
+    overloaded,   // memory or commit backlog at its bound for too long: 451 4.4.5
     write_failed, // the device refused or shortened a write: 451 4.3.0
-    read_failed, // the device could not give the bytes back
-    damaged,     // the bytes came back and their checksum is wrong
+    read_failed,  // the device could not give the bytes back
+    damaged,      // the bytes came back and their checksum is wrong
     timed_out,
     cancelled,
-    read_only,   // the log cannot be written any more: 421 4.3.0
-    too_large,   // more bytes than the message may have: 552 5.3.4
+    read_only, // the log cannot be written any more: 421 4.3.0
+    too_large, // more bytes than the message may have: 552 5.3.4
 };
 [[nodiscard]] std::string_view to_string(SpoolError error) noexcept;
 
@@ -45,17 +45,19 @@ using SpoolResult = std::expected<T, SpoolError>;
 
 struct QueueOptions {
     std::uint64_t content_bytes_max = 50ULL << 20;
-    std::uint32_t resident_bytes_max = 256U << 20; // content kept for first attempts, slabs included
+    std::uint32_t resident_bytes_max = 256U
+                                       << 20; // content kept for first attempts, slabs included
     std::chrono::seconds full_check{1};
-    std::uint32_t segment_bytes = 64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
+    std::uint32_t segment_bytes =
+        64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
 };
 
 struct RecoveryReport {
     std::uint64_t segments_read = 0;
     std::uint64_t records_read = 0;
     std::uint64_t messages_recovered = 0;
-    std::uint64_t records_damaged = 0;  // below the durable watermark: acknowledged data that rotted
-    std::uint64_t torn_tails = 0;       // above it: writes that the crash cut short; never acknowledged
+    std::uint64_t records_damaged = 0; // below the durable watermark: acknowledged data that rotted
+    std::uint64_t torn_tails = 0; // above it: writes that the crash cut short; never acknowledged
     std::uint64_t possible_duplicates = 0;
     std::chrono::milliseconds took{};
     std::string problem; // why open() refused, for people
@@ -72,7 +74,7 @@ struct QueueCounters {
 
 /// What a draft is for when the spool is too full for new mail.
 enum class DraftUse : std::uint8_t {
-    mail,   // refused when only the reserve is left
+    mail, // refused when only the reserve is left
     report, // on a message of this queue, which ends once the report is safe: may use the reserve, because
             // mail that can only be given up would otherwise keep the spool full for good
 };
@@ -97,12 +99,14 @@ public:
     void appended(std::size_t bytes) noexcept;
     [[nodiscard]] base::Task<SpoolResult<>> make_room(base::Deadline deadline);
     /// Copies `bytes` to the end of the content; waits for room where it must.
-    [[nodiscard]] base::Task<SpoolResult<>> append(std::span<const std::byte> bytes, base::Deadline deadline);
+    [[nodiscard]] base::Task<SpoolResult<>> append(std::span<const std::byte> bytes,
+                                                   base::Deadline deadline);
 
     /// Makes the message durable: `prelude` (added headers), then the content, with the envelope.
     /// Returns when it is safe, never before. The message is then ready for delivery.
     /// \pre   at least one recipient; prelude of at most prelude_bytes_max
-    [[nodiscard]] base::Task<SpoolResult<MessageRef>> commit(std::string_view prelude, base::Deadline deadline);
+    [[nodiscard]] base::Task<SpoolResult<MessageRef>> commit(std::string_view prelude,
+                                                             base::Deadline deadline);
 
 private:
     friend class MessageQueue;
@@ -158,7 +162,8 @@ public:
 
     /// Begins a message, or says `full`, `overloaded` or `read_only`. `expected_bytes` is the client's
     /// SIZE, 0 when it gave none.
-    [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes, DraftUse use = DraftUse::mail);
+    [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes,
+                                           DraftUse use = DraftUse::mail);
 
     /// Nothing is handed out before this is called; then everything that waited is.
     void set_sink(ReadySink& sink);
@@ -177,7 +182,8 @@ public:
     /// Operator commands. Each returns how many messages it touched. for_each goes in no particular
     /// order until `visit` returns false. Suspensions are kept in memory only; resume() ends those
     /// that its filter covers.
-    void for_each(const QueueFilter& filter, const std::function<bool(const Message&)>& visit) const;
+    void for_each(const QueueFilter& filter,
+                  const std::function<bool(const Message&)>& visit) const;
     std::uint64_t flush(const QueueFilter& filter);   // deferred ones become due now
     std::uint64_t suspend(const QueueFilter& filter); // applies to mail that comes later as well
     std::uint64_t resume(const QueueFilter& filter);
@@ -193,7 +199,8 @@ private:
     std::unique_ptr<QueueCore> core_;
 };
 
-inline constexpr std::size_t inline_content_bytes_max = 512U << 10; // above it content goes in chunks
+inline constexpr std::size_t inline_content_bytes_max = 512U
+                                                        << 10; // above it content goes in chunks
 inline constexpr std::size_t prelude_bytes_max = 16U << 10;
 
 } // namespace queue

@@ -41,19 +41,23 @@ RecordReader::Job& RecordReader::take_job() {
 }
 
 void RecordReader::give_back(Job& job) noexcept {
-    for (std::size_t i = 0; i < job.slab_count; ++i) job.slabs[i].reset();
+    for (std::size_t i = 0; i < job.slab_count; ++i)
+        job.slabs[i].reset();
     job.slab_count = 0;
     free_.push_back(&job);
 }
 
-base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place, std::uint32_t payload_bytes,
+base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
+                                                            std::uint32_t payload_bytes,
                                                             std::uint32_t from, std::uint32_t bytes,
                                                             base::Deadline deadline) {
     CHECK(from + bytes <= payload_bytes);
     const std::uint32_t skew = place.offset % block_bytes;
-    const std::size_t slab_count = (skew + record_bytes(payload_bytes) + large_slab_bytes - 1) / large_slab_bytes;
+    const std::size_t slab_count =
+        (skew + record_bytes(payload_bytes) + large_slab_bytes - 1) / large_slab_bytes;
     CHECK(slab_count <= slabs_max);
-    while (core_.large_slabs().free_count() < slab_count) { // all at once, so that two never starve each other
+    while (core_.large_slabs().free_count() <
+           slab_count) { // all at once, so that two never starve each other
         const base::Wake woken = co_await core_.slab_wait().wait(core_.loop(), deadline);
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
@@ -62,7 +66,8 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place, std::ui
     job.place = place;
     job.payload_bytes = payload_bytes;
     job.skew = skew;
-    for (std::size_t i = 0; i < slab_count; ++i) job.slabs[i] = core_.large_slabs().take();
+    for (std::size_t i = 0; i < slab_count; ++i)
+        job.slabs[i] = core_.large_slabs().take();
     job.slab_count = slab_count;
     job.task = run(job);
     job.task.start();
@@ -84,7 +89,8 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place, std::ui
 }
 
 template <class Visit>
-void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t bytes, Visit&& visit) {
+void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t bytes,
+                             Visit&& visit) {
     std::uint32_t at = job.skew + from;
     while (bytes > 0) {
         const std::uint32_t offset = at % large_slab_bytes;
@@ -96,7 +102,8 @@ void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t b
 }
 
 base::Task<void> RecordReader::run(Job& job) {
-    std::uint64_t from = core_.log().segments().begin_of(job.place.slot) + job.place.offset - job.skew;
+    std::uint64_t from =
+        core_.log().segments().begin_of(job.place.slot) + job.place.offset - job.skew;
     std::uint32_t left = job.skew + record_bytes(job.payload_bytes);
     left = static_cast<std::uint32_t>((left + block_bytes - 1) / block_bytes * block_bytes);
     for (std::size_t i = 0; i < job.slab_count && job.result; ++i) {
@@ -120,15 +127,18 @@ base::Task<void> RecordReader::run(Job& job) {
 SpoolResult<> RecordReader::check(const Job& job) const noexcept {
     std::array<std::byte, record_header_bytes> header_bytes;
     std::size_t copied = 0;
-    for_range(job, 0, record_header_bytes, [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
-        std::memcpy(header_bytes.data() + copied, job.slabs[slab].data() + offset, length);
-        copied += length;
-    });
+    for_range(job, 0, record_header_bytes,
+              [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+                  std::memcpy(header_bytes.data() + copied, job.slabs[slab].data() + offset,
+                              length);
+                  copied += length;
+              });
     const Log& log = core_.log();
     const RecordSeeds seeds =
         record_seeds(log.seed(), log.segments().seq_of(job.place.slot), job.place.offset);
     auto header = decode_record_header(header_bytes, record_bytes(job.payload_bytes), seeds);
-    if (!header || header->payload_bytes != job.payload_bytes) return std::unexpected(SpoolError::damaged);
+    if (!header || header->payload_bytes != job.payload_bytes)
+        return std::unexpected(SpoolError::damaged);
     std::uint32_t crc = seeds.payload;
     for_range(job, record_header_bytes, job.payload_bytes,
               [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {

@@ -29,9 +29,9 @@ public:
     RecordReader& operator=(const RecordReader&) = delete;
 
     /// The payload's bytes [from, from + bytes) of a record with `payload_bytes` of payload.
-    [[nodiscard]] base::Task<SpoolResult<base::SlabChain>> read(Place place, std::uint32_t payload_bytes,
-                                                                std::uint32_t from, std::uint32_t bytes,
-                                                                base::Deadline deadline);
+    [[nodiscard]] base::Task<SpoolResult<base::SlabChain>>
+    read(Place place, std::uint32_t payload_bytes, std::uint32_t from, std::uint32_t bytes,
+         base::Deadline deadline);
 
 private:
     // A record is at most a batch, and may begin and end inside a block.

@@ -22,7 +22,8 @@ constexpr std::size_t probe_bytes = segment_header_bytes + block_bytes;
 }
 
 // Tells this pool from others that its shard may have had; it need not be unguessable.
-[[nodiscard]] PoolId make_pool_id(base::WallTime now, std::uint32_t shard, std::uint64_t pool_bytes) noexcept {
+[[nodiscard]] PoolId make_pool_id(base::WallTime now, std::uint32_t shard,
+                                  std::uint64_t pool_bytes) noexcept {
     const std::array<std::uint64_t, 2> words{
         static_cast<std::uint64_t>(now.time_since_epoch().count()),
         (pool_bytes ^ std::uint64_t{shard} << 48) * 0x9E3779B97F4A7C15ULL};
@@ -31,7 +32,8 @@ constexpr std::size_t probe_bytes = segment_header_bytes + block_bytes;
 
 } // namespace
 
-Recovery::Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options, RecoveryReport& report)
+Recovery::Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options,
+                   RecoveryReport& report)
     : loop_(loop), disk_(disk), options_(options), report_(report) {}
 
 std::unexpected<SpoolError> Recovery::refuse(SpoolError error, std::string problem) {
@@ -78,29 +80,36 @@ base::Task<SpoolResult<>> Recovery::read_superblock() {
     std::vector<Superblock> valid;
     bool unsupported = false;
     for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
-        auto superblock = decode_superblock(
-            std::span<const std::byte>{blocks.span()}.subspan(copy * block_bytes).first<block_bytes>(), copy);
+        auto superblock = decode_superblock(std::span<const std::byte>{blocks.span()}
+                                                .subspan(copy * block_bytes)
+                                                .first<block_bytes>(),
+                                            copy);
         if (superblock) valid.push_back(*superblock);
         if (!superblock && superblock.error() == CodecError::unsupported) unsupported = true;
     }
     if (unsupported) {
-        co_return refuse(SpoolError::damaged, "the pool was written by a later version of this program");
+        co_return refuse(SpoolError::damaged,
+                         "the pool was written by a later version of this program");
     }
     // The newest generation that two copies agree on: one copy alone may be half of an update.
     const Superblock* newest = nullptr;
     for (const Superblock& candidate : valid) {
         const auto same = std::ranges::count(valid, candidate.generation, &Superblock::generation);
-        if (same >= 2 && (newest == nullptr || candidate.generation > newest->generation)) newest = &candidate;
+        if (same >= 2 && (newest == nullptr || candidate.generation > newest->generation))
+            newest = &candidate;
     }
     if (newest != nullptr) co_return adopt(*newest);
 
     // Formatting writes copies 0 and 1, then 2 and 3, then segments: zeros in the second half and no
     // segment mean that it never got that far.
-    const bool second_half_blank = all_zero(std::span<const std::byte>{blocks.span()}.last(2 * block_bytes));
-    if (!second_half_blank) co_return refuse(SpoolError::damaged, "no two copies of the superblock agree");
+    const bool second_half_blank =
+        all_zero(std::span<const std::byte>{blocks.span()}.last(2 * block_bytes));
+    if (!second_half_blank)
+        co_return refuse(SpoolError::damaged, "no two copies of the superblock agree");
     auto used = co_await any_segment_header();
     if (!used) co_return std::unexpected(used.error());
-    if (*used) co_return refuse(SpoolError::damaged, "the superblock is lost, and there are segments");
+    if (*used)
+        co_return refuse(SpoolError::damaged, "the superblock is lost, and there are segments");
     auto formatted = co_await format();
     co_return formatted;
 }
@@ -119,7 +128,8 @@ SpoolResult<> Recovery::adopt(const Superblock& superblock) {
 
 base::Task<SpoolResult<bool>> Recovery::any_segment_header() {
     BlockMemory block{block_bytes};
-    for (std::uint64_t at = superblock_area_bytes; at + block_bytes <= disk_.size_bytes(); at += segment_granule) {
+    for (std::uint64_t at = superblock_area_bytes; at + block_bytes <= disk_.size_bytes();
+         at += segment_granule) {
         auto read = co_await disk_.read(at, block.span());
         if (!read) co_return refuse(SpoolError::read_failed, "cannot read the pool");
         const std::span<const std::byte> bytes = block.span();
@@ -132,12 +142,14 @@ base::Task<SpoolResult<>> Recovery::format() {
     std::uint32_t segment_bytes = options_.segment_bytes / segment_granule * segment_granule;
     segment_bytes = std::clamp(segment_bytes, segment_bytes_min, segment_bytes_max);
     const std::uint64_t pool_bytes = disk_.size_bytes();
-    while (pool_bytes / segment_bytes < segment_count_min && segment_bytes / 2 >= segment_bytes_min) {
+    while (pool_bytes / segment_bytes < segment_count_min &&
+           segment_bytes / 2 >= segment_bytes_min) {
         segment_bytes = segment_bytes / 2 / segment_granule * segment_granule;
     }
     if (pool_bytes / segment_bytes < segment_count_min) {
-        co_return refuse(SpoolError::full, "the pool must hold at least " + std::to_string(segment_count_min) +
-                                               " segments of " + std::to_string(segment_bytes_min) + " bytes");
+        co_return refuse(SpoolError::full, "the pool must hold at least " +
+                                               std::to_string(segment_count_min) + " segments of " +
+                                               std::to_string(segment_bytes_min) + " bytes");
     }
     Superblock superblock;
     superblock.pool = make_pool_id(loop_.wall_now(), loop_.shard(), pool_bytes);
@@ -186,7 +198,8 @@ base::Task<SpoolResult<>> Recovery::order_segments() {
                 decode_segment_header(bytes.subspan(copy * block_bytes).first<block_bytes>(), copy);
             if (header) seq = std::max(seq, header->segment_seq);
             if (!header && header.error() == CodecError::unsupported) {
-                co_return refuse(SpoolError::damaged, "a segment was written by a later version of this program");
+                co_return refuse(SpoolError::damaged,
+                                 "a segment was written by a later version of this program");
             }
         }
         if (seq != 0 && seq < superblock_.segment_floor) {
@@ -215,7 +228,8 @@ base::Task<SpoolResult<>> Recovery::read_segments() {
 
 SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
     const std::uint32_t bytes = core_->log().segments().bytes_of(slot);
-    SegmentScan scan = scan_segment(buffer_.span().first(bytes), superblock_.pool, superblock_.shard, slot);
+    SegmentScan scan =
+        scan_segment(buffer_.span().first(bytes), superblock_.pool, superblock_.shard, slot);
     ++report_.segments_read;
     report_.records_read += scan.records.size();
     if (!readable) ++report_.records_damaged;
@@ -241,7 +255,8 @@ SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
     }
     for (const FoundRecord& record : std::views::reverse(scan.records)) {
         const auto type = static_cast<RecordType>(record.header.type);
-        if (type == RecordType::message || type == RecordType::message_commit) take_message(slot, record);
+        if (type == RecordType::message || type == RecordType::message_commit)
+            take_message(slot, record);
     }
     return {};
 }
@@ -250,13 +265,18 @@ SpoolResult<> Recovery::take_record(std::uint32_t slot, const FoundRecord& recor
     const RecordHeader& header = record.header;
     if (!known(header.type)) {
         if ((header.flags & record_skippable) != 0) return {};
-        return refuse(SpoolError::damaged, "a record of unknown type " + std::to_string(header.type) +
+        return refuse(SpoolError::damaged, "a record of unknown type " +
+                                               std::to_string(header.type) +
                                                ": written by a later version of this program");
     }
     switch (static_cast<RecordType>(header.type)) {
     case RecordType::tomb:
-    case RecordType::abort: finished_.insert(header.id.value); break;
-    case RecordType::status: take_status(record); break;
+    case RecordType::abort:
+        finished_.insert(header.id.value);
+        break;
+    case RecordType::status:
+        take_status(record);
+        break;
     case RecordType::body_chunk:
         if (auto prefix = decode_chunk_prefix(record.payload)) {
             chunks_[header.id.value].push_back({header.lsn, *prefix, Place{slot, record.offset},
@@ -272,7 +292,8 @@ SpoolResult<> Recovery::take_record(std::uint32_t slot, const FoundRecord& recor
         break;
     case RecordType::message:
     case RecordType::message_commit:
-    case RecordType::watermark: break;
+    case RecordType::watermark:
+        break;
     }
     return {};
 }
@@ -300,7 +321,8 @@ void Recovery::take_status(const FoundRecord& record) {
 void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
     const std::uint64_t id = record.header.id.value;
     if (finished_.contains(id)) return;
-    auto prefix = decode_message_prefix(static_cast<RecordType>(record.header.type), record.payload);
+    auto prefix =
+        decode_message_prefix(static_cast<RecordType>(record.header.type), record.payload);
     if (!prefix) {
         ++report_.records_damaged;
         return;
@@ -342,7 +364,8 @@ bool Recovery::gather_chunks(const Found& found) {
     std::uint64_t body_bytes = 0;
     for (const ChunkFound& chunk : chunks) {
         if (chunk.prefix.index < message.chunks_.size()) continue; // an earlier copy of the same
-        if (chunk.prefix.index != message.chunks_.size() || chunk.prefix.body_offset != body_bytes) return false;
+        if (chunk.prefix.index != message.chunks_.size() || chunk.prefix.body_offset != body_bytes)
+            return false;
         message.chunks_.push_back({chunk.place, chunk.bytes});
         body_bytes += chunk.bytes;
     }
@@ -352,15 +375,18 @@ bool Recovery::gather_chunks(const Found& found) {
 }
 
 void Recovery::judge_frames() {
-    for (auto& [number, epoch] : epochs_) judge_epoch(epoch, number == superblock_.epoch);
+    for (auto& [number, epoch] : epochs_)
+        judge_epoch(epoch, number == superblock_.epoch);
 }
 
 /// Below the watermark everything had been acknowledged, so what is missing there has rotted. Above
 /// it, a crash may have cut writes short that nobody was told of; only the last boot's are news.
 void Recovery::judge_epoch(Epoch& epoch, bool last) {
-    std::ranges::sort(epoch.frames, {}, [](const FoundFrame& frame) { return frame.header.batch_seq; });
+    std::ranges::sort(epoch.frames, {},
+                      [](const FoundFrame& frame) { return frame.header.batch_seq; });
     const auto count_missing = [&](std::uint64_t from, std::uint64_t to) { // batches in [from, to)
-        const auto failed = std::distance(epoch.failed.lower_bound(from), epoch.failed.lower_bound(to));
+        const auto failed =
+            std::distance(epoch.failed.lower_bound(from), epoch.failed.lower_bound(to));
         return to > from ? to - from - static_cast<std::uint64_t>(failed) : 0;
     };
     std::uint64_t expected = epoch.frames.empty() ? 1 : epoch.frames.front().header.batch_seq;
@@ -384,8 +410,10 @@ void Recovery::judge_epoch(Epoch& epoch, bool last) {
 void Recovery::enter_segments() {
     SegmentTable& segments = core_->log().segments();
     std::ranges::sort(used_, {}, &UsedSegment::seq);
-    for (const UsedSegment& segment : used_) segments.add_sealed(segment.slot, segment.seq);
-    for (const std::uint32_t slot : free_) segments.add_free(slot);
+    for (const UsedSegment& segment : used_)
+        segments.add_sealed(segment.slot, segment.seq);
+    for (const std::uint32_t slot : free_)
+        segments.add_free(slot);
 }
 
 void Recovery::enter_messages() {
@@ -395,14 +423,16 @@ void Recovery::enter_messages() {
         if (!finished_.contains(id)) ordered.push_back(&found);
     }
     std::ranges::sort(ordered, {}, [](const Found* found) { return found->message->id; });
-    for (Found* found : ordered) enter(*found);
+    for (Found* found : ordered)
+        enter(*found);
     found_.clear();
 }
 
 void Recovery::enter(Found& found) {
     Message& message = *found.message;
     if (!gather_chunks(found)) {
-        ++report_.records_damaged; // chunks are durable before the record that needs them is written
+        ++report_
+              .records_damaged; // chunks are durable before the record that needs them is written
         message.chunks_.clear();
         return;
     }

@@ -17,7 +17,9 @@ void RetryScheduler::schedule(Message& message) {
     if (when < driver_at_) arm_driver();
 }
 
-void RetryScheduler::cancel(Message& message) noexcept { message.retry_.cancel(); }
+void RetryScheduler::cancel(Message& message) noexcept {
+    message.retry_.cancel();
+}
 
 void RetryScheduler::arm_driver() noexcept {
     driver_at_ = wheel_.next_due();

@@ -28,7 +28,8 @@ public:
 
 private:
     struct Driver : base::Timer {
-        explicit Driver(RetryScheduler& owner) noexcept : Timer(&RetryScheduler::on_driver), scheduler(owner) {}
+        explicit Driver(RetryScheduler& owner) noexcept
+            : Timer(&RetryScheduler::on_driver), scheduler(owner) {}
         RetryScheduler& scheduler;
     };
     static void on_driver(base::Timer& timer) noexcept;

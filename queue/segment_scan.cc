@@ -8,7 +8,8 @@ namespace {
 
 class Scanner {
 public:
-    Scanner(std::span<const std::byte> segment, std::uint32_t seed, std::uint32_t shard, SegmentScan& scan) noexcept
+    Scanner(std::span<const std::byte> segment, std::uint32_t seed, std::uint32_t shard,
+            SegmentScan& scan) noexcept
         : segment_(segment), seed_(seed), shard_(shard), scan_(scan) {}
 
     void run() {
@@ -33,11 +34,14 @@ public:
 private:
     static constexpr auto block = static_cast<std::uint32_t>(block_bytes);
 
-    [[nodiscard]] std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(segment_.size()); }
+    [[nodiscard]] std::uint32_t size() const noexcept {
+        return static_cast<std::uint32_t>(segment_.size());
+    }
 
     [[nodiscard]] std::optional<FrameHeader> frame_at(std::uint32_t at) const noexcept {
         auto frame = decode_frame_header(segment_.subspan(at), seed_, at);
-        if (!frame || frame->segment_seq != scan_.segment_seq || frame->shard != shard_ || frame->bytes == 0) {
+        if (!frame || frame->segment_seq != scan_.segment_seq || frame->shard != shard_ ||
+            frame->bytes == 0) {
             return std::nullopt;
         }
         return *frame;
@@ -45,7 +49,8 @@ private:
 
     [[nodiscard]] bool blank(std::uint32_t at) const noexcept {
         const auto bytes = segment_.subspan(at, block);
-        return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, block - 1) == 0;
+        return bytes[0] == std::byte{0} &&
+               std::memcmp(bytes.data(), bytes.data() + 1, block - 1) == 0;
     }
 
     void read_frame(const FrameHeader& header) {
@@ -63,7 +68,8 @@ private:
     std::uint32_t record_at(std::uint32_t at, std::uint32_t end, FoundFrame* frame) {
         if (at > end || end - at < record_header_bytes) return 0;
         const RecordSeeds seeds = record_seeds(seed_, scan_.segment_seq, at);
-        auto header = decode_record_header(segment_.subspan(at, record_header_bytes), end - at, seeds);
+        auto header =
+            decode_record_header(segment_.subspan(at, record_header_bytes), end - at, seeds);
         if (!header) return 0;
         const auto payload = segment_.subspan(at + record_header_bytes, header->payload_bytes);
         if (payload_valid(*header, payload, seeds)) {
@@ -92,13 +98,15 @@ private:
 
 } // namespace
 
-SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool, std::uint32_t shard,
-                         std::uint32_t slot) {
+SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
+                         std::uint32_t shard, std::uint32_t slot) {
     SegmentScan scan;
     if (segment.size() < segment_header_bytes || segment.size() % block_bytes != 0) return scan;
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        auto header = decode_segment_header(segment.subspan(copy * block_bytes).first<block_bytes>(), copy);
-        if (!header || header->pool != pool || header->shard != shard || header->slot != slot) continue;
+        auto header =
+            decode_segment_header(segment.subspan(copy * block_bytes).first<block_bytes>(), copy);
+        if (!header || header->pool != pool || header->shard != shard || header->slot != slot)
+            continue;
         scan.segment_seq = std::max(scan.segment_seq, header->segment_seq);
     }
     const std::uint32_t seed = pool_seed(pool, shard);

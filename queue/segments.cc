@@ -77,7 +77,9 @@ void SegmentTable::seal(std::uint32_t slot) noexcept {
     sealed_live_bytes_ += segment.live_bytes;
 }
 
-void SegmentTable::mark_bad(std::uint32_t slot) noexcept { segments_[slot].bad = true; }
+void SegmentTable::mark_bad(std::uint32_t slot) noexcept {
+    segments_[slot].bad = true;
+}
 
 bool SegmentTable::sealed(std::uint32_t slot) const noexcept {
     return segments_[slot].state == State::sealed;
@@ -121,7 +123,8 @@ std::optional<std::uint32_t> SegmentTable::free_oldest(std::uint64_t behind) {
 }
 
 void SegmentTable::free_behind(std::uint64_t batch_seq) noexcept {
-    for (const std::uint32_t slot : free_) segments_[slot].freed_behind = batch_seq;
+    for (const std::uint32_t slot : free_)
+        segments_[slot].freed_behind = batch_seq;
 }
 
 std::optional<std::uint64_t> SegmentTable::oldest_seq() const noexcept {

@@ -22,7 +22,9 @@ public:
     SegmentTable(std::uint32_t segment_bytes, std::uint32_t segment_count);
 
     // Geometry.
-    [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(segments_.size()); }
+    [[nodiscard]] std::uint32_t count() const noexcept {
+        return static_cast<std::uint32_t>(segments_.size());
+    }
     [[nodiscard]] std::uint64_t begin_of(std::uint32_t slot) const noexcept;
     [[nodiscard]] std::uint32_t bytes_of(std::uint32_t slot) const noexcept;
     [[nodiscard]] std::uint32_t bytes_min() const noexcept; // of the smallest slot
@@ -38,7 +40,9 @@ public:
     void opened(std::uint32_t slot);                               // records go there now
     void seal(std::uint32_t slot) noexcept;
     void mark_bad(std::uint32_t slot) noexcept;
-    [[nodiscard]] std::uint64_t seq_of(std::uint32_t slot) const noexcept { return segments_[slot].seq; }
+    [[nodiscard]] std::uint64_t seq_of(std::uint32_t slot) const noexcept {
+        return segments_[slot].seq;
+    }
     [[nodiscard]] bool sealed(std::uint32_t slot) const noexcept;
 
     // What lives in them.
@@ -66,7 +70,9 @@ public:
         return static_cast<std::uint32_t>(free_.size());
     }
     /// Bytes of sealed segments that are not live: what collection could win back at most.
-    [[nodiscard]] std::uint64_t dead_bytes() const noexcept { return sealed_bytes_ - sealed_live_bytes_; }
+    [[nodiscard]] std::uint64_t dead_bytes() const noexcept {
+        return sealed_bytes_ - sealed_live_bytes_;
+    }
 
 private:
     enum class State : std::uint8_t { free, taken, open, sealed, retired };

@@ -38,7 +38,9 @@ public:
     [[nodiscard]] State state() const noexcept { return state_; }
     /// Of the record; final once durable, because a batch may move to another segment before.
     [[nodiscard]] Place place() const noexcept { return place_; }
-    [[nodiscard]] std::uint32_t bytes() const noexcept { return bytes_; } // header and padding included
+    [[nodiscard]] std::uint32_t bytes() const noexcept {
+        return bytes_;
+    } // header and padding included
 
 private:
     friend class Log;

@@ -45,18 +45,21 @@ using Checked = std::expected<void, UringFileError>;
     return std::unexpected(UringFileError{kind, std::move(text)});
 }
 
-[[nodiscard]] std::unexpected<UringFileError> fail_errno(const std::string& what, const std::string& path) {
+[[nodiscard]] std::unexpected<UringFileError> fail_errno(const std::string& what,
+                                                         const std::string& path) {
     const int error = errno;
     const bool space = error == ENOSPC || error == EDQUOT || error == EFBIG;
     return fail(space ? UringFileError::Kind::no_space : UringFileError::Kind::io,
                 what + " " + path + ": " + std::strerror(error));
 }
 
-[[nodiscard]] std::unexpected<UringFileError> fail_unsuitable(const std::string& path, const std::string& why) {
-    return fail(UringFileError::Kind::unsuitable,
-                path + ": " + why +
-                    ". Put the spool on a file system on a real disk (ext4 or XFS), not on tmpfs or a "
-                    "network share.");
+[[nodiscard]] std::unexpected<UringFileError> fail_unsuitable(const std::string& path,
+                                                              const std::string& why) {
+    return fail(
+        UringFileError::Kind::unsuitable,
+        path + ": " + why +
+            ". Put the spool on a file system on a real disk (ext4 or XFS), not on tmpfs or a "
+            "network share.");
 }
 
 [[nodiscard]] Opened open_direct(const std::string& path, int flags) {
@@ -66,11 +69,13 @@ using Checked = std::expected<void, UringFileError>;
     return fail_errno("cannot open", path);
 }
 
-[[nodiscard]] Checked lock(const Descriptor& file, const std::string& path, std::chrono::milliseconds wait) {
+[[nodiscard]] Checked lock(const Descriptor& file, const std::string& path,
+                           std::chrono::milliseconds wait) {
     while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return fail_errno("cannot lock", path);
         if (wait <= std::chrono::milliseconds::zero()) {
-            return fail(UringFileError::Kind::locked, path + ": another process is using this spool");
+            return fail(UringFileError::Kind::locked,
+                        path + ": another process is using this spool");
         }
         std::this_thread::sleep_for(lock_retry);
         wait -= lock_retry;
@@ -80,23 +85,25 @@ using Checked = std::expected<void, UringFileError>;
 
 /// Whether aligned direct I/O goes to the device as it is, and not through a cache in memory.
 [[nodiscard]] Checked check_direct(const Descriptor& file, const std::string& path) {
-    struct statfs system {};
+    struct statfs system{};
     if (::fstatfs(file.get(), &system) != 0) return fail_errno("cannot examine", path);
     // tmpfs takes O_DIRECT since Linux 6.6, and keeps everything in memory all the same.
     if (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC) {
         return fail_unsuitable(path, "the file system lives in memory and would lose mail");
     }
 #ifdef STATX_DIOALIGN
-    struct statx status {};
+    struct statx status{};
     if (::statx(file.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
         (status.stx_mask & STATX_DIOALIGN) != 0) { // Linux 6.1 and later
         if (status.stx_dio_offset_align == 0 || status.stx_dio_mem_align == 0) {
-            return fail_unsuitable(path, "the file system does not support direct I/O on this file");
+            return fail_unsuitable(path,
+                                   "the file system does not support direct I/O on this file");
         }
         if (status.stx_dio_offset_align > block_bytes || status.stx_dio_mem_align > block_bytes) {
             return fail_unsuitable(path, "direct I/O needs an alignment of " +
                                              std::to_string(status.stx_dio_offset_align) +
-                                             " bytes, and a spool has " + std::to_string(block_bytes));
+                                             " bytes, and a spool has " +
+                                             std::to_string(block_bytes));
         }
     }
 #endif
@@ -143,14 +150,14 @@ using Checked = std::expected<void, UringFileError>;
 }
 
 [[nodiscard]] Checked check_space(const std::string& path, std::uint64_t pool_bytes) {
-    struct statvfs system {};
+    struct statvfs system{};
     const std::string name = folder_of(path);
     if (::statvfs(name.c_str(), &system) != 0) return fail_errno("cannot examine", name);
     const std::uint64_t free = std::uint64_t{system.f_bavail} * system.f_frsize;
     if (free >= pool_bytes) return {};
-    return fail(UringFileError::Kind::no_space, path + ": a pool of " + std::to_string(pool_bytes >> 20) +
-                                                    " MiB does not fit, " + std::to_string(free >> 20) +
-                                                    " MiB are free");
+    return fail(UringFileError::Kind::no_space,
+                path + ": a pool of " + std::to_string(pool_bytes >> 20) + " MiB does not fit, " +
+                    std::to_string(free >> 20) + " MiB are free");
 }
 
 /// Under another name until all of it is on disk: a pool that exists is a whole pool.
@@ -158,16 +165,19 @@ using Checked = std::expected<void, UringFileError>;
     const std::string unfinished = path + ".creating";
     auto file = open_direct(unfinished, O_CREAT);
     if (!file) return file;
-    if (auto locked = lock(*file, unfinished, options.lock_wait); !locked) return std::unexpected(locked.error());
+    if (auto locked = lock(*file, unfinished, options.lock_wait); !locked)
+        return std::unexpected(locked.error());
     Checked step = check_direct(*file, path);
     if (step && ::ftruncate(file->get(), 0) != 0) step = fail_errno("cannot empty", unfinished);
     if (step) step = check_space(path, options.pool_bytes);
     // Contiguous where the file system can; the zeros then turn it into written extents, because a
     // write into an unwritten one is a journal commit and not a plain overwrite.
-    if (step) static_cast<void>(::fallocate(file->get(), 0, 0, static_cast<off_t>(options.pool_bytes)));
+    if (step)
+        static_cast<void>(::fallocate(file->get(), 0, 0, static_cast<off_t>(options.pool_bytes)));
     if (step) step = write_zeros(*file, unfinished, options);
     if (step && ::fsync(file->get()) != 0) step = fail_errno("cannot sync", unfinished);
-    if (step && ::rename(unfinished.c_str(), path.c_str()) != 0) step = fail_errno("cannot name", path);
+    if (step && ::rename(unfinished.c_str(), path.c_str()) != 0)
+        step = fail_errno("cannot name", path);
     if (step) step = sync_folder(path);
     if (!step) {
         static_cast<void>(::unlink(unfinished.c_str()));
@@ -184,7 +194,8 @@ public:
     Operation(UringFile& file) noexcept : file_(file) {}
     ~Operation() override {
         // Whoever destroys the task early is about to free the memory the kernel is working on.
-        while (in_flight_) file_.ring_.poll();
+        while (in_flight_)
+            file_.ring_.poll();
     }
     template <class Prepare>
     void stage(Prepare&& prepare) {
@@ -204,7 +215,8 @@ public:
         if (result_ == -ENOSPC || result_ == -EDQUOT) return std::unexpected(DiskError::no_space);
         if (result_ == -ETIMEDOUT) return std::unexpected(DiskError::timed_out);
         if (result_ < 0) return std::unexpected(DiskError::io);
-        if (static_cast<std::size_t>(result_) != bytes) return std::unexpected(DiskError::short_transfer);
+        if (static_cast<std::size_t>(result_) != bytes)
+            return std::unexpected(DiskError::short_transfer);
         return {};
     }
 
@@ -216,51 +228,64 @@ private:
 };
 
 std::expected<std::unique_ptr<UringFile>, UringFileError>
-UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path, const UringFileOptions& options) {
+UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path,
+                const UringFileOptions& options) {
     CHECK(options.pool_bytes > 0);
     CHECK(options.pool_bytes % zero_bytes == 0);
-    struct stat status {};
+    struct stat status{};
     const bool exists = ::stat(path.c_str(), &status) == 0;
     if (!exists && errno != ENOENT) return fail_errno("cannot examine", path);
-    if (exists && !S_ISREG(status.st_mode)) return fail(UringFileError::Kind::io, path + ": not a regular file");
+    if (exists && !S_ISREG(status.st_mode))
+        return fail(UringFileError::Kind::io, path + ": not a regular file");
 
     auto file = exists ? open_direct(path, 0) : create(path, options);
     if (!file) return std::unexpected(file.error());
     if (exists) {
-        if (auto locked = lock(*file, path, options.lock_wait); !locked) return std::unexpected(locked.error());
-        if (auto checked = check_direct(*file, path); !checked) return std::unexpected(checked.error());
+        if (auto locked = lock(*file, path, options.lock_wait); !locked)
+            return std::unexpected(locked.error());
+        if (auto checked = check_direct(*file, path); !checked)
+            return std::unexpected(checked.error());
         // The name may be newer than the last power cut: make it last before trusting what is behind it.
         if (auto synced = sync_folder(path); !synced) return std::unexpected(synced.error());
     }
     const std::uint64_t size =
-        exists ? static_cast<std::uint64_t>(status.st_size) / block_bytes * block_bytes : options.pool_bytes;
+        exists ? static_cast<std::uint64_t>(status.st_size) / block_bytes * block_bytes
+               : options.pool_bytes;
     return std::unique_ptr<UringFile>{new UringFile{loop, ring, file->release(), size, !exists}};
 }
 
-UringFile::~UringFile() { ::close(descriptor_); }
+UringFile::~UringFile() {
+    ::close(descriptor_);
+}
 
-base::Task<std::expected<void, DiskError>> UringFile::write(std::uint64_t offset, std::span<const std::byte> bytes,
-                                                            Durable durable) {
+base::Task<std::expected<void, DiskError>>
+UringFile::write(std::uint64_t offset, std::span<const std::byte> bytes, Durable durable) {
     CHECK(offset % block_bytes == 0);
     CHECK(bytes.size() % block_bytes == 0);
-    CHECK(offset + bytes.size() <= bytes_); // growing the file would cost a journal commit per write
+    CHECK(offset + bytes.size() <=
+          bytes_); // growing the file would cost a journal commit per write
     Operation operation{*this};
     operation.stage([&](io_uring_sqe* entry) {
-        io_uring_prep_write(entry, descriptor_, bytes.data(), static_cast<unsigned>(bytes.size()), offset);
+        io_uring_prep_write(entry, descriptor_, bytes.data(), static_cast<unsigned>(bytes.size()),
+                            offset);
         if (durable == Durable::yes) entry->rw_flags = RWF_DSYNC;
     });
-    while (operation.in_flight()) static_cast<void>(co_await operation.wait());
+    while (operation.in_flight())
+        static_cast<void>(co_await operation.wait());
     co_return operation.result(bytes.size());
 }
 
-base::Task<std::expected<void, DiskError>> UringFile::read(std::uint64_t offset, std::span<std::byte> bytes) {
+base::Task<std::expected<void, DiskError>> UringFile::read(std::uint64_t offset,
+                                                           std::span<std::byte> bytes) {
     CHECK(offset % block_bytes == 0);
     CHECK(bytes.size() % block_bytes == 0);
     Operation operation{*this};
     operation.stage([&](io_uring_sqe* entry) {
-        io_uring_prep_read(entry, descriptor_, bytes.data(), static_cast<unsigned>(bytes.size()), offset);
+        io_uring_prep_read(entry, descriptor_, bytes.data(), static_cast<unsigned>(bytes.size()),
+                           offset);
     });
-    while (operation.in_flight()) static_cast<void>(co_await operation.wait());
+    while (operation.in_flight())
+        static_cast<void>(co_await operation.wait());
     co_return operation.result(bytes.size());
 }
 
@@ -269,7 +294,8 @@ base::Task<std::expected<void, DiskError>> UringFile::flush() {
     operation.stage([&](io_uring_sqe* entry) {
         io_uring_prep_fsync(entry, descriptor_, IORING_FSYNC_DATASYNC);
     });
-    while (operation.in_flight()) static_cast<void>(co_await operation.wait());
+    while (operation.in_flight())
+        static_cast<void>(co_await operation.wait());
     co_return operation.result(0);
 }
 

@@ -48,7 +48,8 @@ class UringFile final : public Disk {
 public:
     /// Opens the pool at `path`, or creates it. One that exists keeps its size: compare size_bytes().
     [[nodiscard]] static std::expected<std::unique_ptr<UringFile>, UringFileError>
-    open(base::Loop& loop, base::Uring& ring, const std::string& path, const UringFileOptions& options);
+    open(base::Loop& loop, base::Uring& ring, const std::string& path,
+         const UringFileOptions& options);
     ~UringFile() override;
 
     [[nodiscard]] bool created() const noexcept { return created_; }
@@ -56,14 +57,15 @@ public:
     // Destroying one of these tasks early waits for the kernel to let go of the memory.
     [[nodiscard]] base::Task<std::expected<void, DiskError>>
     write(std::uint64_t offset, std::span<const std::byte> bytes, Durable durable) override;
-    [[nodiscard]] base::Task<std::expected<void, DiskError>> read(std::uint64_t offset,
-                                                                  std::span<std::byte> bytes) override;
+    [[nodiscard]] base::Task<std::expected<void, DiskError>>
+    read(std::uint64_t offset, std::span<std::byte> bytes) override;
     [[nodiscard]] base::Task<std::expected<void, DiskError>> flush() override;
 
 private:
     class Operation;
 
-    UringFile(base::Loop& loop, base::Uring& ring, int descriptor, std::uint64_t bytes, bool created) noexcept
+    UringFile(base::Loop& loop, base::Uring& ring, int descriptor, std::uint64_t bytes,
+              bool created) noexcept
         : loop_(loop), ring_(ring), descriptor_(descriptor), bytes_(bytes), created_(created) {}
 
     base::Loop& loop_;

@@ -14,6 +14,7 @@
 namespace control::schema {
 
 // X(enumerator, Prometheus name, labels, help). Names that dashboards for KumoMTA already use are kept.
+// clang-format off
 #define MILLRACE_COUNTERS(X)                                                                                                     \
     X(connections_in, "total_connection_count", "service=\"esmtp_listener\"", "connections accepted")                            \
     X(connections_out, "total_connection_count", "service=\"smtp_client\"", "connections opened to MX hosts")                    \
@@ -68,6 +69,7 @@ namespace control::schema {
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
     X(resident_bytes, "message_data_resident_bytes", "", "message content held in memory")                   \
     X(policy_version, "millrace_policy_version", "", "version of the policy in use")
+// clang-format on
 
 enum class Counter : std::size_t {
 #define X(name, prometheus, labels, help) name,

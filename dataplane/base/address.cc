@@ -13,7 +13,8 @@ constexpr std::size_t address_text_bytes_max = INET6_ADDRSTRLEN;
 std::optional<unsigned> parse_number(std::string_view text, unsigned limit) noexcept {
     unsigned value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size() || value > limit) return std::nullopt;
+    if (error != std::errc{} || end != text.data() + text.size() || value > limit)
+        return std::nullopt;
     return value;
 }
 
@@ -38,7 +39,8 @@ IpAddress IpAddress::v6(std::array<std::uint8_t, 16> bytes) noexcept {
 
 std::optional<IpAddress> IpAddress::parse(std::string_view text) noexcept {
     if (text.empty() || text.size() >= address_text_bytes_max) return std::nullopt;
-    if (text.find('\0') != std::string_view::npos) return std::nullopt; // inet_pton would stop there
+    if (text.find('\0') != std::string_view::npos)
+        return std::nullopt; // inet_pton would stop there
     std::array<char, address_text_bytes_max> terminated{};
     std::copy(text.begin(), text.end(), terminated.begin());
     std::array<std::uint8_t, 4> four{};

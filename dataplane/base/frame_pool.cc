@@ -28,7 +28,9 @@ struct FreeLists {
 
 thread_local FreeLists free_lists;
 
-constexpr std::size_t class_of(std::size_t bytes) { return (bytes + class_bytes - 1) / class_bytes; }
+constexpr std::size_t class_of(std::size_t bytes) {
+    return (bytes + class_bytes - 1) / class_bytes;
+}
 
 } // namespace
 

@@ -53,7 +53,8 @@ Loop::Loop(const Clock& clock, unsigned shard)
 
 Loop::~Loop() {
     drop_tasks();
-    while (!turn_end_.alone()) turn_end_.next->unlink();
+    while (!turn_end_.alone())
+        turn_end_.next->unlink();
 }
 
 void Loop::drop_tasks() noexcept {

@@ -12,7 +12,9 @@ Wakeup::Wakeup() : descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
-Wakeup::~Wakeup() { close(descriptor_); }
+Wakeup::~Wakeup() {
+    close(descriptor_);
+}
 
 void Wakeup::signal() noexcept {
     if (!asleep_.exchange(false, std::memory_order_acq_rel)) return;

@@ -59,7 +59,8 @@ public:
     bool drain() override {
         // What was there at the start: a producer that never rests must not hold the turn up.
         const std::size_t count = ring_.size();
-        for (std::size_t i = 0; i < count; ++i) handler_(context_, std::move(*ring_.pop()));
+        for (std::size_t i = 0; i < count; ++i)
+            handler_(context_, std::move(*ring_.pop()));
         return count > 0;
     }
     [[nodiscard]] bool pending() const noexcept override { return ring_.size() != 0; }

@@ -107,7 +107,8 @@ public:
     SlabChain& operator=(SlabChain&& other) noexcept {
         if (this == &other) return *this;
         clear();
-        for (std::size_t i = 0; i < other.count_; ++i) views_[i] = std::move(other.views_[i]);
+        for (std::size_t i = 0; i < other.count_; ++i)
+            views_[i] = std::move(other.views_[i]);
         count_ = std::exchange(other.count_, 0);
         total_bytes_ = std::exchange(other.total_bytes_, 0);
         return *this;
@@ -118,13 +119,16 @@ public:
     /// A second chain of references to the same bytes.
     [[nodiscard]] SlabChain share() const noexcept {
         SlabChain copy;
-        for (const SlabView& view : views()) copy.push(view);
+        for (const SlabView& view : views())
+            copy.push(view);
         return copy;
     }
     [[nodiscard]] bool full() const noexcept { return count_ == views_max; }
     [[nodiscard]] bool empty() const noexcept { return total_bytes_ == 0; }
     [[nodiscard]] std::size_t size_bytes() const noexcept { return total_bytes_; }
-    [[nodiscard]] std::span<const SlabView> views() const noexcept { return {views_.data(), count_}; }
+    [[nodiscard]] std::span<const SlabView> views() const noexcept {
+        return {views_.data(), count_};
+    }
 
     void push(SlabView view) noexcept {
         CHECK(!full());
@@ -133,7 +137,8 @@ public:
     }
     /// Moves the other chain's views behind ours.
     void splice(SlabChain&& other) noexcept {
-        for (std::size_t i = 0; i < other.count_; ++i) push(std::move(other.views_[i]));
+        for (std::size_t i = 0; i < other.count_; ++i)
+            push(std::move(other.views_[i]));
         other.clear();
     }
     /// Room left at the end of the last slab, when this chain is its only holder.
@@ -151,7 +156,8 @@ public:
         total_bytes_ += bytes;
     }
     void clear() noexcept {
-        for (std::size_t i = 0; i < count_; ++i) views_[i] = SlabView{};
+        for (std::size_t i = 0; i < count_; ++i)
+            views_[i] = SlabView{};
         count_ = 0;
         total_bytes_ = 0;
     }

@@ -19,7 +19,8 @@ namespace dataplane::base {
 template <class T>
 class SpscRing {
 public:
-    explicit SpscRing(std::size_t capacity) : slots_(std::bit_ceil(capacity)), mask_(slots_.size() - 1) {
+    explicit SpscRing(std::size_t capacity)
+        : slots_(std::bit_ceil(capacity)), mask_(slots_.size() - 1) {
         CHECK(capacity > 0);
     }
 

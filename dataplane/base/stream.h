@@ -74,7 +74,8 @@ public:
     /// Stages a copy of the bytes and returns once they fit the stream's bound (send_bytes_max of
     /// the transport). What one turn stages leaves together at the turn's end.
     /// The span must stay valid until the task is done.
-    [[nodiscard]] virtual Task<NetResult<>> write(std::span<const std::byte> bytes, Deadline deadline) = 0;
+    [[nodiscard]] virtual Task<NetResult<>> write(std::span<const std::byte> bytes,
+                                                  Deadline deadline) = 0;
     /// Stages the slabs by reference, behind whatever is staged already; nothing may change their
     /// bytes until they have left. Returns once the staged amount is within the stream's bound.
     [[nodiscard]] virtual Task<NetResult<>> write(SlabChain slabs, Deadline deadline) = 0;
@@ -113,12 +114,11 @@ class Transport {
 public:
     virtual ~Transport() = default;
     /// Several shards may listen on one address: each gets its share of the connections.
-    [[nodiscard]] virtual NetResult<std::unique_ptr<Listener>> listen(const SocketAddress& local,
-                                                                      const ListenOptions& options) = 0;
+    [[nodiscard]] virtual NetResult<std::unique_ptr<Listener>>
+    listen(const SocketAddress& local, const ListenOptions& options) = 0;
     /// \param source  the address to come from; nullopt lets the transport choose
-    [[nodiscard]] virtual Task<NetResult<StreamPtr>> connect(SocketAddress remote,
-                                                             std::optional<IpAddress> source,
-                                                             Deadline deadline) = 0;
+    [[nodiscard]] virtual Task<NetResult<StreamPtr>>
+    connect(SocketAddress remote, std::optional<IpAddress> source, Deadline deadline) = 0;
 };
 
 /// Error of a wait that ended without its event.

@@ -17,13 +17,15 @@ constexpr std::uint64_t no_tick = std::numeric_limits<std::uint64_t>::max();
 TimerWheel::TimerWheel(TimePoint start, Duration tick) noexcept
     : tick_(tick), current_(static_cast<std::uint64_t>(start.time_since_epoch() / tick)) {
     CHECK(tick.count() > 0);
-    for (Sentinel& sentinel : heads_) sentinel.next_ = sentinel.prev_ = &sentinel;
+    for (Sentinel& sentinel : heads_)
+        sentinel.next_ = sentinel.prev_ = &sentinel;
 }
 
 TimerWheel::~TimerWheel() {
     // Timers may outlive the wheel at shutdown: leave none of them pointing into it.
     for (Sentinel& sentinel : heads_) {
-        while (sentinel.next_ != &sentinel) sentinel.next_->cancel();
+        while (sentinel.next_ != &sentinel)
+            sentinel.next_->cancel();
     }
 }
 
@@ -49,7 +51,8 @@ void TimerWheel::link(Timer& timer) noexcept {
         ahead = range;
     }
     unsigned level = 0;
-    while ((ahead >> (slot_bits * (level + 1))) != 0) ++level;
+    while ((ahead >> (slot_bits * (level + 1))) != 0)
+        ++level;
     const auto slot = static_cast<unsigned>((timer.tick_ >> (slot_bits * level)) & slot_mask);
     Timer& sentinel = head(level, slot);
     timer.next_ = &sentinel;

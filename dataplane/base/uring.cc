@@ -8,16 +8,19 @@ namespace dataplane::base {
 
 Uring::Uring(UringOptions options) {
     io_uring_params params{};
-    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL |
-                   IORING_SETUP_CQSIZE | IORING_SETUP_TASKRUN_FLAG;
+    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                   IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_TASKRUN_FLAG;
     params.cq_entries = options.completion_entries;
     const int result = io_uring_queue_init_params(options.entries, &ring_, &params);
-    if (result < 0) throw std::system_error(-result, std::generic_category(), "io_uring_queue_init");
+    if (result < 0)
+        throw std::system_error(-result, std::generic_category(), "io_uring_queue_init");
     // Spares each entry into the kernel the look-up of the ring's descriptor; works without as well.
     static_cast<void>(io_uring_register_ring_fd(&ring_));
 }
 
-Uring::~Uring() { io_uring_queue_exit(&ring_); }
+Uring::~Uring() {
+    io_uring_queue_exit(&ring_);
+}
 
 io_uring_sqe* Uring::stage() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -36,7 +39,9 @@ void Uring::cancel(UringOp& op) {
     io_uring_sqe_set_data(sqe, nullptr); // nobody waits for the cancellation itself
 }
 
-void Uring::WakeRead::complete(int, std::uint32_t) noexcept { armed = false; }
+void Uring::WakeRead::complete(int, std::uint32_t) noexcept {
+    armed = false;
+}
 
 void Uring::arm_wakeup() {
     if (wake_read_.armed) return;
@@ -64,13 +69,14 @@ void Uring::reap() noexcept {
 }
 
 void Uring::drain_inboxes() {
-    for (std::size_t i = 0; i < inboxes_.size(); ++i) inboxes_[i]->drain(); // a handler may add one
+    for (std::size_t i = 0; i < inboxes_.size(); ++i)
+        inboxes_[i]->drain(); // a handler may add one
 }
 
 void Uring::poll() {
     const bool staged = io_uring_sq_ready(&ring_) != 0;
-    const bool kernel_work = (IO_URING_READ_ONCE(*ring_.sq.kflags) &
-                              (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+    const bool kernel_work =
+        (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
     if (staged || kernel_work) {
         ++enter_count_;
         const int result = io_uring_submit_and_get_events(&ring_);

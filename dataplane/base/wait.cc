@@ -39,7 +39,8 @@ void WaitNode::on_timer(Timer& timer) noexcept {
 }
 
 CancelSource::~CancelSource() {
-    while (!head_.alone()) head_.next->unlink();
+    while (!head_.alone())
+        head_.next->unlink();
 }
 
 void CancelSource::cancel() noexcept {
@@ -50,7 +51,8 @@ void CancelSource::cancel() noexcept {
 }
 
 WaitQueue::~WaitQueue() {
-    while (!head_.alone()) head_.next->unlink();
+    while (!head_.alone())
+        head_.next->unlink();
 }
 
 void WaitQueue::wake_one() noexcept {
@@ -59,7 +61,8 @@ void WaitQueue::wake_one() noexcept {
 }
 
 void WaitQueue::wake_all() noexcept {
-    while (!empty()) wake_one();
+    while (!empty())
+        wake_one();
 }
 
 } // namespace dataplane::base

@@ -15,16 +15,23 @@ constexpr std::uint32_t recipients_listed_max = 100; // of one message
 
 std::string_view state_name(queue::RecipientState state) noexcept {
     switch (state) {
-    case queue::RecipientState::pending: return "pending";
-    case queue::RecipientState::delivered: return "delivered";
-    case queue::RecipientState::bounced: return "bounced";
-    case queue::RecipientState::expired: return "expired";
-    case queue::RecipientState::removed: return "removed";
+    case queue::RecipientState::pending:
+        return "pending";
+    case queue::RecipientState::delivered:
+        return "delivered";
+    case queue::RecipientState::bounced:
+        return "bounced";
+    case queue::RecipientState::expired:
+        return "expired";
+    case queue::RecipientState::removed:
+        return "removed";
     }
     return "unknown";
 }
 
-std::int64_t unix_seconds(base::WallTime time) noexcept { return time.time_since_epoch().count() / 1000; }
+std::int64_t unix_seconds(base::WallTime time) noexcept {
+    return time.time_since_epoch().count() / 1000;
+}
 
 json describe(const queue::Message& message, base::WallTime now, bool suspended) {
     json out{{"id", message.id.to_string()},
@@ -41,7 +48,8 @@ json describe(const queue::Message& message, base::WallTime now, bool suspended)
              {"suspended", suspended},
              {"recipients_pending", message.pending_count()}};
     json recipients = json::array();
-    for (std::size_t i = 0; i < message.envelope.recipient_count() && i < recipients_listed_max; ++i) {
+    for (std::size_t i = 0; i < message.envelope.recipient_count() && i < recipients_listed_max;
+         ++i) {
         recipients.push_back({{"address", message.envelope.recipient(i).address},
                               {"state", state_name(message.status[i].state)},
                               {"attempts", message.status[i].attempts},
@@ -66,7 +74,8 @@ std::string RelayCommands::run(const ShardCommand& command) {
     if (!command.message_id.empty()) {
         filter.id = queue::MessageId::parse(command.message_id);
         if (!filter.id) {
-            return print({{"error", "\"" + command.message_id + "\" is no message id: 16 hex digits are expected"}});
+            return print({{"error", "\"" + command.message_id +
+                                        "\" is no message id: 16 hex digits are expected"}});
         }
     }
     CHECK(relay_ != nullptr);
@@ -101,21 +110,23 @@ std::string RelayCommands::run(const ShardCommand& command) {
         });
         return print({{"messages", messages}, {"recipients", recipients}, {"bytes", bytes}});
     }
-    case ShardCommand::Kind::queue_flush: return print({{"touched", queue.flush(filter)}});
-    case ShardCommand::Kind::queue_suspend: return print({{"touched", queue.suspend(filter)}});
-    case ShardCommand::Kind::queue_resume: return print({{"touched", queue.resume(filter)}});
+    case ShardCommand::Kind::queue_flush:
+        return print({{"touched", queue.flush(filter)}});
+    case ShardCommand::Kind::queue_suspend:
+        return print({{"touched", queue.suspend(filter)}});
+    case ShardCommand::Kind::queue_resume:
+        return print({{"touched", queue.resume(filter)}});
     case ShardCommand::Kind::status: {
         const queue::QueueCounters counters = queue.counters();
-        return print({{"shards",
-                       json::array({{{"shard", loop_.shard()},
-                                     {"policy_version", policy_.current()->version},
-                                     {"queued", counters.queued_messages},
-                                     {"ready", counters.ready_messages},
-                                     {"deferred", counters.deferred_messages},
-                                     {"accepted", counters.accepted},
-                                     {"segments_free", counters.segments_free},
-                                     {"segments_total", counters.segments_total},
-                                     {"resident_bytes", counters.resident_bytes}}})}});
+        return print({{"shards", json::array({{{"shard", loop_.shard()},
+                                               {"policy_version", policy_.current()->version},
+                                               {"queued", counters.queued_messages},
+                                               {"ready", counters.ready_messages},
+                                               {"deferred", counters.deferred_messages},
+                                               {"accepted", counters.accepted},
+                                               {"segments_free", counters.segments_free},
+                                               {"segments_total", counters.segments_total},
+                                               {"resident_bytes", counters.resident_bytes}}})}});
     }
     }
     return print({{"error", "unknown command"}});

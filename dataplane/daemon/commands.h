@@ -15,7 +15,8 @@ namespace dataplane::daemon {
 
 class RelayCommands final : public policy::ShardCommands {
 public:
-    RelayCommands(base::Loop& loop, const policy::PolicySlot& policy) noexcept : loop_(loop), policy_(policy) {}
+    RelayCommands(base::Loop& loop, const policy::PolicySlot& policy) noexcept
+        : loop_(loop), policy_(policy) {}
     /// The relay that commands are about; it is made after the link it stands on. No command runs before.
     void serve(Relay& relay) noexcept { relay_ = &relay; }
     std::string run(const policy::ShardCommand& command) override;

@@ -10,17 +10,21 @@ namespace {
 
 std::string_view to_string(LogLevel level) noexcept {
     switch (level) {
-    case LogLevel::info: return "info";
-    case LogLevel::warning: return "warning";
-    case LogLevel::error: return "error";
+    case LogLevel::info:
+        return "info";
+    case LogLevel::warning:
+        return "warning";
+    case LogLevel::error:
+        return "error";
     }
     return "error";
 }
 
 bool needs_quotes(std::string_view value) noexcept {
     return value.empty() || std::any_of(value.begin(), value.end(), [](char c) {
-        return c == '"' || c == '=' || c == '\\' || static_cast<unsigned char>(c) <= ' ' || c == 0x7f;
-    });
+               return c == '"' || c == '=' || c == '\\' || static_cast<unsigned char>(c) <= ' ' ||
+                      c == 0x7f;
+           });
 }
 
 void append_value(std::string_view value, std::string& line) {
@@ -46,14 +50,16 @@ void copy_text(std::string_view text, std::array<char, size>& out) noexcept {
 } // namespace
 
 void log_line(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
-    const auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+    const auto now =
+        std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
     const std::int64_t ms = now.time_since_epoch().count();
     const auto seconds = static_cast<std::time_t>(ms / 1000);
     std::tm parts{};
     gmtime_r(&seconds, &parts);
     std::array<char, 40> time{};
     const std::size_t length = std::strftime(time.data(), time.size(), "%Y-%m-%dT%H:%M:%S", &parts);
-    std::snprintf(time.data() + length, time.size() - length, ".%03dZ", static_cast<int>(ms % 1000));
+    std::snprintf(time.data() + length, time.size() - length, ".%03dZ",
+                  static_cast<int>(ms % 1000));
     std::string line = "time=";
     line += time.data();
     line += " level=";

@@ -59,8 +59,10 @@ policy::PolicyPtr first_policy(const Options& options) {
         if (loaded) return *loaded;
         const bool missing = loaded.error().error == policy::SnapshotError::missing;
         if (!missing || std::chrono::steady_clock::now() >= give_up) {
-            throw StartError(loaded.error().text +
-                             (missing ? "; start millrace-control, which publishes it, or name its state_dir" : ""));
+            throw StartError(
+                loaded.error().text +
+                (missing ? "; start millrace-control, which publishes it, or name its state_dir"
+                         : ""));
         }
         if (!told) log_line(LogLevel::info, "waiting_for_policy", {{"path", path}});
         std::this_thread::sleep_for(snapshot_poll);
@@ -91,10 +93,13 @@ void refuse_orphans(const policy::StartUp& start_up) {
     for (const auto& entry : fs::directory_iterator(start_up.spool_dir, error)) {
         const std::string name = entry.path().filename().string();
         unsigned shard = 0;
-        if (std::sscanf(name.c_str(), "shard-%u.spool", &shard) != 1 || shard < start_up.shards) continue;
-        throw StartError(entry.path().string() + " may hold mail of shard " + std::to_string(shard) +
-                         ", but [server] shards is " + std::to_string(start_up.shards) + "; set it to at least " +
-                         std::to_string(shard + 1) + ", or move the file away once its queue is empty");
+        if (std::sscanf(name.c_str(), "shard-%u.spool", &shard) != 1 || shard < start_up.shards)
+            continue;
+        throw StartError(entry.path().string() + " may hold mail of shard " +
+                         std::to_string(shard) + ", but [server] shards is " +
+                         std::to_string(start_up.shards) + "; set it to at least " +
+                         std::to_string(shard + 1) +
+                         ", or move the file away once its queue is empty");
     }
 }
 
@@ -112,12 +117,14 @@ struct Certificate {
 
 /// The pair to offer TLS with when the policy names none, made at the first start.
 Certificate own_certificate(const policy::Policy& policy, const base::Clock& clock) {
-    Certificate own{policy.start_up.state_dir + "/self-signed.crt", policy.start_up.state_dir + "/self-signed.key"};
-    if (!policy.tls.certificate_file.empty() || (fs::exists(own.certificate_file) && fs::exists(own.key_file))) {
+    Certificate own{policy.start_up.state_dir + "/self-signed.crt",
+                    policy.start_up.state_dir + "/self-signed.key"};
+    if (!policy.tls.certificate_file.empty() ||
+        (fs::exists(own.certificate_file) && fs::exists(own.key_file))) {
         return own;
     }
-    const auto made =
-        tls_offload::make_self_signed(policy.hostname, own.certificate_file, own.key_file, clock.wall_now());
+    const auto made = tls_offload::make_self_signed(policy.hostname, own.certificate_file,
+                                                    own.key_file, clock.wall_now());
     if (!made) throw StartError("no certificate: " + made.error());
     log_line(LogLevel::warning, "self_signed_certificate",
              {{"file", own.certificate_file}, {"remedy", "set [tls] certificate and key"}});
@@ -137,20 +144,24 @@ void log_started(unsigned shard, const daemon::ShardStarted& started) {
     if (report.records_damaged != 0) {
         log_line(LogLevel::error, "spool_damage",
                  {{"shard", std::to_string(shard)},
-                  {"text", "acknowledged records did not validate; the device has lost or changed data"}});
+                  {"text",
+                   "acknowledged records did not validate; the device has lost or changed data"}});
     }
     for (const base::SocketAddress& address : started.addresses) {
-        log_line(LogLevel::info, "listening", {{"shard", std::to_string(shard)}, {"address", address.to_string()}});
+        log_line(LogLevel::info, "listening",
+                 {{"shard", std::to_string(shard)}, {"address", address.to_string()}});
     }
 }
 
 /// Waits for signals and passes the shards' notes on, until it is time to stop.
-void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>& shards, telemetry::EventLog& events) {
+void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>& shards,
+           telemetry::EventLog& events) {
     const timespec wait{0, std::chrono::nanoseconds{signal_wait}.count()};
     std::uint64_t lost_told = 0;
     for (;;) {
         const int signal = sigtimedwait(&signals, nullptr, &wait);
-        for (const auto& shard : shards) shard->drain_log();
+        for (const auto& shard : shards)
+            shard->drain_log();
         if (const std::uint64_t lost = events.lost_count(); lost != lost_told) {
             log_line(LogLevel::error, "events_lost", {{"count", std::to_string(lost)}});
             lost_told = lost;
@@ -169,7 +180,8 @@ void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>&
 int run(const Options& options) {
     sigset_t signals;
     sigemptyset(&signals);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+        sigaddset(&signals, signal);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr); // before the first thread: all inherit it
     std::signal(SIGPIPE, SIG_IGN);
 
@@ -195,7 +207,10 @@ int run(const Options& options) {
     policy::ControlLink link(
         {.socket_path = start_up.run_dir + "/control.sock",
          .snapshot_path = options.state_dir + "/policy.snapshot",
-         .log = [](std::string_view line) { log_line(LogLevel::info, "control_link", {{"text", std::string(line)}}); },
+         .log =
+             [](std::string_view line) {
+                 log_line(LogLevel::info, "control_link", {{"text", std::string(line)}});
+             },
          .prepare =
              [&rules](const policy::PolicyPtr& next) {
                  const auto loaded = rules.get(next);
@@ -208,11 +223,13 @@ int run(const Options& options) {
     for (unsigned index = 0; index < start_up.shards; ++index) {
         const std::uint64_t seed = std::uint64_t{entropy()} << 32 | entropy();
         shards.push_back(std::make_unique<daemon::Shard>(
-            index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index), events,
-                                      certificate.certificate_file, certificate.key_file, seed}));
+            index,
+            daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index), events,
+                               certificate.certificate_file, certificate.key_file, seed}));
     }
     events.start();
-    for (const auto& shard : shards) shard->start();
+    for (const auto& shard : shards)
+        shard->start();
     std::string failure;
     for (unsigned index = 0; index < start_up.shards; ++index) {
         auto started = shards[index]->wait_ready();
@@ -225,10 +242,12 @@ int run(const Options& options) {
     if (failure.empty()) {
         link.start();
         log_line(LogLevel::info, "ready",
-                 {{"shards", std::to_string(start_up.shards)}, {"policy_version", std::to_string(policy->version)}});
+                 {{"shards", std::to_string(start_up.shards)},
+                  {"policy_version", std::to_string(policy->version)}});
         serve(signals, shards, events);
     }
-    for (const auto& shard : shards) shard->request_stop();
+    for (const auto& shard : shards)
+        shard->request_stop();
     for (const auto& shard : shards) {
         shard->join();
         shard->drain_log();
@@ -246,10 +265,13 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
     Options options;
-    CLI::App app{"millraced: the Millrace data plane. Its configuration comes from millrace-control as a policy "
+    CLI::App app{"millraced: the Millrace data plane. Its configuration comes from "
+                 "millrace-control as a policy "
                  "snapshot in the state folder."};
-    app.add_option("--state-dir", options.state_dir, "folder that holds policy.snapshot")->capture_default_str();
-    app.add_option("--wait", options.wait_s, "seconds to wait for the first policy snapshot")->capture_default_str();
+    app.add_option("--state-dir", options.state_dir, "folder that holds policy.snapshot")
+        ->capture_default_str();
+    app.add_option("--wait", options.wait_s, "seconds to wait for the first policy snapshot")
+        ->capture_default_str();
     CLI11_PARSE(app, argc, argv);
     try {
         return run(options);

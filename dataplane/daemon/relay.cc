@@ -20,13 +20,15 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
     const policy::Policy& policy = *parts_.policy.current();
     queue::QueueOptions options{
         .content_bytes_max = policy.limits.message_bytes_max,
-        .resident_bytes_max =
-            static_cast<std::uint32_t>(std::min(policy.start_up.resident_bytes_per_shard, resident_bytes_limit)),
+        .resident_bytes_max = static_cast<std::uint32_t>(
+            std::min(policy.start_up.resident_bytes_per_shard, resident_bytes_limit)),
         .segment_bytes = policy.start_up.spool_segment_bytes,
     };
     queue::RecoveryReport report;
     auto opened = co_await queue::MessageQueue::open(parts_.loop, parts_.disk, options, report);
-    if (!opened) co_return std::unexpected("the spool does not open: " + std::string(to_string(opened.error())));
+    if (!opened)
+        co_return std::unexpected("the spool does not open: " +
+                                  std::string(to_string(opened.error())));
     queue_ = std::move(*opened);
 
     if (auto loaded = load_tls(); !loaded) co_return std::unexpected(loaded.error());
@@ -66,7 +68,8 @@ std::expected<void, std::string> Relay::load_tls() {
     tls_offload::ServerOptions options{
         .certificate_file = named ? tls.certificate_file : parts_.certificate_file,
         .key_file = named ? tls.key_file : parts_.key_file,
-        .policy = tls.modern ? tls_offload::TlsPolicy::modern : tls_offload::TlsPolicy::intermediate,
+        .policy =
+            tls.modern ? tls_offload::TlsPolicy::modern : tls_offload::TlsPolicy::intermediate,
     };
     if (!options.certificate_file.empty()) {
         auto server = tls_offload::ServerContext::create(tls_library_, options);
@@ -89,19 +92,23 @@ std::expected<void, std::string> Relay::load_screen() {
 
 void Relay::policy_changed() {
     parts_.stats.add(telemetry::Counter::policy_swaps);
-    if (auto loaded = load_tls(); !loaded) parts_.note(LogLevel::error, "certificates_kept", loaded.error());
-    if (auto loaded = load_screen(); !loaded) parts_.note(LogLevel::error, "rules_kept", loaded.error());
+    if (auto loaded = load_tls(); !loaded)
+        parts_.note(LogLevel::error, "certificates_kept", loaded.error());
+    if (auto loaded = load_screen(); !loaded)
+        parts_.note(LogLevel::error, "rules_kept", loaded.error());
 }
 
 std::expected<void, std::string> Relay::listen() {
     const policy::PolicyPtr policy = parts_.policy.current();
     for (std::size_t index = 0; index < policy->listeners.size(); ++index) {
         const policy::ListenerPolicy& listener = policy->listeners[index];
-        auto opened = parts_.transport.listen(listener.address, {.proxy_protocol = listener.proxy_protocol,
-                                                                 .connections_max = listener.connections_max});
+        auto opened = parts_.transport.listen(listener.address,
+                                              {.proxy_protocol = listener.proxy_protocol,
+                                               .connections_max = listener.connections_max});
         if (!opened) {
             return std::unexpected("listener \"" + listener.name + "\" cannot listen on " +
-                                   listener.address.to_string() + ": " + std::string(to_string(opened.error())));
+                                   listener.address.to_string() + ": " +
+                                   std::string(to_string(opened.error())));
         }
         listeners_.push_back(std::move(*opened));
         parts_.loop.spawn(accept_from(*listeners_.back(), index), "accept");
@@ -132,7 +139,8 @@ base::Task<void> Relay::serve_one(base::StreamPtr stream, std::size_t index) {
 base::Task<void> Relay::stop(base::Duration limit) {
     const base::Deadline deadline = base::Deadline::in(parts_.loop, limit);
     stopping_.cancel();
-    for (const auto& listener : listeners_) listener->close();
+    for (const auto& listener : listeners_)
+        listener->close();
     while (sessions_ > 0) {
         const auto woke = co_await session_ended_.wait(parts_.loop, deadline);
         if (woke != base::Wake::event) break;
@@ -166,7 +174,8 @@ void Relay::publish_stats() {
 
 std::vector<base::SocketAddress> Relay::addresses() const {
     std::vector<base::SocketAddress> all;
-    for (const auto& listener : listeners_) all.push_back(listener->local());
+    for (const auto& listener : listeners_)
+        all.push_back(listener->local());
     return all;
 }
 

@@ -46,11 +46,13 @@ struct RelayParts {
     delivery::SiteLedger& ledger;
     telemetry::Stats& stats;
     telemetry::EventSink& events;
-    std::uint64_t seed = 0;                      // of retry jitter, host order and session ids
-    std::string certificate_file, key_file;      // used when the policy names none; empty: no TLS offered
+    std::uint64_t seed = 0; // of retry jitter, host order and session ids
+    std::string certificate_file,
+        key_file; // used when the policy names none; empty: no TLS offered
     std::function<void(LogLevel, std::string_view event, std::string_view text)> note;
     // The screening rules of a policy. Loading them takes longer than a turn: rule_cache.h has them ready.
-    std::function<std::expected<std::shared_ptr<const screen::RuleSet>, screen::ScreenError>(const policy::PolicyPtr&)>
+    std::function<std::expected<std::shared_ptr<const screen::RuleSet>, screen::ScreenError>(
+        const policy::PolicyPtr&)>
         rules;
 };
 

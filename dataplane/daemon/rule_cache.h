@@ -28,10 +28,12 @@ public:
         std::vector<screen::Rule> table;
         table.reserve(source.rules.size());
         for (const policy::ScreenRule& rule : source.rules) {
-            table.push_back({rule.name, to_action(rule.action), rule.text, rule.header, rule.value, rule.score});
+            table.push_back({rule.name, to_action(rule.action), rule.text, rule.header, rule.value,
+                             rule.score});
         }
-        auto loaded = screen::RuleSet::load(base::as_bytes(source.header_database), base::as_bytes(source.body_database),
-                                            std::move(table), source.score_reject);
+        auto loaded = screen::RuleSet::load(base::as_bytes(source.header_database),
+                                            base::as_bytes(source.body_database), std::move(table),
+                                            source.score_reject);
         if (!loaded) return std::unexpected(std::move(loaded.error()));
         rules_ = std::move(*loaded);
         version_ = policy->version;
@@ -39,12 +41,17 @@ public:
     }
 
 private:
-    [[nodiscard]] static screen::Rule::Action to_action(policy::ScreenRule::Action action) noexcept {
+    [[nodiscard]] static screen::Rule::Action
+    to_action(policy::ScreenRule::Action action) noexcept {
         switch (action) {
-        case policy::ScreenRule::Action::reject: return screen::Rule::Action::reject;
-        case policy::ScreenRule::Action::defer: return screen::Rule::Action::defer;
-        case policy::ScreenRule::Action::tag: return screen::Rule::Action::tag;
-        case policy::ScreenRule::Action::score: return screen::Rule::Action::score;
+        case policy::ScreenRule::Action::reject:
+            return screen::Rule::Action::reject;
+        case policy::ScreenRule::Action::defer:
+            return screen::Rule::Action::defer;
+        case policy::ScreenRule::Action::tag:
+            return screen::Rule::Action::tag;
+        case policy::ScreenRule::Action::score:
+            return screen::Rule::Action::score;
         }
         return screen::Rule::Action::defer; // no such action: nothing slips through
     }

@@ -29,7 +29,8 @@ std::string describe(const base::SlowTurn& slow) {
     const auto us = [](base::Duration time) {
         return std::to_string(std::chrono::duration_cast<std::chrono::microseconds>(time).count());
     };
-    return us(slow.turn) + " us; longest step " + us(slow.longest_step) + " us after \"" + slow.step + "\"";
+    return us(slow.turn) + " us; longest step " + us(slow.longest_step) + " us after \"" +
+           slow.step + "\"";
 }
 
 } // namespace
@@ -39,7 +40,8 @@ struct Shard::Running {
     Running(Shard& shard, base::Loop& shard_loop, base::Uring& uring, queue::UringFile& file)
         : loop(shard_loop), ring(uring), transport(loop, uring), policy(shard.parts_.policy),
           commands(loop, policy),
-          port(shard.parts_.link.attach(loop, uring.wakeup(), policy, commands, [this] { relay.policy_changed(); })),
+          port(shard.parts_.link.attach(loop, uring.wakeup(), policy, commands,
+                                        [this] { relay.policy_changed(); })),
           resolver(loop, uring.wakeup(), shard.parts_.dns, shard.index_, &shard.stats_),
           relay({.loop = loop,
                  .transport = transport,
@@ -55,7 +57,10 @@ struct Shard::Running {
                  .key_file = shard.parts_.key_file,
                  .note = [&shard](LogLevel level, std::string_view event,
                                   std::string_view text) { shard.log_.note(level, event, text); },
-                 .rules = [&shard](const policy::PolicyPtr& current) { return shard.parts_.rules.get(current); }}) {
+                 .rules =
+                     [&shard](const policy::PolicyPtr& current) {
+                         return shard.parts_.rules.get(current);
+                     }}) {
         commands.serve(relay);
         ring.add_inbox(port.inbox());
         ring.add_inbox(resolver.inbox());
@@ -78,8 +83,8 @@ struct Shard::Running {
 };
 
 Shard::Shard(unsigned index, ShardParts parts)
-    : index_(index), parts_(std::move(parts)), stats_(parts_.stats), events_(parts_.events.add_shard(stats_)),
-      log_(index), ready_future_(ready_.get_future()) {}
+    : index_(index), parts_(std::move(parts)), stats_(parts_.stats),
+      events_(parts_.events.add_shard(stats_)), log_(index), ready_future_(ready_.get_future()) {}
 
 Shard::~Shard() {
     request_stop();
@@ -90,9 +95,13 @@ void Shard::start() {
     thread_ = std::thread([this] { run(); });
 }
 
-std::expected<ShardStarted, std::string> Shard::wait_ready() { return ready_future_.get(); }
+std::expected<ShardStarted, std::string> Shard::wait_ready() {
+    return ready_future_.get();
+}
 
-void Shard::request_stop() noexcept { stop_requested_.store(true, std::memory_order_relaxed); }
+void Shard::request_stop() noexcept {
+    stop_requested_.store(true, std::memory_order_relaxed);
+}
 
 void Shard::join() {
     if (thread_.joinable()) thread_.join();
@@ -106,14 +115,16 @@ void Shard::run() {
         base::Uring ring;
         base::Loop loop(parts_.clock, index_);
         const std::string path = start_up.spool_dir + "/shard-" + std::to_string(index_) + ".spool";
-        auto file = queue::UringFile::open(loop, ring, path, {.pool_bytes = start_up.spool_bytes_per_shard});
+        auto file = queue::UringFile::open(loop, ring, path,
+                                           {.pool_bytes = start_up.spool_bytes_per_shard});
         if (!file) {
             ready_.set_value(std::unexpected(file.error().text));
             return;
         }
         if ((*file)->size_bytes() != start_up.spool_bytes_per_shard) {
             log_.note(LogLevel::warning, "spool_size",
-                      path + " keeps its size of " + std::to_string((*file)->size_bytes()) + " bytes");
+                      path + " keeps its size of " + std::to_string((*file)->size_bytes()) +
+                          " bytes");
         }
         Running running(*this, loop, ring, **file);
         running.loop.watch(turn_limit, [this, &running](const base::SlowTurn& slow) {

@@ -284,7 +284,8 @@ base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue,
     const DsnText text = compose_dsn(*original, kind, recipients, loop.wall_now(), options);
 
     const std::uint64_t returned_bytes = text.full ? original->content_bytes : 0;
-    auto begun = queue.begin(text.head.size() + text.tail.size() + returned_bytes, queue::DraftUse::report);
+    auto begun =
+        queue.begin(text.head.size() + text.tail.size() + returned_bytes, queue::DraftUse::report);
     if (!begun) co_return std::unexpected(begun.error());
     queue::Draft draft = std::move(*begun);
     queue::Envelope& envelope = draft.envelope();

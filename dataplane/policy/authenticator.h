@@ -25,7 +25,8 @@ class Authenticator {
 public:
     virtual ~Authenticator() = default;
     [[nodiscard]] virtual base::Task<AuthVerdict> verify(std::string user, std::string password,
-                                                         base::IpAddress client, base::Deadline deadline) = 0;
+                                                         base::IpAddress client,
+                                                         base::Deadline deadline) = 0;
 };
 
 } // namespace dataplane::policy

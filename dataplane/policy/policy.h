@@ -43,7 +43,8 @@ struct ListenerPolicy {
     base::SocketAddress address;
     ListenerKind kind = ListenerKind::submission;
     bool proxy_protocol = false;
-    bool allow_plain_auth = false; // AUTH without TLS: only for tests and trusted wires; logged at start
+    bool allow_plain_auth =
+        false; // AUTH without TLS: only for tests and trusted wires; logged at start
     std::uint32_t connections_max = 10'000;
 };
 
@@ -54,30 +55,35 @@ struct Timeouts {
     std::chrono::seconds tls_handshake{30};
     std::chrono::seconds session_max{3600};
     // Client side, §4.5.3.2.1 to §4.5.3.2.6.
-    std::chrono::seconds connect{60}, greeting{300}, helo{300}, mail{300}, rcpt{300}, data_init{120};
+    std::chrono::seconds connect{60}, greeting{300}, helo{300}, mail{300}, rcpt{300},
+        data_init{120};
     std::chrono::seconds data_send{180}, data_done{600}, idle{60};
 };
 
 struct Limits {
     std::uint64_t message_bytes_max = 50ULL << 20;
-    std::uint32_t recipients_max = 1000;   // per message: 452 4.5.3 beyond
-    std::uint32_t errors_max = 20;         // per session: 421 beyond
+    std::uint32_t recipients_max = 1000; // per message: 452 4.5.3 beyond
+    std::uint32_t errors_max = 20;       // per session: 421 beyond
     std::uint32_t messages_per_session_max = 100'000;
     std::uint32_t connections_per_client_max = 1000;
-    std::uint32_t auth_failures_max = 3;   // per session: 421 beyond
+    std::uint32_t auth_failures_max = 3;     // per session: 421 beyond
     std::uint32_t received_headers_max = 50; // loop detection: 554 5.4.6
 };
 
-enum class BareNewline : std::uint8_t { reject, normalise }; // what to do with a bare CR or LF in DATA
+enum class BareNewline : std::uint8_t {
+    reject,
+    normalise
+}; // what to do with a bare CR or LF in DATA
 
 struct AccountPolicy {
     std::string name; // the AUTH identity
-    std::uint64_t generation = 0; // raised by every change of the account: cached logins of before are void
+    std::uint64_t generation =
+        0; // raised by every change of the account: cached logins of before are void
     bool enabled = true;
     std::string tenant;
-    std::string source;                       // source or pool; empty: the route's, then the default
-    std::vector<std::string> sender_domains;  // empty: any MAIL FROM
-    std::uint32_t messages_per_hour_max = 0;  // 0: unlimited
+    std::string source;                      // source or pool; empty: the route's, then the default
+    std::vector<std::string> sender_domains; // empty: any MAIL FROM
+    std::uint32_t messages_per_hour_max = 0; // 0: unlimited
 };
 
 struct SourcePolicy { // an egress identity
@@ -99,7 +105,7 @@ enum class TlsLevel : std::uint8_t { none, may, encrypt, verify };
 
 /// Shaping of one site, provider or domain; sources share a site's limits unless named here.
 struct SitePolicy {
-    std::uint32_t connections_max = 20;             // per site and source, over all shards
+    std::uint32_t connections_max = 20; // per site and source, over all shards
     std::uint32_t messages_per_connection_max = 100;
     std::uint32_t recipients_per_message_max = 100; // of one transaction
     std::uint32_t messages_per_second_max = 0;      // per site, over all shards; 0: unlimited
@@ -113,9 +119,9 @@ struct RoutePolicy {
     enum class Kind : std::uint8_t { mx, smart_host, discard };
     Kind kind = Kind::mx;
     struct Host {
-        std::string name;              // host name, or address literal
+        std::string name; // host name, or address literal
         std::uint16_t port = 25;
-        bool mx_lookup = false;        // look up MX of this name instead of its address
+        bool mx_lookup = false; // look up MX of this name instead of its address
     };
     std::vector<Host> hosts;           // tried in order; empty for mx
     std::uint16_t port = 25;           // of MX hosts
@@ -135,24 +141,26 @@ struct RetryPolicy {
 };
 
 struct TlsPolicy {
-    std::string certificate_file, key_file; // PEM; empty: a self-signed pair is made in the state folder
-    bool modern = false;                    // TLS 1.3 only; otherwise 1.2 and 1.3
-    std::string ca_file;                    // for TlsLevel::verify; empty: the system's
+    std::string certificate_file,
+        key_file;        // PEM; empty: a self-signed pair is made in the state folder
+    bool modern = false; // TLS 1.3 only; otherwise 1.2 and 1.3
+    std::string ca_file; // for TlsLevel::verify; empty: the system's
 };
 
 struct ScreenRule {
     std::string name;
     enum class Action : std::uint8_t { reject, defer, tag, score };
     Action action = Action::reject;
-    std::string text;         // of the reply
+    std::string text;          // of the reply
     std::string header, value; // for tag
     std::int32_t score = 0;
 };
 
 struct ScreenPolicy {
-    std::string header_database, body_database; // serialised Hyperscan streaming databases; empty: no rules
-    std::vector<ScreenRule> rules;              // index = Hyperscan's id
-    std::int32_t score_reject = 0;              // 0: scores never reject
+    std::string header_database,
+        body_database;             // serialised Hyperscan streaming databases; empty: no rules
+    std::vector<ScreenRule> rules; // index = Hyperscan's id
+    std::int32_t score_reject = 0; // 0: scores never reject
 };
 
 /// What only a start can change; a reload that changes any of it says so and keeps the old value.
@@ -175,7 +183,8 @@ struct Policy {
     StartUp start_up;
     std::vector<ListenerPolicy> listeners;
     std::vector<base::Network> relay_networks; // may send without AUTH on relay listeners
-    std::vector<base::Network> proxy_networks; // may speak PROXY to listeners that ask for it; empty: any
+    std::vector<base::Network>
+        proxy_networks; // may speak PROXY to listeners that ask for it; empty: any
     Timeouts timeouts;
     Limits limits;
     BareNewline bare_newline = BareNewline::reject;
@@ -185,9 +194,9 @@ struct Policy {
     TextMap<PoolPolicy> pools;
     TextMap<std::uint32_t> source_index; // by name
     RoutePolicy default_route;
-    TextMap<RoutePolicy> routes;         // by domain, lower case; ".example.com" also serves subdomains
+    TextMap<RoutePolicy> routes; // by domain, lower case; ".example.com" also serves subdomains
     SitePolicy default_site;
-    TextMap<SitePolicy> sites;           // by site name or domain, lower case
+    TextMap<SitePolicy> sites; // by site name or domain, lower case
     RetryPolicy retry;
     ScreenPolicy screen;
 
@@ -204,7 +213,9 @@ class PolicySlot {
 public:
     explicit PolicySlot(PolicyPtr first) noexcept : current_(std::move(first)) {}
     [[nodiscard]] const PolicyPtr& current() const noexcept { return current_; }
-    void replace(PolicyPtr next) noexcept { current_ = std::move(next); } // on the shard's own thread
+    void replace(PolicyPtr next) noexcept {
+        current_ = std::move(next);
+    } // on the shard's own thread
 
 private:
     PolicyPtr current_;

@@ -6,14 +6,22 @@ namespace dataplane::telemetry {
 
 std::string_view to_string(EventType type) noexcept {
     switch (type) {
-    case EventType::reception: return "Reception";
-    case EventType::delivery: return "Delivery";
-    case EventType::transient_failure: return "TransientFailure";
-    case EventType::bounce: return "Bounce";
-    case EventType::rejection: return "Rejection";
-    case EventType::expiration: return "Expiration";
-    case EventType::admin_bounce: return "AdminBounce";
-    case EventType::delayed: return "Delayed";
+    case EventType::reception:
+        return "Reception";
+    case EventType::delivery:
+        return "Delivery";
+    case EventType::transient_failure:
+        return "TransientFailure";
+    case EventType::bounce:
+        return "Bounce";
+    case EventType::rejection:
+        return "Rejection";
+    case EventType::expiration:
+        return "Expiration";
+    case EventType::admin_bounce:
+        return "AdminBounce";
+    case EventType::delayed:
+        return "Delayed";
     }
     return "Unknown";
 }

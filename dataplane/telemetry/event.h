@@ -52,11 +52,11 @@ struct Event {
     base::WallTime created{};     // of the reception
     std::uint64_t size_bytes = 0;
     std::uint32_t attempts = 0;
-    std::uint16_t code = 0;                    // SMTP reply code, 0 when there was none
-    std::array<std::uint16_t, 3> enhanced{};   // RFC 3463, all 0 when absent
-    base::SocketAddress peer{};                // port 0 when there is none
+    std::uint16_t code = 0;                  // SMTP reply code, 0 when there was none
+    std::array<std::uint16_t, 3> enhanced{}; // RFC 3463, all 0 when absent
+    base::SocketAddress peer{};              // port 0 when there is none
     base::SocketAddress source{};
-    bool inbound = false;                      // what was spoken towards us, not by us
+    bool inbound = false; // what was spoken towards us, not by us
 
     void set(EventText field, std::string_view value) noexcept;
     [[nodiscard]] std::string_view get(EventText field) const noexcept;

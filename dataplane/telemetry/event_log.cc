@@ -21,14 +21,19 @@ constexpr auto idle_sleep = std::chrono::milliseconds{5};
 std::size_t utf8_sequence(std::string_view text) noexcept {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
     const unsigned lead = byte(0);
-    const std::size_t need = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : (lead & 0xf0) == 0xe0 ? 3
-                             : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    const std::size_t need = lead < 0x80                   ? 1
+                             : lead >= 0xc2 && lead < 0xe0 ? 2
+                             : (lead & 0xf0) == 0xe0       ? 3
+                             : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                           : 0;
     if (need == 0 || text.size() < need) return 0;
     for (std::size_t i = 1; i < need; ++i) {
         if ((byte(i) & 0xc0) != 0x80) return 0;
     }
-    if (need == 3 && ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) > 0x9f))) return 0;
-    if (need == 4 && ((lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) > 0x8f))) return 0;
+    if (need == 3 && ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) > 0x9f)))
+        return 0;
+    if (need == 4 && ((lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) > 0x8f)))
+        return 0;
     return need;
 }
 
@@ -86,9 +91,9 @@ void append_time_field(std::string_view name, base::WallTime time, std::string& 
     gmtime_r(&seconds, &parts);
     std::array<char, 64> text{};
     const int length =
-        std::snprintf(text.data(), text.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", parts.tm_year + 1900,
-                      parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
-                      static_cast<int>(ms % 1000));
+        std::snprintf(text.data(), text.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
+                      parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                      parts.tm_min, parts.tm_sec, static_cast<int>(ms % 1000));
     append_text_field(name, {text.data(), static_cast<std::size_t>(length)}, out);
 }
 
@@ -133,11 +138,13 @@ void append_json(const Event& event, std::string_view node, std::string& out) {
         append_text_field("addr", event.peer.to_string(), out);
         out += '}';
     }
-    append_number_field("timestamp", static_cast<std::uint64_t>(event.time.time_since_epoch().count() / 1000), out);
+    append_number_field(
+        "timestamp", static_cast<std::uint64_t>(event.time.time_since_epoch().count() / 1000), out);
     append_time_field("event_time", event.time, out);
     if (event.created.time_since_epoch().count() != 0) {
-        append_number_field("created", static_cast<std::uint64_t>(event.created.time_since_epoch().count() / 1000),
-                            out);
+        append_number_field(
+            "created", static_cast<std::uint64_t>(event.created.time_since_epoch().count() / 1000),
+            out);
         append_time_field("created_time", event.created, out);
     }
     append_number_field("num_attempts", event.attempts, out);
@@ -185,7 +192,8 @@ private:
     base::SpscRing<Event> ring_;
 };
 
-EventLog::EventLog(std::string path, std::string node) : path_(std::move(path)), node_(std::move(node)) {}
+EventLog::EventLog(std::string path, std::string node)
+    : path_(std::move(path)), node_(std::move(node)) {}
 
 EventLog::~EventLog() {
     stop_.store(true, std::memory_order_release);
@@ -227,7 +235,8 @@ void EventLog::run() {
     buffer.reserve(write_bytes + 4096);
     std::uint64_t buffered = 0;
     for (;;) {
-        const bool stopping = stop_.load(std::memory_order_acquire); // before the last look at the rings
+        const bool stopping =
+            stop_.load(std::memory_order_acquire); // before the last look at the rings
         if (reopen_.exchange(false, std::memory_order_relaxed)) {
             if (const int fresh = open_file(); fresh >= 0) {
                 close(file_);

@@ -33,7 +33,9 @@ public:
     EventSink& add_shard(Stats& stats);
     void start();
     void reopen() noexcept { reopen_.store(true, std::memory_order_relaxed); }
-    [[nodiscard]] std::uint64_t lost_count() const noexcept { return lost_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::uint64_t lost_count() const noexcept {
+        return lost_.load(std::memory_order_relaxed);
+    }
 
 private:
     class Ring;

@@ -15,8 +15,8 @@
 namespace dataplane::telemetry {
 
 void Stats::record(Latency latency, base::Duration took) noexcept {
-    const auto us = static_cast<std::uint64_t>(
-        std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count(), 0));
+    const auto us = static_cast<std::uint64_t>(std::max<std::int64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(took).count(), 0));
     auto& histogram = page_.latencies[static_cast<std::size_t>(latency)];
     const std::size_t bucket =
         std::min<std::size_t>(std::bit_width(us), control::schema::latency_buckets - 1);
@@ -36,7 +36,8 @@ StatsFile::StatsFile(const std::string& path, unsigned shard_count, base::WallTi
         close(file);
         throw std::system_error(error, std::generic_category(), fresh);
     }
-    void* memory = mmap(nullptr, sizeof(control::schema::StatsPage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    void* memory = mmap(nullptr, sizeof(control::schema::StatsPage), PROT_READ | PROT_WRITE,
+                        MAP_SHARED, file, 0);
     const int error = errno;
     close(file);
     if (memory == MAP_FAILED) throw std::system_error(error, std::generic_category(), fresh);
@@ -52,7 +53,9 @@ StatsFile::StatsFile(const std::string& path, unsigned shard_count, base::WallTi
     }
 }
 
-StatsFile::~StatsFile() { munmap(page_, sizeof(control::schema::StatsPage)); }
+StatsFile::~StatsFile() {
+    munmap(page_, sizeof(control::schema::StatsPage));
+}
 
 control::schema::ShardStats& StatsFile::shard(unsigned index) noexcept {
     CHECK(index < page_->shard_count);

@@ -42,7 +42,8 @@ void superblock(std::span<const std::byte> input) {
     CHECK(decoded->segment_count > 0);
     CHECK(decoded->segment_count <= segment_count_max);
     CHECK(std::uint64_t{decoded->segment_bytes} * decoded->segment_count <= decoded->pool_bytes);
-    for (std::uint32_t slot = 0; slot < decoded->segment_count; ++slot) static_cast<void>(decoded->bad(slot));
+    for (std::uint32_t slot = 0; slot < decoded->segment_count; ++slot)
+        static_cast<void>(decoded->bad(slot));
     Block again{};
     encode_superblock(again, *decoded, 2);
     CHECK(decode_superblock(again, 2).has_value());
@@ -108,7 +109,8 @@ void segment(std::span<const std::byte> input) {
     const std::span<std::byte> bytes{image};
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
         encode_segment_header(bytes.subspan(copy * block_bytes).first<block_bytes>(),
-                              {.pool = pool, .shard = shard, .slot = 3, .segment_seq = segment_seq}, copy);
+                              {.pool = pool, .shard = shard, .slot = 3, .segment_seq = segment_seq},
+                              copy);
     }
     std::copy_n(input.begin(), std::min(input.size(), image.size() - segment_header_bytes),
                 image.begin() + segment_header_bytes);
@@ -127,16 +129,26 @@ void segment(std::span<const std::byte> input) {
         const std::uint32_t more = number();
         if (what % 3 == 0 && at % block_bytes == 0) {
             encode_frame_header(bytes.subspan(at).first<frame_header_bytes>(),
-                                {.shard = shard, .segment_seq = segment_seq, .batch_seq = more, .offset = at,
-                                 .bytes = length * 512, .used = more, .records = what},
+                                {.shard = shard,
+                                 .segment_seq = segment_seq,
+                                 .batch_seq = more,
+                                 .offset = at,
+                                 .bytes = length * 512,
+                                 .used = more,
+                                 .records = what},
                                 seed);
         } else if (at + record_header_bytes <= image.size()) {
             const RecordSeeds seeds = record_seeds(seed, segment_seq, at);
-            const std::size_t payload = std::min<std::size_t>(length, image.size() - at - record_header_bytes);
-            encode_record_header(bytes.subspan(at).first<record_header_bytes>(),
-                                 {.payload_crc = crc32c(seeds.payload, bytes.subspan(at + record_header_bytes, payload)),
-                                  .type = static_cast<std::uint16_t>(more), .payload_bytes = length, .lsn = what},
-                                 seeds);
+            const std::size_t payload =
+                std::min<std::size_t>(length, image.size() - at - record_header_bytes);
+            encode_record_header(
+                bytes.subspan(at).first<record_header_bytes>(),
+                {.payload_crc =
+                     crc32c(seeds.payload, bytes.subspan(at + record_header_bytes, payload)),
+                 .type = static_cast<std::uint16_t>(more),
+                 .payload_bytes = length,
+                 .lsn = what},
+                seeds);
         }
     }
     const SegmentScan scan = scan_segment(image, pool, shard, 3);
@@ -156,11 +168,21 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size == 0) return 0;
     const std::span<const std::byte> input = std::as_bytes(std::span{data, size}).subspan(1);
     switch (data[0] % 5) {
-    case 0: superblock(input); break;
-    case 1: segment_header(input); break;
-    case 2: message(input); break;
-    case 3: status(input); break;
-    case 4: segment(input); break;
+    case 0:
+        superblock(input);
+        break;
+    case 1:
+        segment_header(input);
+        break;
+    case 2:
+        message(input);
+        break;
+    case 3:
+        status(input);
+        break;
+    case 4:
+        segment(input);
+        break;
     }
     return 0;
 }

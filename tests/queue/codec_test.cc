@@ -26,7 +26,8 @@ Envelope full_envelope() {
     envelope.set_campaign("spring");
     envelope.set_source("pool-a");
     envelope.set_session("s-42");
-    envelope.add_recipient("one@example.net", "rfc822;one+40example.net", notify_success | notify_delay);
+    envelope.add_recipient("one@example.net", "rfc822;one+40example.net",
+                           notify_success | notify_delay);
     envelope.add_recipient("two@Example.COM", "", notify_never);
     envelope.arrival = dataplane::base::WallTime{std::chrono::milliseconds{1'700'000'000'123}};
     envelope.expiry = envelope.arrival + std::chrono::hours{120};
@@ -124,9 +125,16 @@ TEST(StatusCodec, StateOfEveryRecipientComesBack) {
 }
 
 TEST(SuperblockCodec, AnyFlippedBitIsSeen) {
-    Superblock before{.pool = pool, .shard = 3, .generation = 9, .epoch = 4, .clean = true,
-                      .pool_bytes = 8 << 20, .segment_bytes = 1 << 20, .segment_count = 8,
-                      .lsn_base = 5, .segment_seq_base = 6};
+    Superblock before{.pool = pool,
+                      .shard = 3,
+                      .generation = 9,
+                      .epoch = 4,
+                      .clean = true,
+                      .pool_bytes = 8 << 20,
+                      .segment_bytes = 1 << 20,
+                      .segment_count = 8,
+                      .lsn_base = 5,
+                      .segment_seq_base = 6};
     before.mark_bad(5);
     std::array<std::byte, block_bytes> block;
     encode_superblock(block, before, 2);
@@ -136,7 +144,8 @@ TEST(SuperblockCodec, AnyFlippedBitIsSeen) {
     EXPECT_TRUE(after->clean);
     EXPECT_TRUE(after->bad(5));
     EXPECT_FALSE(after->bad(6));
-    EXPECT_EQ(decode_superblock(block, 1).error(), CodecError::bad_checksum); // the copy of another place
+    EXPECT_EQ(decode_superblock(block, 1).error(),
+              CodecError::bad_checksum); // the copy of another place
     for (std::size_t bit = 0; bit < block.size() * 8; bit += 61) {
         block[bit / 8] ^= std::byte{1} << (bit % 8);
         EXPECT_FALSE(decode_superblock(block, 2)) << bit;
@@ -145,7 +154,8 @@ TEST(SuperblockCodec, AnyFlippedBitIsSeen) {
 }
 
 TEST(SuperblockCodec, LaterMajorVersionIsRefusedAsSuch) {
-    const Superblock superblock{.pool = pool, .pool_bytes = 8 << 20, .segment_bytes = 1 << 20, .segment_count = 8};
+    const Superblock superblock{
+        .pool = pool, .pool_bytes = 8 << 20, .segment_bytes = 1 << 20, .segment_count = 8};
     std::array<std::byte, block_bytes> block;
     encode_superblock(block, superblock, 0);
     const std::uint16_t later = format_major + 1;
@@ -189,10 +199,15 @@ struct SegmentImage {
             record_offsets.push_back(begin + used);
             used += record_bytes(static_cast<std::uint32_t>(payload.size()));
         }
-        const auto frame_bytes = static_cast<std::uint32_t>((used + block_bytes - 1) / block_bytes * block_bytes);
+        const auto frame_bytes =
+            static_cast<std::uint32_t>((used + block_bytes - 1) / block_bytes * block_bytes);
         encode_frame_header(std::span{image}.subspan(begin).first<frame_header_bytes>(),
-                            {.shard = 1, .segment_seq = seq, .batch_seq = batch_seq, .offset = begin,
-                             .bytes = frame_bytes, .used = used,
+                            {.shard = 1,
+                             .segment_seq = seq,
+                             .batch_seq = batch_seq,
+                             .offset = begin,
+                             .bytes = frame_bytes,
+                             .used = used,
                              .records = static_cast<std::uint32_t>(payloads.size())},
                             seed);
         at += frame_bytes;
@@ -249,8 +264,9 @@ TEST(SegmentScan, LostSegmentHeadersAreMadeUpForByFrames) {
 TEST(SegmentScan, BytesOfAnEarlierGenerationAreNotRecords) {
     SegmentImage segment = two_frames();
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        encode_segment_header(std::span{segment.image}.subspan(copy * block_bytes).first<block_bytes>(),
-                              {.pool = pool, .shard = 1, .slot = 4, .segment_seq = 78}, copy);
+        encode_segment_header(
+            std::span{segment.image}.subspan(copy * block_bytes).first<block_bytes>(),
+            {.pool = pool, .shard = 1, .slot = 4, .segment_seq = 78}, copy);
     }
     EXPECT_TRUE(segment.scan().records.empty());
 }

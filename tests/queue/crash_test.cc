@@ -47,9 +47,11 @@ base::Task<void> write_mail(World* world, Model* model, Mix mix, std::uint64_t s
         const std::size_t recipients = 1 + random() % 4;
         std::string body = tests::random_body(random, bytes);
         std::string prelude = random() % 4 == 0 ? "" : "Received: from somewhere\r\n";
-        auto sent = co_await tests::submit_task(*world->queue, std::move(body), std::move(prelude), recipients, model);
+        auto sent = co_await tests::submit_task(*world->queue, std::move(body), std::move(prelude),
+                                                recipients, model);
         if (!sent) static_cast<void>(co_await base::sleep_for(world->loop, 20ms));
-        const base::Duration pause{static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(mix.pause_max.count()))};
+        const base::Duration pause{static_cast<std::int64_t>(
+            random() % static_cast<std::uint64_t>(mix.pause_max.count()))};
         static_cast<void>(co_await base::sleep_for(world->loop, pause));
     }
 }
@@ -63,7 +65,8 @@ base::Task<void> deliver_mail(World* world, Model* model, Mix mix) {
             auto content = co_await tests::content_task(*world->queue, message);
             EXPECT_TRUE(content.has_value());
             const auto submitted = model->submitted.find(message->id.value);
-            EXPECT_TRUE(content && submitted != model->submitted.end() && *content == submitted->second);
+            EXPECT_TRUE(content && submitted != model->submitted.end() &&
+                        *content == submitted->second);
             if (random() % 100 < mix.defer_percent) {
                 const auto wait = std::chrono::milliseconds{random() % 200'000};
                 if (random() % 3 == 0) world->queue->progress(*message);
@@ -111,7 +114,8 @@ void run_seed(std::uint64_t seed) {
     std::mt19937_64 random{seed};
     QueueOptions options = small_options();
     options.segment_bytes = static_cast<std::uint32_t>(4 + random() % 3 * 4) * (64U << 10);
-    SimDiskOptions disk{.bytes = (8 + random() % 8) * std::uint64_t{options.segment_bytes}, .seed = seed};
+    SimDiskOptions disk{.bytes = (8 + random() % 8) * std::uint64_t{options.segment_bytes},
+                        .seed = seed};
     if (random() % 4 == 0) disk.latency_max = 30ms;
     Mix mix{.seed = seed,
             .writers = 1 + random() % 12,
@@ -124,7 +128,8 @@ void run_seed(std::uint64_t seed) {
     for (int boot = 0; boot < 3 && !testing::Test::HasFailure(); ++boot) {
         disk.seed = seed * 16 + static_cast<std::uint64_t>(boot);
         World world{disk, options, std::move(image)};
-        if (random() % 5 == 0) world.disk.stop_after(random() % 40); // most of them inside of recovery
+        if (random() % 5 == 0)
+            world.disk.stop_after(random() % 40); // most of them inside of recovery
         const auto opened = world.open();
         if (!opened) {
             image = world.crash();
@@ -156,7 +161,8 @@ void run_seed(std::uint64_t seed) {
     mix.defer_percent = 0;
     start_load(world, model, mix);
     EXPECT_TRUE(world.run_until([&] { return world.queue->counters().queued_messages == 0; }, 24h));
-    for (const std::uint64_t id : model.acknowledged) EXPECT_TRUE(model.settled.contains(id));
+    for (const std::uint64_t id : model.acknowledged)
+        EXPECT_TRUE(model.settled.contains(id));
 }
 
 TEST(SpoolCrash, NothingAcknowledgedIsLostOverRandomRuns) {
@@ -165,7 +171,8 @@ TEST(SpoolCrash, NothingAcknowledgedIsLostOverRandomRuns) {
     for (std::uint64_t seed = first; seed < first + count; ++seed) {
         run_seed(seed);
         if (HasFailure()) {
-            std::fprintf(stderr, "failed: SPOOL_SEED=%llu SPOOL_SEEDS=1\n", static_cast<unsigned long long>(seed));
+            std::fprintf(stderr, "failed: SPOOL_SEED=%llu SPOOL_SEEDS=1\n",
+                         static_cast<unsigned long long>(seed));
             return;
         }
     }
@@ -177,7 +184,8 @@ base::Task<void> script(World* world, Model* model, bool* done) {
     MessageQueue& queue = *world->queue;
     for (int i = 0; i < 10; ++i) {
         const std::size_t bytes = i == 4 ? 300'000 : 500 + 2000 * static_cast<std::size_t>(i);
-        auto sent = co_await tests::submit_task(queue, tests::random_body(random, bytes), "P: 1\r\n", 2, model);
+        auto sent = co_await tests::submit_task(queue, tests::random_body(random, bytes),
+                                                "P: 1\r\n", 2, model);
         EXPECT_TRUE(sent.has_value());
         static_cast<void>(co_await base::sleep_for(world->loop, 1ms));
         if (world->ready.empty()) continue;
@@ -241,14 +249,22 @@ void damage(std::vector<std::byte>& image, std::mt19937_64& random) {
     const auto block_at = [&] { return random() % (image.size() / block_bytes) * block_bytes; };
     for (std::uint64_t i = 1 + random() % 20; i > 0; --i) {
         switch (random() % 4) {
-        case 0: image[random() % image.size()] ^= std::byte{1} << (random() % 8); break;
-        case 1: std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(block_at()), block_bytes, std::byte{0}); break;
-        case 2: std::memmove(image.data() + block_at(), image.data() + block_at(), block_bytes); break;
+        case 0:
+            image[random() % image.size()] ^= std::byte{1} << (random() % 8);
+            break;
+        case 1:
+            std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(block_at()), block_bytes,
+                        std::byte{0});
+            break;
+        case 2:
+            std::memmove(image.data() + block_at(), image.data() + block_at(), block_bytes);
+            break;
         case 3: {
             const std::size_t segment = small_options().segment_bytes;
             const std::size_t count = image.size() / segment;
             if (random() % 8 != 0) break;
-            std::memmove(image.data() + random() % count * segment, image.data() + random() % count * segment, segment);
+            std::memmove(image.data() + random() % count * segment,
+                         image.data() + random() % count * segment, segment);
             break;
         }
         }
@@ -309,7 +325,8 @@ TEST(SpoolCrash, RefusedWritesNeverLeaveTheLogWaiting) {
         ASSERT_TRUE(world.open().value().has_value());
         start_load(world, model, {.seed = seed, .writers = 3});
         for (int fault = 0; fault < 3; ++fault) {
-            static_cast<void>(world.run_until([] { return false; }, std::chrono::microseconds{random() % 20'000}));
+            static_cast<void>(world.run_until([] { return false; },
+                                              std::chrono::microseconds{random() % 20'000}));
             world.disk.fail_writes(SimDisk::Fault::io, 1, random() % 3);
         }
         static_cast<void>(world.run_until([] { return false; }, 100ms));
@@ -330,7 +347,8 @@ TEST(SpoolCrash, ACollectedSegmentStaysFreeOverACrash) {
             sent->reset();
             ASSERT_TRUE(world.run_until([&] { return !world.ready.empty(); }, 1s));
             if (i % 8 == 0) {
-                world.queue->defer(std::move(world.ready.front()), world.loop.wall_now() + 24h, "later");
+                world.queue->defer(std::move(world.ready.front()), world.loop.wall_now() + 24h,
+                                   "later");
             } else {
                 world.deliver(std::move(world.ready.front()));
             }
@@ -371,9 +389,11 @@ std::vector<Slot> scan_all(const std::vector<std::byte>& image) {
     std::vector<Slot> slots;
     for (std::uint32_t number = 0; number < superblock.segment_count; ++number) {
         const std::uint64_t end = std::uint64_t{number + 1} * superblock.segment_bytes;
-        const std::uint64_t begin = number == 0 ? superblock_area_bytes : end - superblock.segment_bytes;
+        const std::uint64_t begin =
+            number == 0 ? superblock_area_bytes : end - superblock.segment_bytes;
         slots.push_back({begin, number,
-                         scan_segment(bytes.subspan(begin, end - begin), superblock.pool, superblock.shard, number)});
+                         scan_segment(bytes.subspan(begin, end - begin), superblock.pool,
+                                      superblock.shard, number)});
     }
     return slots;
 }
@@ -389,7 +409,8 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
             ASSERT_TRUE(sent);
             const MessageId mine = (*sent)->id;
             sent->reset();
-            ASSERT_TRUE(world.run_until([&] { return !world.ready.empty() && world.ready.back()->id == mine; }, 1s));
+            ASSERT_TRUE(world.run_until(
+                [&] { return !world.ready.empty() && world.ready.back()->id == mine; }, 1s));
             world.deliver(std::move(world.ready.back()));
             world.ready.pop_back();
         }
@@ -408,18 +429,23 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
         image = world.crash();
     }
     const std::vector<Slot> slots = scan_all(image);
-    const auto newest = std::ranges::max_element(
-        slots, {}, [](const Slot& slot) { return slot.scan.records.empty() ? 0 : slot.scan.segment_seq; });
+    const auto newest = std::ranges::max_element(slots, {}, [](const Slot& slot) {
+        return slot.scan.records.empty() ? 0 : slot.scan.segment_seq;
+    });
     for (const Slot& slot : slots) {
         for (const FoundRecord& record : slot.scan.records) {
-            if (record.header.id != id || record.header.type != static_cast<std::uint16_t>(RecordType::message)) continue;
+            if (record.header.id != id ||
+                record.header.type != static_cast<std::uint16_t>(RecordType::message))
+                continue;
             ASSERT_NE(&slot, &*newest);
             const FrameHeader& last = newest->scan.frames.back().header;
-            const std::uint32_t at = last.offset + last.bytes + frame_header_bytes; // its frame header is lost
+            const std::uint32_t at =
+                last.offset + last.bytes + frame_header_bytes; // its frame header is lost
             const Superblock superblock =
-                decode_superblock(std::span<const std::byte>{image}.first<block_bytes>(), 0).value();
-            const RecordSeeds seeds =
-                record_seeds(pool_seed(superblock.pool, superblock.shard), newest->scan.segment_seq, at);
+                decode_superblock(std::span<const std::byte>{image}.first<block_bytes>(), 0)
+                    .value();
+            const RecordSeeds seeds = record_seeds(pool_seed(superblock.pool, superblock.shard),
+                                                   newest->scan.segment_seq, at);
             const std::span<std::byte> to = std::span{image}.subspan(newest->begin + at);
             RecordHeader header = record.header;
             header.lsn += 1U << 20;

@@ -15,7 +15,8 @@ std::uint32_t bit_by_bit(std::uint32_t start, std::span<const std::byte> bytes) 
     std::uint32_t crc = ~start;
     for (const std::byte byte : bytes) {
         crc ^= static_cast<std::uint32_t>(byte);
-        for (int i = 0; i < 8; ++i) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82F63B78U : 0U);
+        for (int i = 0; i < 8; ++i)
+            crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82F63B78U : 0U);
     }
     return ~crc;
 }
@@ -31,7 +32,8 @@ TEST(Crc32c, InterleavedStreamsAgreeWithOneBitAtATime) {
     std::mt19937_64 random{7};
     for (std::size_t bytes = 0; bytes < 5000; bytes += 1 + random() % 97) {
         std::vector<std::byte> data(bytes);
-        for (std::byte& byte : data) byte = static_cast<std::byte>(random());
+        for (std::byte& byte : data)
+            byte = static_cast<std::byte>(random());
         const auto start = static_cast<std::uint32_t>(random());
         std::vector<std::byte> copy(bytes);
         ASSERT_EQ(crc32c(start, data), bit_by_bit(start, data)) << bytes;

@@ -68,11 +68,13 @@ TEST_F(QueueTest, WritersOfOneTurnShareAWrite) {
     const std::uint64_t before = world->queue->counters().batches;
     int done = 0;
     auto client = [](World* w, int* count) -> base::Task<void> {
-        auto committed = co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1, nullptr);
+        auto committed =
+            co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1, nullptr);
         EXPECT_TRUE(committed.has_value());
         ++*count;
     };
-    for (int i = 0; i < 100; ++i) world->start(client(world.get(), &done));
+    for (int i = 0; i < 100; ++i)
+        world->start(client(world.get(), &done));
     ASSERT_TRUE(world->run_until([&] { return done == 100; }));
     EXPECT_LE(world->queue->counters().batches - before, 2U);
     EXPECT_EQ(world->queue->counters().accepted, 100U);
@@ -167,7 +169,8 @@ TEST_F(QueueTest, LargeMessageGoesInChunksAndComesBack) {
 TEST_F(QueueTest, ContentOverTheLimitIsTooLarge) {
     auto draft = world->queue->begin(0);
     ASSERT_TRUE(draft);
-    EXPECT_EQ(world->queue->begin(world->options.content_bytes_max + 1).error(), SpoolError::too_large);
+    EXPECT_EQ(world->queue->begin(world->options.content_bytes_max + 1).error(),
+              SpoolError::too_large);
 }
 
 TEST_F(QueueTest, RefusedWriteIsNeverAcknowledgedAndDeliveriesGoOn) {
@@ -239,7 +242,8 @@ TEST_F(QueueTest, CancelledCommitSaysSo) {
     auto draft = world->queue->begin(0);
     draft->envelope().add_recipient("a@example.net", "", 0);
     std::optional<SpoolError> error;
-    auto client = [](Draft* d, base::CancelSource* c, std::optional<SpoolError>* out) -> base::Task<void> {
+    auto client = [](Draft* d, base::CancelSource* c,
+                     std::optional<SpoolError>* out) -> base::Task<void> {
         auto committed = co_await d->commit("x", base::Deadline{.cancel = c});
         *out = committed.error();
     };
@@ -255,7 +259,8 @@ TEST_F(QueueTest, DroppedDraftLeavesNothing) {
     {
         auto draft = world->queue->begin(0);
         draft->envelope().add_recipient("a@example.net", "", 0);
-        ASSERT_TRUE(world->run(draft->append(base::as_bytes("half a mess"), base::Deadline::never())));
+        ASSERT_TRUE(
+            world->run(draft->append(base::as_bytes("half a mess"), base::Deadline::never())));
     }
     EXPECT_EQ(world->queue->counters().resident_bytes, 0U);
     ASSERT_TRUE(world->sync());
@@ -291,12 +296,14 @@ TEST_F(QueueTest, FullPoolRefusesNewMailUntilSpaceComesBack) {
 
 TEST_F(QueueTest, ReportIsTakenWhenNewMailIsRefused) {
     const std::string body(60'000, 'f');
-    for (int i = 0; i < 1000 && world->submit(body); ++i) continue;
+    for (int i = 0; i < 1000 && world->submit(body); ++i)
+        continue;
     ASSERT_EQ(world->queue->begin(0).error(), SpoolError::full);
     auto report = world->queue->begin(1000, DraftUse::report);
     ASSERT_TRUE(report);
     report->envelope().add_recipient("sender@example.org", "", 0);
-    ASSERT_TRUE(world->run(report->append(base::as_bytes("it could not be delivered"), base::Deadline::never())));
+    ASSERT_TRUE(world->run(
+        report->append(base::as_bytes("it could not be delivered"), base::Deadline::never())));
     EXPECT_TRUE(world->run(report->commit("", base::Deadline::never())));
 }
 
@@ -396,7 +403,8 @@ TEST_F(QueueTest, ManyDraftsWaitForMemoryAndAllGetThrough) {
         for (;;) {
             auto committed = co_await tests::submit_task(*w->queue, text, "", 1, nullptr);
             if (committed) break;
-            const bool passes = committed.error() == SpoolError::full || committed.error() == SpoolError::overloaded;
+            const bool passes = committed.error() == SpoolError::full ||
+                                committed.error() == SpoolError::overloaded;
             EXPECT_TRUE(passes) << to_string(committed.error());
             static_cast<void>(co_await base::sleep_for(w->loop, 10ms));
         }
@@ -412,7 +420,8 @@ TEST_F(QueueTest, ManyDraftsWaitForMemoryAndAllGetThrough) {
         }
     };
     world->start(deliverer(world.get()));
-    for (int i = 0; i < 200; ++i) world->start(client(world.get(), body, &done));
+    for (int i = 0; i < 200; ++i)
+        world->start(client(world.get(), body, &done));
     EXPECT_TRUE(world->run_until([&] { return done == 200; }, 600s)) << done;
 }
 
@@ -429,7 +438,8 @@ TEST_F(QueueTest, PoolOfAnotherShardOrLaterFormatIsRefusedWithAReason) {
 
 TEST_F(QueueTest, OneSuperblockCopyAloneIsNotTrusted) {
     std::vector<std::byte> image = world->crash();
-    for (std::size_t copy : {1U, 2U, 3U}) image[copy * block_bytes + 100] ^= std::byte{1};
+    for (std::size_t copy : {1U, 2U, 3U})
+        image[copy * block_bytes + 100] ^= std::byte{1};
     World other{{}, small_options(), image};
     EXPECT_EQ(other.open().value().error(), SpoolError::damaged);
     image[block_bytes + 100] ^= std::byte{1}; // two agree again

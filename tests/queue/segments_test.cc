@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-
 namespace {
 
 using queue::SegmentTable;
@@ -12,7 +11,8 @@ constexpr std::uint32_t segment_bytes = 256U << 10;
 /// Three slots: one that was written and sealed with one record alive, two free.
 SegmentTable table_with_one_sealed() {
     SegmentTable table{segment_bytes, 3};
-    for (std::uint32_t slot = 0; slot < 3; ++slot) table.add_free(slot);
+    for (std::uint32_t slot = 0; slot < 3; ++slot)
+        table.add_free(slot);
     const auto slot = table.take(0);
     EXPECT_EQ(slot, 0U);
     table.prepared(0, 1);
@@ -49,7 +49,8 @@ TEST(SegmentTable, IsFreedOnlyInTheOrderOfWriting) {
     EXPECT_EQ(table.take(0), 1U);
     table.prepared(1, 2);
     table.opened(1);
-    table.seal(1); // empty, but a completion record in it may be what keeps the first one's mail ended
+    table.seal(
+        1); // empty, but a completion record in it may be what keeps the first one's mail ended
     static_cast<void>(table.free_oldest(1));
     EXPECT_EQ(table.free_count(), 1U);
     table.drop_live(0, 100);

@@ -28,7 +28,8 @@ class SettlingSink final : public ReadySink {
 public:
     explicit SettlingSink(MessageQueue& queue) noexcept : queue_(queue) {}
     void message_ready(MessageRef message) override {
-        for (RecipientStatus& status : message->status) status.state = RecipientState::delivered;
+        for (RecipientStatus& status : message->status)
+            status.state = RecipientState::delivered;
         queue_.settle(std::move(message));
     }
 
@@ -100,17 +101,20 @@ int main(int argc, char** argv) {
     const auto turn = [&] {
         ring.poll();
         if (loop.turn()) return;
-        ring.sleep_until(loop.now(), std::min(loop.next_due(), loop.now() + std::chrono::milliseconds{10}));
+        ring.sleep_until(loop.now(),
+                         std::min(loop.next_due(), loop.now() + std::chrono::milliseconds{10}));
     };
     const auto measure = [&](Run& run) {
         const auto began = std::chrono::steady_clock::now();
         const std::clock_t cpu = std::clock();
-        while (seconds_since(began) < seconds) turn();
+        while (seconds_since(began) < seconds)
+            turn();
         const double took = seconds_since(began);
         const double cpu_took = static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
         stop = true;
         const std::uint64_t count = run.count;
-        while (run.running > 0) turn();
+        while (run.running > 0)
+            turn();
         stop = false;
         std::printf("%.0f/s, CPU %.0f%%, %.1f us CPU each\n", static_cast<double>(count) / took,
                     100 * cpu_took / took, 1e6 * cpu_took / static_cast<double>(count));
@@ -119,13 +123,15 @@ int main(int argc, char** argv) {
     RecoveryReport report;
     std::unique_ptr<MessageQueue> queue;
     {
-        auto open = [](base::Loop* on, Disk* disk, RecoveryReport* out, std::unique_ptr<MessageQueue>* to) -> base::Task<void> {
+        auto open = [](base::Loop* on, Disk* disk, RecoveryReport* out,
+                       std::unique_ptr<MessageQueue>* to) -> base::Task<void> {
             auto opened = co_await MessageQueue::open(*on, *disk, QueueOptions{}, *out);
             if (opened) *to = std::move(*opened);
         };
         base::Task<void> opening = open(&loop, file->get(), &report, &queue);
         opening.start();
-        while (!opening.done()) turn();
+        while (!opening.done())
+            turn();
         if (!queue) {
             std::fprintf(stderr, "%s\n", report.problem.c_str());
             return 1;
@@ -135,7 +141,8 @@ int main(int argc, char** argv) {
     queue->set_sink(sink);
 
     Run commits{.loop = &loop, .stop = &stop, .running = writer_count};
-    for (std::size_t i = 0; i < writer_count; ++i) loop.spawn(commit_mail(&commits, queue.get()), "bench writer");
+    for (std::size_t i = 0; i < writer_count; ++i)
+        loop.spawn(commit_mail(&commits, queue.get()), "bench writer");
     std::printf("queue, %zu writers of %zu bytes: ", writer_count, body_bytes);
     measure(commits);
     const QueueCounters counters = queue->counters();
@@ -143,12 +150,14 @@ int main(int argc, char** argv) {
     std::printf("  %.1f messages and %.1f KiB a batch, written/accepted bytes %.2f\n",
                 static_cast<double>(counters.accepted) / static_cast<double>(counters.batches),
                 static_cast<double>(batch_bytes) / 1024,
-                static_cast<double>(counters.batch_bytes) / static_cast<double>(counters.accepted_bytes));
+                static_cast<double>(counters.batch_bytes) /
+                    static_cast<double>(counters.accepted_bytes));
     queue.reset();
 
     const std::size_t raw_bytes = (batch_bytes + block_bytes - 1) / block_bytes * block_bytes;
     Run raw{.loop = &loop, .stop = &stop, .running = raw_writers};
-    for (std::size_t i = 0; i < raw_writers; ++i) loop.spawn(write_raw(&raw, file->get(), raw_bytes, i), "bench raw");
+    for (std::size_t i = 0; i < raw_writers; ++i)
+        loop.spawn(write_raw(&raw, file->get(), raw_bytes, i), "bench raw");
     std::printf("bare DSYNC writes of %zu KiB, %zu at a time: ", raw_bytes / 1024, raw_writers);
     measure(raw);
     return 0;

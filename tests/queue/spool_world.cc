@@ -8,8 +8,10 @@
 
 namespace tests {
 
-World::World(SimDiskOptions disk_options, queue::QueueOptions queue_options, std::vector<std::byte> image)
-    : disk(loop, disk_options, image.empty() ? std::vector<std::byte>(disk_options.bytes) : std::move(image)),
+World::World(SimDiskOptions disk_options, queue::QueueOptions queue_options,
+             std::vector<std::byte> image)
+    : disk(loop, disk_options,
+           image.empty() ? std::vector<std::byte>(disk_options.bytes) : std::move(image)),
       options(queue_options) {}
 
 World::~World() {
@@ -21,7 +23,8 @@ World::~World() {
 std::optional<queue::SpoolResult<>> World::open() {
     std::optional<queue::SpoolResult<>> outcome;
     auto opening = [](World* world, std::optional<queue::SpoolResult<>>* out) -> base::Task<void> {
-        auto opened = co_await queue::MessageQueue::open(world->loop, world->disk, world->options, world->report);
+        auto opened = co_await queue::MessageQueue::open(world->loop, world->disk, world->options,
+                                                         world->report);
         if (opened) {
             world->queue = std::move(*opened);
             *out = queue::SpoolResult<>{};
@@ -44,15 +47,17 @@ bool World::run_until(const std::function<bool()>& done, base::Duration limit) {
     return tests::run_until(loop, clock, done, limit);
 }
 
-base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue, std::string body,
-                                                              std::string prelude, std::size_t recipients,
+base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue,
+                                                              std::string body, std::string prelude,
+                                                              std::size_t recipients,
                                                               Model* model) {
     auto draft = queue.begin(body.size());
     if (!draft) co_return std::unexpected(draft.error());
     const std::uint64_t id = draft->id().value;
     draft->envelope().set_sender("sender@example.org");
     for (std::size_t i = 0; i < recipients; ++i) {
-        draft->envelope().add_recipient("user" + std::to_string(i) + "@example.net", "", queue::notify_failure);
+        draft->envelope().add_recipient("user" + std::to_string(i) + "@example.net", "",
+                                        queue::notify_failure);
     }
     if (model != nullptr) model->submitted[id] = prelude + body;
     auto appended = co_await draft->append(base::as_bytes(body), base::Deadline::never());
@@ -65,13 +70,15 @@ base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueu
     co_return committed;
 }
 
-base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& queue, queue::MessageRef message) {
+base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& queue,
+                                                         queue::MessageRef message) {
     queue::ContentReader reader{queue, std::move(message)};
     std::string content;
     while (reader.bytes_left() > 0) {
         auto piece = co_await reader.next(base::Deadline::never());
         if (!piece) co_return std::unexpected(piece.error());
-        for (const base::SlabView& view : piece->views()) content += base::as_text(view.bytes());
+        for (const base::SlabView& view : piece->views())
+            content += base::as_text(view.bytes());
     }
     co_return content;
 }
@@ -86,11 +93,14 @@ queue::SpoolResult<std::string> World::content(const queue::MessageRef& message)
 }
 
 void World::deliver(queue::MessageRef message) {
-    for (queue::RecipientStatus& status : message->status) status.state = queue::RecipientState::delivered;
+    for (queue::RecipientStatus& status : message->status)
+        status.state = queue::RecipientState::delivered;
     queue->settle(std::move(message));
 }
 
-queue::SpoolResult<> World::sync() { return run(queue->sync(base::Deadline::never())); }
+queue::SpoolResult<> World::sync() {
+    return run(queue->sync(base::Deadline::never()));
+}
 
 std::vector<std::byte> World::crash() {
     std::vector<std::byte> image = disk.crash();
@@ -129,8 +139,10 @@ void check_recovered(World& world, Model& model) {
         EXPECT_TRUE(found.contains(id)) << "acknowledged message lost: " << std::hex << id;
     }
     for (const auto& [id, message] : found) {
-        EXPECT_FALSE(model.settled_for_good.contains(id)) << "finished message is back: " << std::hex << id;
-        EXPECT_FALSE(model.refused_for_good.contains(id)) << "refused message is there: " << std::hex << id;
+        EXPECT_FALSE(model.settled_for_good.contains(id))
+            << "finished message is back: " << std::hex << id;
+        EXPECT_FALSE(model.refused_for_good.contains(id))
+            << "refused message is there: " << std::hex << id;
         const auto submitted = model.submitted.find(id);
         if (submitted == model.submitted.end()) {
             ADD_FAILURE() << "a message nobody sent: " << std::hex << id;

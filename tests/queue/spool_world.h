@@ -29,13 +29,14 @@ struct Model {
     std::set<std::uint64_t> refused;
     std::set<std::uint64_t> refused_for_good; // and a sync after it succeeded
     std::set<std::uint64_t> settled;
-    std::set<std::uint64_t> settled_for_good; // and a sync after it succeeded
-    std::map<std::uint64_t, std::uint32_t> attempts;  // of deferred ones whose status was synced
+    std::set<std::uint64_t> settled_for_good;        // and a sync after it succeeded
+    std::map<std::uint64_t, std::uint32_t> attempts; // of deferred ones whose status was synced
 };
 
 class World final : public queue::ReadySink {
 public:
-    World(SimDiskOptions disk_options, queue::QueueOptions options, std::vector<std::byte> image = {});
+    World(SimDiskOptions disk_options, queue::QueueOptions options,
+          std::vector<std::byte> image = {});
     ~World() override;
 
     /// Opens the queue; nothing when the disk stopped meanwhile.
@@ -50,8 +51,8 @@ public:
         return tests::run(loop, clock, std::move(task));
     }
 
-    queue::SpoolResult<queue::MessageRef> submit(std::string_view body, std::string_view prelude = "",
-                                                 std::size_t recipients = 1);
+    queue::SpoolResult<queue::MessageRef>
+    submit(std::string_view body, std::string_view prelude = "", std::size_t recipients = 1);
     queue::SpoolResult<std::string> content(const queue::MessageRef& message);
     /// Finishes every recipient and the message.
     void deliver(queue::MessageRef message);
@@ -74,10 +75,11 @@ private:
     std::vector<base::Task<void>> tasks_;
 };
 
-base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue, std::string body,
-                                                              std::string prelude, std::size_t recipients,
-                                                              Model* model);
-base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& queue, queue::MessageRef message);
+base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue,
+                                                              std::string body, std::string prelude,
+                                                              std::size_t recipients, Model* model);
+base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& queue,
+                                                         queue::MessageRef message);
 
 [[nodiscard]] std::string random_body(std::mt19937_64& random, std::size_t bytes);
 /// Small enough that segments are used again all the time.

@@ -22,17 +22,20 @@ class UringFileTest : public testing::Test {
 protected:
     void SetUp() override {
         // Beside the test program: /tmp may be a tmpfs.
-        folder = std::filesystem::current_path() / ("uring_file_test." + std::to_string(::getpid()));
+        folder =
+            std::filesystem::current_path() / ("uring_file_test." + std::to_string(::getpid()));
         std::filesystem::create_directories(folder);
         auto probe = UringFile::open(loop, ring, folder / "probe", {.pool_bytes = 1 << 20});
-        if (!probe && probe.error().kind == UringFileError::Kind::unsuitable) GTEST_SKIP() << probe.error().text;
+        if (!probe && probe.error().kind == UringFileError::Kind::unsuitable)
+            GTEST_SKIP() << probe.error().text;
     }
     void TearDown() override { std::filesystem::remove_all(folder); }
 
     template <class T>
     T run(base::Task<T> task) {
         std::optional<T> value;
-        auto wrap = [](base::Task<T> inner, std::optional<T>* out, base::Loop* to_stop) -> base::Task<void> {
+        auto wrap = [](base::Task<T> inner, std::optional<T>* out,
+                       base::Loop* to_stop) -> base::Task<void> {
             auto result = co_await std::move(inner);
             out->emplace(std::move(result));
             to_stop->stop();
@@ -54,8 +57,10 @@ protected:
 
 TEST_F(UringFileTest, CreatedPoolIsZeroAndKeepsWhatIsWritten) {
     std::uint64_t progress = 0;
-    auto file = UringFile::open(loop, ring, folder / "pool",
-                                {.pool_bytes = 4 << 20, .progress = [&](std::uint64_t done, std::uint64_t) { progress = done; }});
+    auto file =
+        UringFile::open(loop, ring, folder / "pool",
+                        {.pool_bytes = 4 << 20,
+                         .progress = [&](std::uint64_t done, std::uint64_t) { progress = done; }});
     ASSERT_TRUE(file) << file.error().text;
     EXPECT_TRUE((*file)->created());
     EXPECT_EQ(progress, 4U << 20);
@@ -79,7 +84,9 @@ TEST_F(UringFileTest, CreatedPoolIsZeroAndKeepsWhatIsWritten) {
 TEST_F(UringFileTest, SecondUserIsTurnedAway) {
     auto file = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 1 << 20});
     ASSERT_TRUE(file);
-    auto second = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 1 << 20, .lock_wait = std::chrono::milliseconds{30}});
+    auto second =
+        UringFile::open(loop, ring, folder / "pool",
+                        {.pool_bytes = 1 << 20, .lock_wait = std::chrono::milliseconds{30}});
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().kind, UringFileError::Kind::locked);
 }

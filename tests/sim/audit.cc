@@ -26,8 +26,10 @@ constexpr base::Duration flight_time = std::chrono::milliseconds{20};
 }
 
 [[nodiscard]] bool starts_with_field(std::string_view line) {
-    static constexpr std::array<std::string_view, 4> names{"Received: ", "Message-ID: ", "Date: ", "X-Sim-Tag: "};
-    return std::ranges::any_of(names, [&](std::string_view name) { return line.starts_with(name); });
+    static constexpr std::array<std::string_view, 4> names{
+        "Received: ", "Message-ID: ", "Date: ", "X-Sim-Tag: "};
+    return std::ranges::any_of(names,
+                               [&](std::string_view name) { return line.starts_with(name); });
 }
 
 } // namespace
@@ -50,11 +52,14 @@ void Totals::add(const Totals& other) noexcept {
 }
 
 std::string Totals::to_string() const {
-    const auto item = [](const char* name, std::uint64_t value) { return ' ' + std::string{name} + '=' + std::to_string(value); };
-    return "letters=" + std::to_string(letters) + item("accepted", accepted) + item("refused", refused) +
-           item("unknown", unknown) + item("recipients", recipients) + item("delivered", delivered) +
-           item("bounced", bounced) + item("expired", expired) + item("duplicates", duplicates) +
-           item("reports", reports) + item("extra_reports", extra_reports) + item("unwanted", unwanted) +
+    const auto item = [](const char* name, std::uint64_t value) {
+        return ' ' + std::string{name} + '=' + std::to_string(value);
+    };
+    return "letters=" + std::to_string(letters) + item("accepted", accepted) +
+           item("refused", refused) + item("unknown", unknown) + item("recipients", recipients) +
+           item("delivered", delivered) + item("bounced", bounced) + item("expired", expired) +
+           item("duplicates", duplicates) + item("reports", reports) +
+           item("extra_reports", extra_reports) + item("unwanted", unwanted) +
            item("crashes", crashes) + item("restarts", restarts);
 }
 
@@ -62,7 +67,8 @@ std::optional<AddressNumbers> parse_address(std::string_view address) {
     AddressNumbers numbers;
     const auto number = [&](char tag, std::uint32_t& value) {
         if (!address.starts_with(tag)) return false;
-        const auto parsed = std::from_chars(address.data() + 1, address.data() + address.size(), value);
+        const auto parsed =
+            std::from_chars(address.data() + 1, address.data() + address.size(), value);
         if (parsed.ec != std::errc{}) return false;
         address.remove_prefix(static_cast<std::size_t>(parsed.ptr - address.data()));
         return true;
@@ -103,13 +109,15 @@ std::size_t Audit::arrived(Arrival arrival) {
     } else if (first && (sender || arrival.sender.empty())) {
         take_letter(arrival, index);
     } else {
-        violation("a destination got mail from <" + arrival.sender + "> to <" + arrival.recipients.front() +
-                  ">, which nobody sent");
+        violation("a destination got mail from <" + arrival.sender + "> to <" +
+                  arrival.recipients.front() + ">, which nobody sent");
     }
     return index;
 }
 
-void Audit::replied(std::size_t arrival) { deliveries_[arrival].replied = now_; }
+void Audit::replied(std::size_t arrival) {
+    deliveries_[arrival].replied = now_;
+}
 
 void Audit::take_letter(const Arrival& arrival, std::size_t index) {
     for (const std::string& address : arrival.recipients) {
@@ -121,9 +129,11 @@ void Audit::take_letter(const Arrival& arrival, std::size_t index) {
         }
         const Letter& letter = letters_[numbers->letter];
         const Letter::Recipient& recipient = letter.recipients[*numbers->recipient];
-        if (recipient.address != address) violation("recipient <" + recipient.address + "> became <" + address + ">");
+        if (recipient.address != address)
+            violation("recipient <" + recipient.address + "> became <" + address + ">");
         if (letter.sender != arrival.sender) {
-            violation("letter " + std::to_string(letter.number) + " came from <" + arrival.sender + ">");
+            violation("letter " + std::to_string(letter.number) + " came from <" + arrival.sender +
+                      ">");
         }
         if (terms_.provider_of_domain.at(recipient.domain) != arrival.provider) {
             violation("<" + address + "> went to provider " + std::to_string(arrival.provider));
@@ -136,10 +146,11 @@ void Audit::take_letter(const Arrival& arrival, std::size_t index) {
 void Audit::check_content(const Letter& letter, const Arrival& arrival) {
     const std::string name = "letter " + std::to_string(letter.number);
     std::string_view got = arrival.content;
-    if (arrival.by_data && !letter.content.ends_with("\r\n") && got.ends_with("\r\n")) got.remove_suffix(2);
+    if (arrival.by_data && !letter.content.ends_with("\r\n") && got.ends_with("\r\n"))
+        got.remove_suffix(2);
     if (!got.ends_with(letter.content)) {
-        return violation(name + " was altered: " + std::to_string(arrival.content.size()) + " bytes came, " +
-                         std::to_string(letter.content.size()) + " were sent");
+        return violation(name + " was altered: " + std::to_string(arrival.content.size()) +
+                         " bytes came, " + std::to_string(letter.content.size()) + " were sent");
     }
     std::string_view added = got.substr(0, got.size() - letter.content.size());
     if (!added.starts_with("Received: from ")) violation(name + " has no Received field in front");
@@ -147,10 +158,13 @@ void Audit::check_content(const Letter& letter, const Arrival& arrival) {
     while (!added.empty()) {
         const std::size_t end = added.find("\r\n");
         const std::string_view line = added.substr(0, end);
-        if (end == std::string_view::npos) return violation(name + " has an added line without an end");
+        if (end == std::string_view::npos)
+            return violation(name + " has an added line without an end");
         const bool blank = line.empty() && added.size() == 2; // before content that has no header
-        if (!blank && !line.starts_with('\t') && !line.starts_with(' ') && !starts_with_field(line)) {
-            return violation(name + " has a strange line in front: " + std::string{line.substr(0, 80)});
+        if (!blank && !line.starts_with('\t') && !line.starts_with(' ') &&
+            !starts_with_field(line)) {
+            return violation(name +
+                             " has a strange line in front: " + std::string{line.substr(0, 80)});
         }
         tagged |= line.starts_with("X-Sim-Tag: ");
         added.remove_prefix(end + 2);
@@ -165,7 +179,8 @@ void Audit::take_report(const Arrival& arrival, std::size_t index) {
         return violation("a report went to <" + arrival.recipients.front() + "> and others");
     }
     const Letter& letter = letters_[numbers->letter];
-    const auto field = [](std::string_view line, std::string_view name) -> std::optional<std::string> {
+    const auto field = [](std::string_view line,
+                          std::string_view name) -> std::optional<std::string> {
         if (!line.starts_with(name)) return std::nullopt;
         return std::string{line.substr(name.size())};
     };
@@ -184,17 +199,20 @@ void Audit::take_report(const Arrival& arrival, std::size_t index) {
         const auto about = parse_address(recipient);
         if (!about || !about->recipient || about->letter != letter.number ||
             *about->recipient >= letter.recipients.size()) {
-            violation("a report to <" + arrival.recipients.front() + "> is about <" + recipient + ">");
+            violation("a report to <" + arrival.recipients.front() + "> is about <" + recipient +
+                      ">");
             continue;
         }
         facts_[{letter.number, *about->recipient}].reports.push_back({*action, id, now_});
     }
-    if (!told || id.empty()) violation("a report to <" + arrival.recipients.front() + "> says nothing");
+    if (!told || id.empty())
+        violation("a report to <" + arrival.recipients.front() + "> says nothing");
     ++totals_.reports;
     report_arrivals_[id].push_back(index);
 }
 
-void Audit::refused(std::string_view sender, std::span<const std::string> recipients, std::size_t provider) {
+void Audit::refused(std::string_view sender, std::span<const std::string> recipients,
+                    std::size_t provider) {
     const auto from = parse_address(sender);
     if (recipients.empty() && from) refused_whole_.emplace(std::pair{from->letter, provider}, now_);
     for (const std::string& address : recipients) {
@@ -231,7 +249,8 @@ void Audit::disk_fails(bool failing) {
 }
 
 void Audit::violation(std::string text) {
-    if (violations_.size() < violations_max) violations_.push_back(seconds(now_) + " " + std::move(text));
+    if (violations_.size() < violations_max)
+        violations_.push_back(seconds(now_) + " " + std::move(text));
 }
 
 void Audit::trace(std::string_view what, std::string_view text) {
@@ -245,21 +264,23 @@ void Audit::trace(std::string_view what, std::string_view text) {
     mix(what.data(), what.size());
     mix(text.data(), text.size());
     if (print_trace_) {
-        std::printf("%s %.*s: %.*s\n", seconds(now_).c_str(), static_cast<int>(what.size()), what.data(),
-                    static_cast<int>(text.size()), text.data());
+        std::printf("%s %.*s: %.*s\n", seconds(now_).c_str(), static_cast<int>(what.size()),
+                    what.data(), static_cast<int>(text.size()), text.data());
     }
 }
 
 // ---- judgement
 
 bool Audit::crash_within(TimePoint from, TimePoint to) const noexcept {
-    return std::ranges::any_of(crashes_, [&](TimePoint when) { return from <= when && when <= to; });
+    return std::ranges::any_of(crashes_,
+                               [&](TimePoint when) { return from <= when && when <= to; });
 }
 
 /// Whether what the relay learned in this time may never have been written down.
 bool Audit::forgotten(TimePoint from, TimePoint to) const noexcept {
     if (from == TimePoint::max()) return false;
-    return crash_within(from, to + settle_time) || std::ranges::any_of(disk_failures_, [&](const Span& span) {
+    return crash_within(from, to + settle_time) ||
+           std::ranges::any_of(disk_failures_, [&](const Span& span) {
                return span.begin <= to + settle_time && from <= span.end;
            });
 }
@@ -280,8 +301,9 @@ void Audit::judge_repeats(std::string_view what, std::span<const std::size_t> ar
         ++totals_.duplicates;
         const Delivery& earlier = deliveries_[arrivals[i]];
         if (in_doubt(earlier)) continue;
-        violation(std::string{what} + " arrived again at " + seconds(deliveries_[arrivals[i + 1]].at) +
-                  ", although its 250 was sent at " + seconds(earlier.replied));
+        violation(std::string{what} + " arrived again at " +
+                  seconds(deliveries_[arrivals[i + 1]].at) + ", although its 250 was sent at " +
+                  seconds(earlier.replied));
     }
 }
 
@@ -289,7 +311,8 @@ TimePoint Audit::first_refusal(const Letter& letter, std::uint32_t index) const 
     TimePoint first = TimePoint::max();
     const auto facts = facts_.find({letter.number, index});
     if (facts != facts_.end()) first = facts->second.refused_at;
-    const auto whole = refused_whole_.find({letter.number, terms_.provider_of_domain.at(letter.recipients[index].domain)});
+    const auto whole = refused_whole_.find(
+        {letter.number, terms_.provider_of_domain.at(letter.recipients[index].domain)});
     return whole == refused_whole_.end() ? first : std::min(first, whole->second);
 }
 
@@ -313,23 +336,26 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
         failed_at = std::min(failed_at, report.at);
     }
     const bool notify_failure =
-        !letter.sender.empty() &&
-        (recipient.notify == queue::notify_absent || (recipient.notify & queue::notify_failure) != 0);
+        !letter.sender.empty() && (recipient.notify == queue::notify_absent ||
+                                   (recipient.notify & queue::notify_failure) != 0);
     judge_repeats(recipient.address, facts.arrivals);
 
     for (const Report& report : facts.reports) {
-        const bool wanted = report.action == "failed"    ? notify_failure
-                            : report.action == "relayed" ? (recipient.notify & queue::notify_success) != 0
-                            : report.action == "delayed" ? recipient.notify == queue::notify_absent ||
-                                                               (recipient.notify & queue::notify_delay) != 0
-                                                         : false;
+        const bool wanted =
+            report.action == "failed"    ? notify_failure
+            : report.action == "relayed" ? (recipient.notify & queue::notify_success) != 0
+            : report.action == "delayed" ? recipient.notify == queue::notify_absent ||
+                                               (recipient.notify & queue::notify_delay) != 0
+                                         : false;
         if (!wanted || (recipient.notify & queue::notify_never) != 0) {
-            violation("an unasked \"" + report.action + "\" report about <" + recipient.address + ">");
+            violation("an unasked \"" + report.action + "\" report about <" + recipient.address +
+                      ">");
         }
     }
     if (failed.size() > 1) {
         totals_.extra_reports += failed.size() - 1;
-        if (crashes_.empty() && cuts_.empty()) violation("two reports about <" + recipient.address + ">");
+        if (crashes_.empty() && cuts_.empty())
+            violation("two reports about <" + recipient.address + ">");
     }
 
     const bool delivered = !facts.arrivals.empty();
@@ -340,7 +366,8 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
             const Delivery& delivery = deliveries_[arrival];
             return in_doubt(delivery) || forgotten(first_refusal(letter, index), delivery.at);
         });
-        if (!doubtful) violation("<" + recipient.address + "> was delivered, and reported as failed");
+        if (!doubtful)
+            violation("<" + recipient.address + "> was delivered, and reported as failed");
     }
     if (!failed.empty() && !may_bounce(letter, index, failed_at)) {
         violation("<" + recipient.address + "> was reported as failed without a reason");
@@ -348,11 +375,13 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
     if (delivered) return;
 
     if (notify_failure && failed.empty()) {
-        return violation("<" + recipient.address + "> was acknowledged at " + seconds(letter.answered) + " and is lost");
+        return violation("<" + recipient.address + "> was acknowledged at " +
+                         seconds(letter.answered) + " and is lost");
     }
     const TimePoint end = failed.empty() ? now_ : failed_at;
     if (!may_bounce(letter, index, end)) {
-        return violation("<" + recipient.address + "> was acknowledged, and vanished without a reason");
+        return violation("<" + recipient.address +
+                         "> was acknowledged, and vanished without a reason");
     }
     ++(first_refusal(letter, index) <= end ? totals_.bounced : totals_.expired);
 }
@@ -361,10 +390,14 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
 void Audit::judge_silence(const Letter& letter) {
     for (std::uint32_t index = 0; index < letter.recipients.size(); ++index) {
         const auto facts = facts_.find({letter.number, index});
-        if (facts == facts_.end() || (facts->second.arrivals.empty() && facts->second.reports.empty())) continue;
+        if (facts == facts_.end() ||
+            (facts->second.arrivals.empty() && facts->second.reports.empty()))
+            continue;
         const std::string name = "<" + letter.recipients[index].address + ">";
-        if (letter.state == Letter::State::refused && forgotten(letter.answered - abort_time, letter.answered + abort_time)) {
-            ++totals_.unwanted; // its record was on the disk, and the relay died before it was taken back
+        if (letter.state == Letter::State::refused &&
+            forgotten(letter.answered - abort_time, letter.answered + abort_time)) {
+            ++totals_
+                  .unwanted; // its record was on the disk, and the relay died before it was taken back
             judge_repeats(name, facts->second.arrivals);
             continue;
         }
@@ -380,21 +413,32 @@ void Audit::judge_silence(const Letter& letter) {
 void Audit::judge(const Letter& letter) {
     ++totals_.letters;
     switch (letter.state) {
-    case Letter::State::open: return judge_silence(letter);
-    case Letter::State::refused: ++totals_.refused; return judge_silence(letter);
-    case Letter::State::accepted: ++totals_.accepted; break;
-    case Letter::State::complete: violation("letter " + std::to_string(letter.number) + " never got an answer"); return;
-    case Letter::State::unknown: ++totals_.unknown; break;
+    case Letter::State::open:
+        return judge_silence(letter);
+    case Letter::State::refused:
+        ++totals_.refused;
+        return judge_silence(letter);
+    case Letter::State::accepted:
+        ++totals_.accepted;
+        break;
+    case Letter::State::complete:
+        violation("letter " + std::to_string(letter.number) + " never got an answer");
+        return;
+    case Letter::State::unknown:
+        ++totals_.unknown;
+        break;
     }
     if (!letter.forbidden.empty() && letter.state == Letter::State::accepted) {
         violation("letter " + std::to_string(letter.number) + " was accepted: " + letter.forbidden);
     }
     const auto heard_of_recipient = [&](std::uint32_t index) {
         const auto facts = facts_.find({letter.number, index});
-        return facts != facts_.end() && !(facts->second.arrivals.empty() && facts->second.reports.empty());
+        return facts != facts_.end() &&
+               !(facts->second.arrivals.empty() && facts->second.reports.empty());
     };
     bool survived = letter.state == Letter::State::accepted; // one recipient served: all must be
-    for (std::uint32_t index = 0; index < letter.recipients.size(); ++index) survived |= heard_of_recipient(index);
+    for (std::uint32_t index = 0; index < letter.recipients.size(); ++index)
+        survived |= heard_of_recipient(index);
     for (std::uint32_t index = 0; index < letter.recipients.size(); ++index) {
         const Letter::Recipient& recipient = letter.recipients[index];
         const bool heard_of = heard_of_recipient(index);
@@ -402,7 +446,9 @@ void Audit::judge(const Letter& letter) {
             violation("<" + recipient.address + "> got through: " + letter.forbidden);
         }
         if (recipient.code >= 400) {
-            if (heard_of) violation("<" + recipient.address + "> was refused with " + std::to_string(recipient.code) + ", and served");
+            if (heard_of)
+                violation("<" + recipient.address + "> was refused with " +
+                          std::to_string(recipient.code) + ", and served");
             continue;
         }
         if (recipient.code == 0 && !heard_of) continue; // perhaps refused, and the connection broke
@@ -413,8 +459,10 @@ void Audit::judge(const Letter& letter) {
 }
 
 void Audit::close() {
-    for (const Letter& letter : letters_) judge(letter);
-    for (const auto& [id, arrivals] : report_arrivals_) judge_repeats("report " + id, arrivals);
+    for (const Letter& letter : letters_)
+        judge(letter);
+    for (const auto& [id, arrivals] : report_arrivals_)
+        judge_repeats("report " + id, arrivals);
 }
 
 } // namespace tests::sim

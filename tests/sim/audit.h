@@ -76,8 +76,8 @@ struct Totals {
 
 /// What the auditor must know of the world to judge it.
 struct Terms {
-    std::chrono::seconds expiry_min{}; // the shortest that any policy of the run had
-    std::chrono::seconds answer_time{}; // that the relay gives a peer after the dot
+    std::chrono::seconds expiry_min{};           // the shortest that any policy of the run had
+    std::chrono::seconds answer_time{};          // that the relay gives a peer after the dot
     std::vector<std::size_t> provider_of_domain; // no_provider: mail to it can only bounce
     static constexpr std::size_t no_provider = ~std::size_t{0};
 };
@@ -99,13 +99,14 @@ public:
     std::size_t arrived(Arrival arrival);
     void replied(std::size_t arrival);
     /// A 5xx. Without recipients it was for all of the sender's message at this provider.
-    void refused(std::string_view sender, std::span<const std::string> recipients, std::size_t provider);
+    void refused(std::string_view sender, std::span<const std::string> recipients,
+                 std::size_t provider);
     /// A host of this provider told a SIZE limit.
     void size_limit(std::size_t provider, std::uint64_t bytes);
 
     // The world.
-    void crashed();            // the relay is dead, connections are reset
-    void cut();                // it stopped in good order, or connections were reset under it
+    void crashed(); // the relay is dead, connections are reset
+    void cut();     // it stopped in good order, or connections were reset under it
     /// From now on, or up to now, nothing can be written down. Reasons may overlap.
     void disk_fails(bool failing);
     void violation(std::string text);
@@ -115,7 +116,9 @@ public:
     /// Judges the whole run.
     void close();
     [[nodiscard]] std::uint64_t trace_hash() const noexcept { return hash_; }
-    [[nodiscard]] const std::vector<std::string>& violations() const noexcept { return violations_; }
+    [[nodiscard]] const std::vector<std::string>& violations() const noexcept {
+        return violations_;
+    }
     [[nodiscard]] const Totals& totals() const noexcept { return totals_; }
 
 private:
@@ -156,8 +159,9 @@ private:
     std::vector<Delivery> deliveries_;
     std::map<RecipientKey, RecipientFacts> facts_;
     std::map<std::string, std::vector<std::size_t>> report_arrivals_; // by Message-ID
-    std::map<std::pair<std::uint32_t, std::size_t>, TimePoint> refused_whole_; // letter, provider: the first time
-    std::map<std::size_t, std::uint64_t> size_limits_;                // by provider, the least
+    std::map<std::pair<std::uint32_t, std::size_t>, TimePoint>
+        refused_whole_;                                // letter, provider: the first time
+    std::map<std::size_t, std::uint64_t> size_limits_; // by provider, the least
     std::vector<TimePoint> crashes_, cuts_;
     struct Span {
         TimePoint begin{}, end = TimePoint::max();

@@ -18,21 +18,24 @@ constexpr std::chrono::minutes patience{30}; // longer than anything the relay m
 constexpr int no_answer = 0;
 
 [[nodiscard]] std::string base64(std::string_view text) {
-    constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    constexpr std::string_view alphabet =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::string out;
     for (std::size_t i = 0; i < text.size(); i += 3) {
         unsigned bits = 0;
         for (std::size_t k = 0; k < 3; ++k) {
             bits = bits << 8 | (i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U);
         }
-        for (std::size_t k = 0; k < 4; ++k) out += i + k > text.size() ? '=' : alphabet[bits >> (18 - 6 * k) & 63];
+        for (std::size_t k = 0; k < 4; ++k)
+            out += i + k > text.size() ? '=' : alphabet[bits >> (18 - 6 * k) & 63];
     }
     return out;
 }
 
 /// Lines of text, many of which begin with dots.
 void append_lines(std::string& out, std::size_t bytes, Random& random) {
-    constexpr std::string_view alphabet = "abcdefghijklmnopqrstuvwxyz .,-0123456789ABCDEFGHIJKLMNOPQRSTUVWX";
+    constexpr std::string_view alphabet =
+        "abcdefghijklmnopqrstuvwxyz .,-0123456789ABCDEFGHIJKLMNOPQRSTUVWX";
     static_assert(alphabet.size() == 64);
     const std::size_t end = out.size() + bytes;
     while (out.size() < end) {
@@ -42,7 +45,8 @@ void append_lines(std::string& out, std::size_t bytes, Random& random) {
         while (line_bytes > 0) {
             std::uint64_t bits = random.next();
             const std::size_t here = std::min<std::size_t>(line_bytes, 10);
-            for (std::size_t i = 0; i < here; ++i, bits >>= 6) out += alphabet[bits & 63];
+            for (std::size_t i = 0; i < here; ++i, bits >>= 6)
+                out += alphabet[bits & 63];
             line_bytes -= here;
         }
         out += "\r\n";
@@ -102,11 +106,18 @@ Letter& Client::compose() {
     const std::string name = "m" + std::to_string(letter.number);
     if (!random_.chance(8)) letter.sender = name + '@' + std::string{sender_domain};
     switch (plan_.kind) {
-    case ClientKind::honest: break;
-    case ClientKind::wrong_password: letter.forbidden = "its client had the wrong password"; break;
-    case ClientKind::disabled: letter.forbidden = "its client's account is disabled"; break;
+    case ClientKind::honest:
+        break;
+    case ClientKind::wrong_password:
+        letter.forbidden = "its client had the wrong password";
+        break;
+    case ClientKind::disabled:
+        letter.forbidden = "its client's account is disabled";
+        break;
     case ClientKind::stranger:
-    case ClientKind::garbage: letter.forbidden = "its client had no credentials"; break;
+    case ClientKind::garbage:
+        letter.forbidden = "its client had no credentials";
+        break;
     }
     const std::uint64_t count = random_.chance(60) ? 1 : random_.between(2, 8);
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -115,10 +126,10 @@ Letter& Client::compose() {
         recipient.address = "r" + std::to_string(i) + '.' + name + '@' + town_.domains[domain];
         recipient.domain = domain;
         if (random_.chance(30)) {
-            recipient.notify = static_cast<std::uint8_t>(
-                random_.pick<int>({queue::notify_never, queue::notify_failure, queue::notify_success,
-                                   queue::notify_failure | queue::notify_delay,
-                                   queue::notify_success | queue::notify_failure}));
+            recipient.notify = static_cast<std::uint8_t>(random_.pick<int>(
+                {queue::notify_never, queue::notify_failure, queue::notify_success,
+                 queue::notify_failure | queue::notify_delay,
+                 queue::notify_success | queue::notify_failure}));
         }
         letter.recipients.push_back(std::move(recipient));
     }
@@ -136,8 +147,10 @@ void Client::compose_content(Letter& letter) {
                                 : draw < 93 ? random_.between(20'000, 150'000)
                                             : random_.between(town_.big_bytes / 4, town_.big_bytes);
     if (random_.chance(85) && bytes > 200) {
-        content = "From: <" + letter.sender + ">\r\nSubject: letter " + std::to_string(letter.number) + "\r\n";
-        if (random_.chance(50)) content += "Message-ID: <" + std::to_string(letter.number) + "@client.test>\r\n";
+        content = "From: <" + letter.sender + ">\r\nSubject: letter " +
+                  std::to_string(letter.number) + "\r\n";
+        if (random_.chance(50))
+            content += "Message-ID: <" + std::to_string(letter.number) + "@client.test>\r\n";
         if (random_.chance(50)) content += "Date: Thu, 1 Jan 2026 00:00:00 +0000\r\n";
         content += "\r\n";
     }
@@ -204,13 +217,17 @@ std::string Client::rcpt_command(const Letter::Recipient& recipient) {
 
 Task<bool> Client::write(std::string_view bytes) {
     while (!bytes.empty()) {
-        const std::size_t here = random_.chance(70) ? bytes.size() : 1 + random_.below(bytes.size());
-        const auto written = co_await stream_->write(base::as_bytes(bytes.substr(0, here)), Deadline::in(town_.loop, patience));
+        const std::size_t here =
+            random_.chance(70) ? bytes.size() : 1 + random_.below(bytes.size());
+        const auto written = co_await stream_->write(base::as_bytes(bytes.substr(0, here)),
+                                                     Deadline::in(town_.loop, patience));
         if (!written) co_return false;
         bytes.remove_prefix(here);
         if (bytes.empty() || !random_.chance(30)) continue;
         const bool very_slow = random_.chance(3);
-        static_cast<void>(co_await base::sleep_for(town_.loop, random_.time(std::chrono::milliseconds{0}, std::chrono::milliseconds{very_slow ? 60'000 : 50})));
+        static_cast<void>(co_await base::sleep_for(
+            town_.loop, random_.time(std::chrono::milliseconds{0},
+                                     std::chrono::milliseconds{very_slow ? 60'000 : 50})));
     }
     co_return true;
 }
@@ -221,8 +238,10 @@ Task<int> Client::reply() {
     for (;;) {
         const auto line = co_await reader_->read_line(Deadline::in(town_.loop, patience));
         if (!line) {
-            if (line.error() == base::NetError::timed_out) town_.audit.violation("the relay says nothing to a client");
-            town_.audit.trace("client", std::to_string(plan_.seed) + " <" + std::string{to_string(line.error())} + '>');
+            if (line.error() == base::NetError::timed_out)
+                town_.audit.violation("the relay says nothing to a client");
+            town_.audit.trace("client", std::to_string(plan_.seed) + " <" +
+                                            std::string{to_string(line.error())} + '>');
             co_return no_answer;
         }
         text += line->text;
@@ -232,7 +251,8 @@ Task<int> Client::reply() {
     }
     int code = no_answer;
     std::from_chars(text.data(), text.data() + text.size(), code);
-    if (code < 200 || code > 599) town_.audit.violation("the relay says nonsense: " + text.substr(0, 80));
+    if (code < 200 || code > 599)
+        town_.audit.violation("the relay says nonsense: " + text.substr(0, 80));
     town_.audit.trace("client", std::to_string(plan_.seed) + ' ' + text);
     co_return code;
 }
@@ -247,27 +267,32 @@ void Client::hang_up() {
 
 Task<bool> Client::connect() {
     const std::uint8_t net = plan_.listed ? 1 : 2;
-    const auto from = base::IpAddress::v4({10, net, 0, static_cast<std::uint8_t>(random_.between(1, 9))});
+    const auto from =
+        base::IpAddress::v4({10, net, 0, static_cast<std::uint8_t>(random_.between(1, 9))});
     const base::SocketAddress to = plan_.submission ? town_.submission_port : town_.relay_port;
     for (unsigned attempt = 0; attempt < 6; ++attempt) {
-        auto stream = co_await town_.net.connect(to, from, Deadline::in(town_.loop, std::chrono::seconds{30}));
+        auto stream = co_await town_.net.connect(
+            to, from, Deadline::in(town_.loop, std::chrono::seconds{30}));
         if (stream) {
             stream_ = std::move(*stream);
             reader_.emplace(*stream_, 8192);
             co_return true;
         }
-        static_cast<void>(co_await base::sleep_for(town_.loop, random_.time(std::chrono::seconds{1}, std::chrono::seconds{10})));
+        static_cast<void>(co_await base::sleep_for(
+            town_.loop, random_.time(std::chrono::seconds{1}, std::chrono::seconds{10})));
     }
     co_return false;
 }
 
 Task<bool> Client::log_in() {
     const bool needed = plan_.submission || !plan_.listed;
-    if (plan_.kind == ClientKind::stranger || (plan_.kind == ClientKind::honest && !needed)) co_return true;
+    if (plan_.kind == ClientKind::stranger || (plan_.kind == ClientKind::honest && !needed))
+        co_return true;
     const bool wrong = plan_.kind == ClientKind::wrong_password;
     const std::string user{plan_.kind == ClientKind::disabled ? disabled_name : account_name};
-    const std::string password = wrong ? random_.pick<const char*>({"wrong", "correct hors", "correct horse "})
-                                       : std::string{account_password};
+    const std::string password =
+        wrong ? random_.pick<const char*>({"wrong", "correct hors", "correct horse "})
+              : std::string{account_password};
     const std::uint64_t tries = wrong ? random_.between(1, 4) : 1;
     for (std::uint64_t i = 0; i < tries; ++i) {
         int code = no_answer;
@@ -297,7 +322,8 @@ Task<bool> Client::log_in() {
             }
         }
         if (code == no_answer || code == 421) co_return false;
-        if (code == 235 && plan_.kind != ClientKind::honest) town_.audit.violation("a client logged in that must not");
+        if (code == 235 && plan_.kind != ClientKind::honest)
+            town_.audit.violation("a client logged in that must not");
         if (code != 235 && plan_.kind == ClientKind::honest) co_return false;
     }
     co_return true;
@@ -319,7 +345,8 @@ Task<void> Client::run() {
         const bool open = co_await send_letter();
         if (!open) co_return;
         if (!random_.chance(30)) continue;
-        static_cast<void>(co_await base::sleep_for(town_.loop, random_.time(std::chrono::milliseconds{1}, std::chrono::seconds{20})));
+        static_cast<void>(co_await base::sleep_for(
+            town_.loop, random_.time(std::chrono::milliseconds{1}, std::chrono::seconds{20})));
     }
     if (!random_.chance(70)) co_return hang_up();
     const bool said = co_await write("QUIT\r\n");
@@ -329,7 +356,9 @@ Task<void> Client::run() {
 /// One transaction. False when the connection is over.
 Task<bool> Client::send_letter() {
     Letter& letter = compose();
-    const Abort abort = random_.chance(90) ? Abort::never : random_.pick({Abort::in_envelope, Abort::in_body, Abort::after_body});
+    const Abort abort = random_.chance(90)
+                            ? Abort::never
+                            : random_.pick({Abort::in_envelope, Abort::in_body, Abort::after_body});
     const bool pipelined = random_.chance(50);
     bool open = true;
     bool wanted = false;
@@ -365,7 +394,8 @@ Task<bool> Client::send_envelope(Letter* letter, std::string_view tail, bool* wa
     if (!sent) co_return false;
     int code = co_await reply();
     if (code == 250 && !letter->forbidden.empty() && plan_.kind != ClientKind::honest) {
-        town_.audit.violation("MAIL of letter " + std::to_string(letter->number) + " was accepted: " + letter->forbidden);
+        town_.audit.violation("MAIL of letter " + std::to_string(letter->number) +
+                              " was accepted: " + letter->forbidden);
     }
     if (code == no_answer || code == 421) co_return false;
     bool any = false;
@@ -433,9 +463,11 @@ Task<bool> Client::send_chunks(Letter* letter, Abort abort, bool pipelined) {
         std::string wire;
         if (pipelined) {
             wire = mail_command(*letter);
-            for (const Letter::Recipient& recipient : letter->recipients) wire += rcpt_command(recipient);
+            for (const Letter::Recipient& recipient : letter->recipients)
+                wire += rcpt_command(recipient);
         }
-        for (const std::string& chunk : chunks) wire += chunk;
+        for (const std::string& chunk : chunks)
+            wire += chunk;
         wire.resize(random_.below(wire.size())); // lacks at least the last byte
         static_cast<void>(co_await write(wire));
         hang_up();
@@ -445,7 +477,8 @@ Task<bool> Client::send_chunks(Letter* letter, Abort abort, bool pipelined) {
         std::string last = std::move(chunks.back());
         chunks.pop_back();
         std::string tail;
-        for (const std::string& chunk : chunks) tail += chunk;
+        for (const std::string& chunk : chunks)
+            tail += chunk;
         tail += last;
         bool wanted = false;
         letter->state = Letter::State::complete;
@@ -472,7 +505,8 @@ Task<bool> Client::send_chunks(Letter* letter, Abort abort, bool pipelined) {
         const int code = co_await reply();
         if (code == no_answer || code == 421) co_return false;
         if (code == 250) continue;
-        const bool reset = co_await write("RSET\r\n"); // it is refused: the rest is not worth sending
+        const bool reset =
+            co_await write("RSET\r\n"); // it is refused: the rest is not worth sending
         if (!reset) co_return false;
         const int cleared = co_await reply();
         co_return cleared == 250;
@@ -502,17 +536,37 @@ Task<void> Client::babble() {
     for (std::uint64_t i = 0; i < steps; ++i) {
         std::string bytes;
         switch (random_.below(9)) {
-        case 0: bytes = random_.pick<const char*>({"EHLO x\r\n", "HELO\r\n", "RSET\r\n", "NOOP x\r\n", "VRFY <a>\r\n", "STARTTLS\r\n"}); break;
-        case 1: bytes = "MAIL FROM:<" + std::string(random_.below(3000), 'a') + ">\r\n"; break;
-        case 2: bytes = "RCPT TO:<r0.m999999@" + town_.domains.front() + ">\r\n"; break;
-        case 3: bytes = "BDAT " + std::to_string(random_.next()) + " LAST\r\n"; break;
-        case 4: bytes = "BDAT " + std::to_string(random_.below(5000)) + "\r\n"; break;
-        case 5: bytes = std::string(random_.below(20'000), 'x'); break;
-        case 6:
-            for (std::uint64_t k = random_.below(300); k > 0; --k) bytes += static_cast<char>(random_.next());
+        case 0:
+            bytes = random_.pick<const char*>({"EHLO x\r\n", "HELO\r\n", "RSET\r\n", "NOOP x\r\n",
+                                               "VRFY <a>\r\n", "STARTTLS\r\n"});
             break;
-        case 7: bytes = random_.pick<const char*>({"AUTH PLAIN\r\n", "AUTH PLAIN =\r\n", "*\r\n", "AUTH LOGIN !!!\r\n", "AUTH\r\n"}); break;
-        case 8: bytes = random_.pick<const char*>({"DATA\n", "\r\n.\r\n", "\n.\n", "MAIL FROM:<a@b>\nRCPT TO:<c@d>\n", "DATA\r\n"}); break;
+        case 1:
+            bytes = "MAIL FROM:<" + std::string(random_.below(3000), 'a') + ">\r\n";
+            break;
+        case 2:
+            bytes = "RCPT TO:<r0.m999999@" + town_.domains.front() + ">\r\n";
+            break;
+        case 3:
+            bytes = "BDAT " + std::to_string(random_.next()) + " LAST\r\n";
+            break;
+        case 4:
+            bytes = "BDAT " + std::to_string(random_.below(5000)) + "\r\n";
+            break;
+        case 5:
+            bytes = std::string(random_.below(20'000), 'x');
+            break;
+        case 6:
+            for (std::uint64_t k = random_.below(300); k > 0; --k)
+                bytes += static_cast<char>(random_.next());
+            break;
+        case 7:
+            bytes = random_.pick<const char*>(
+                {"AUTH PLAIN\r\n", "AUTH PLAIN =\r\n", "*\r\n", "AUTH LOGIN !!!\r\n", "AUTH\r\n"});
+            break;
+        case 8:
+            bytes = random_.pick<const char*>(
+                {"DATA\n", "\r\n.\r\n", "\n.\n", "MAIL FROM:<a@b>\nRCPT TO:<c@d>\n", "DATA\r\n"});
+            break;
         }
         const bool sent = co_await write(bytes);
         if (!sent) co_return;
@@ -528,6 +582,8 @@ Task<void> run(Town* town, ClientPlan plan) {
 
 } // namespace
 
-Task<void> run_client(Town* town, ClientPlan plan) { return run(town, plan); }
+Task<void> run_client(Town* town, ClientPlan plan) {
+    return run(town, plan);
+}
 
 } // namespace tests::sim

@@ -33,9 +33,9 @@ struct Town {
     base::SocketAddress relay_port, submission_port;
     std::vector<std::string> domains;
     std::uint64_t message_bytes_max = 0;
-    bool rules = false;            // the relay screens
-    std::uint64_t big_bytes = 0;   // of the largest letters
-    bool heavy = false;            // most letters are large
+    bool rules = false;          // the relay screens
+    std::uint64_t big_bytes = 0; // of the largest letters
+    bool heavy = false;          // most letters are large
 };
 
 struct ClientPlan {

@@ -15,7 +15,9 @@ namespace base = dataplane::base;
 class Crew {
 public:
     explicit Crew(base::Loop& loop) noexcept : loop_(loop) {}
-    void spawn(base::Task<void> task) { loop_.spawn(watched(std::move(task), Mark{alive_}), "sim"); }
+    void spawn(base::Task<void> task) {
+        loop_.spawn(watched(std::move(task), Mark{alive_}), "sim");
+    }
     [[nodiscard]] std::size_t alive() const noexcept { return alive_; }
 
 private:
@@ -28,7 +30,9 @@ private:
         }
         std::size_t* alive;
     };
-    static base::Task<void> watched(base::Task<void> task, [[maybe_unused]] Mark mark) { co_await std::move(task); }
+    static base::Task<void> watched(base::Task<void> task, [[maybe_unused]] Mark mark) {
+        co_await std::move(task);
+    }
 
     base::Loop& loop_;
     std::size_t alive_ = 0;

@@ -17,7 +17,8 @@ ZoneResolver::ZoneResolver(base::Loop& loop, const Setting& setting)
     : loop_(loop), setting_(setting), random_(setting.seed, 4) {}
 
 Task<std::optional<ResolveError>> ZoneResolver::take_time(Deadline deadline) {
-    const auto time = random_.time(milliseconds{0}, milliseconds{troubled && random_.chance(3) ? 40'000 : 30});
+    const auto time =
+        random_.time(milliseconds{0}, milliseconds{troubled && random_.chance(3) ? 40'000 : 30});
     const base::TimePoint ready = loop_.now() + time;
     const auto woke = co_await base::sleep_until(loop_, deadline.sooner(ready));
     if (woke == base::Wake::cancelled) co_return ResolveError::cancelled;
@@ -35,7 +36,8 @@ Task<MxResult> ZoneResolver::mx(std::string domain, Deadline deadline) {
     std::vector<dataplane::delivery::MxRecord> records;
     if (known->kind == DomainSetting::Kind::null_mx) records.push_back({0, ""});
     if (known->kind == DomainSetting::Kind::mx) {
-        for (const HostSetting& host : setting_.providers[known->provider]) records.push_back({host.preference, host.name});
+        for (const HostSetting& host : setting_.providers[known->provider])
+            records.push_back({host.preference, host.name});
     }
     auto set = dataplane::delivery::interpret_mx(domain, std::move(records));
     if (!set) co_return std::unexpected(set.error());
@@ -59,12 +61,15 @@ Task<AddressResult> ZoneResolver::addresses(std::string host, Deadline deadline)
 
 // ---- passwords
 
-Task<AuthVerdict> PasswordTable::verify(std::string user, std::string password, base::IpAddress, Deadline deadline) {
-    const auto time = random_.time(milliseconds{0}, milliseconds{troubled && random_.chance(5) ? 60'000 : 50});
+Task<AuthVerdict> PasswordTable::verify(std::string user, std::string password, base::IpAddress,
+                                        Deadline deadline) {
+    const auto time =
+        random_.time(milliseconds{0}, milliseconds{troubled && random_.chance(5) ? 60'000 : 50});
     const auto woke = co_await base::sleep_until(loop_, deadline.sooner(loop_.now() + time));
-    if (woke == base::Wake::cancelled || (troubled && random_.chance(3))) co_return AuthVerdict::unavailable;
+    if (woke == base::Wake::cancelled || (troubled && random_.chance(3)))
+        co_return AuthVerdict::unavailable;
     const bool known = user == account_name || user == disabled_name;
-    co_return known && password == account_password ? AuthVerdict::accepted : AuthVerdict::rejected;
+    co_return known&& password == account_password ? AuthVerdict::accepted : AuthVerdict::rejected;
 }
 
 // ---- events
@@ -72,7 +77,8 @@ Task<AuthVerdict> PasswordTable::verify(std::string user, std::string password, 
 void EventTrace::publish() noexcept {
     using dataplane::telemetry::EventText;
     std::string text{to_string(event_.type)};
-    text += ' ' + std::string{event_.get(EventText::recipient)} + ' ' + std::to_string(event_.code) + ' ';
+    text += ' ' + std::string{event_.get(EventText::recipient)} + ' ' +
+            std::to_string(event_.code) + ' ';
     text += event_.get(EventText::response);
     audit_.trace("event", text);
 }
@@ -82,7 +88,8 @@ void EventTrace::publish() noexcept {
 CountingTransport::CountingTransport(SimNet& net, Audit& audit, const Setting& setting)
     : net_(net), audit_(audit), setting_(setting) {
     for (const auto& provider : setting.providers) {
-        for (const HostSetting& host : provider) provider_of_[host.address] = host.provider;
+        for (const HostSetting& host : provider)
+            provider_of_[host.address] = host.provider;
     }
 }
 
@@ -94,11 +101,13 @@ public:
         ++owner.open_total_;
         const std::uint32_t limit = owner.setting_.shapes[key.first].connections_max;
         if (open > limit) {
-            owner.audit_.violation(std::to_string(open) + " connections to provider " + std::to_string(key.first) +
-                                   " from " + key.second.to_string() + ", its limit is " + std::to_string(limit));
+            owner.audit_.violation(std::to_string(open) + " connections to provider " +
+                                   std::to_string(key.first) + " from " + key.second.to_string() +
+                                   ", its limit is " + std::to_string(limit));
         }
     }
-    Place(Place&& other) noexcept : owner_(std::exchange(other.owner_, nullptr)), key_(other.key_) {}
+    Place(Place&& other) noexcept
+        : owner_(std::exchange(other.owner_, nullptr)), key_(other.key_) {}
     Place& operator=(Place&&) = delete;
     ~Place() { leave(); }
     void leave() noexcept {
@@ -115,7 +124,8 @@ private:
 
 class CountingTransport::CountedStream final : public base::Stream {
 public:
-    CountedStream(base::StreamPtr inner, Place place) : place_(std::move(place)), inner_(std::move(inner)) {}
+    CountedStream(base::StreamPtr inner, Place place)
+        : place_(std::move(place)), inner_(std::move(inner)) {}
     std::span<const std::byte> unread() const noexcept override { return inner_->unread(); }
     void consume(std::size_t bytes) noexcept override { inner_->consume(bytes); }
     Task<base::NetResult<>> fill(Deadline deadline) override { return inner_->fill(deadline); }
@@ -126,7 +136,9 @@ public:
         return inner_->write(std::move(slabs), deadline);
     }
     Task<base::NetResult<>> drain(Deadline deadline) override { return inner_->drain(deadline); }
-    Task<base::NetResult<>> shutdown_write(Deadline deadline) override { return inner_->shutdown_write(deadline); }
+    Task<base::NetResult<>> shutdown_write(Deadline deadline) override {
+        return inner_->shutdown_write(deadline);
+    }
     void close() noexcept override {
         inner_->close();
         place_.leave();
@@ -142,9 +154,9 @@ private:
     base::StreamPtr inner_;
 };
 
-Task<base::NetResult<base::StreamPtr>> CountingTransport::connect(base::SocketAddress remote,
-                                                                  std::optional<base::IpAddress> source,
-                                                                  Deadline deadline) {
+Task<base::NetResult<base::StreamPtr>>
+CountingTransport::connect(base::SocketAddress remote, std::optional<base::IpAddress> source,
+                           Deadline deadline) {
     const auto provider = provider_of_.find(remote);
     if (provider == provider_of_.end()) {
         audit_.violation("a connection to " + remote.to_string() + ", where nobody lives");

@@ -22,8 +22,10 @@ namespace tests::sim {
 class ZoneResolver final : public dataplane::delivery::Resolver {
 public:
     ZoneResolver(base::Loop& loop, const Setting& setting);
-    base::Task<dataplane::delivery::MxResult> mx(std::string domain, base::Deadline deadline) override;
-    base::Task<dataplane::delivery::AddressResult> addresses(std::string host, base::Deadline deadline) override;
+    base::Task<dataplane::delivery::MxResult> mx(std::string domain,
+                                                 base::Deadline deadline) override;
+    base::Task<dataplane::delivery::AddressResult> addresses(std::string host,
+                                                             base::Deadline deadline) override;
     bool troubled = true;
 
 private:
@@ -37,7 +39,8 @@ private:
 class PasswordTable final : public dataplane::policy::Authenticator {
 public:
     PasswordTable(base::Loop& loop, std::uint64_t seed) : loop_(loop), random_(seed, 5) {}
-    base::Task<dataplane::policy::AuthVerdict> verify(std::string user, std::string password, base::IpAddress client,
+    base::Task<dataplane::policy::AuthVerdict> verify(std::string user, std::string password,
+                                                      base::IpAddress client,
                                                       base::Deadline deadline) override;
     bool troubled = true;
 
@@ -63,8 +66,8 @@ private:
 class CountingTransport final : public base::Transport {
 public:
     CountingTransport(SimNet& net, Audit& audit, const Setting& setting);
-    base::NetResult<std::unique_ptr<base::Listener>> listen(const base::SocketAddress& local,
-                                                            const base::ListenOptions& options) override {
+    base::NetResult<std::unique_ptr<base::Listener>>
+    listen(const base::SocketAddress& local, const base::ListenOptions& options) override {
         return net_.listen(local, options);
     }
     base::Task<base::NetResult<base::StreamPtr>> connect(base::SocketAddress remote,

@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr const char* usage = R"(Usage: relay_sim [--seed N | --seeds A..B | --count N] [--trace] [--twice]
+constexpr const char* usage =
+    R"(Usage: relay_sim [--seed N | --seeds A..B | --count N] [--trace] [--twice]
 
 Runs the whole relay in a simulated world: network, disk, clock, names, destinations and clients are drawn
 from a seed, and so are crashes and faults. Prints one line for each seed that fails, and one in the end.
@@ -52,7 +53,8 @@ struct Arguments {
             if (!parse_number(value, arguments.last)) return false;
         } else if (word == "--seeds") {
             const std::size_t dots = value.find("..");
-            if (dots == std::string_view::npos || !parse_number(value.substr(0, dots), arguments.first) ||
+            if (dots == std::string_view::npos ||
+                !parse_number(value.substr(0, dots), arguments.first) ||
                 !parse_number(value.substr(dots + 2), arguments.last)) {
                 return false;
             }
@@ -80,7 +82,8 @@ int main(int count, char** words) {
     std::chrono::seconds simulated{};
     tests::sim::Totals totals;
     for (std::uint64_t seed = arguments.first; seed <= arguments.last; ++seed) {
-        std::printf("seed %llu\r", static_cast<unsigned long long>(seed)); // the last one when it aborts
+        std::printf("seed %llu\r",
+                    static_cast<unsigned long long>(seed)); // the last one when it aborts
         std::fflush(stdout);
         RunResult result = tests::sim::run_world(seed, arguments.trace);
         if (arguments.twice || seed % 16 == 0) {
@@ -97,7 +100,8 @@ int main(int count, char** words) {
         } else {
             ++failed;
             for (const std::string& violation : result.violations) {
-                std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), violation.c_str());
+                std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed),
+                            violation.c_str());
             }
         }
         if (arguments.first == arguments.last) {
@@ -105,8 +109,10 @@ int main(int count, char** words) {
                         static_cast<unsigned long long>(result.trace_hash));
         }
     }
-    std::printf("%s turns=%llu simulated_hours=%lld\n", totals.to_string().c_str(), static_cast<unsigned long long>(turns),
-                static_cast<long long>(std::chrono::duration_cast<std::chrono::hours>(simulated).count()));
+    std::printf(
+        "%s turns=%llu simulated_hours=%lld\n", totals.to_string().c_str(),
+        static_cast<unsigned long long>(turns),
+        static_cast<long long>(std::chrono::duration_cast<std::chrono::hours>(simulated).count()));
     std::printf("sim: %llu seeds passed, %llu failed\n", static_cast<unsigned long long>(passed),
                 static_cast<unsigned long long>(failed));
     return failed == 0 ? 0 : 1;

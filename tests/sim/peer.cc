@@ -38,11 +38,21 @@ Manner Manner::moody(Random& random, bool final_refusals, std::chrono::seconds a
         if (random.chance(60)) continue;
         const unsigned share = random.pick({5U, 20U, 60U, 100U});
         switch (random.below(5)) {
-        case 0: mood.later = share; break;
-        case 1: (final_refusals ? mood.never : mood.later) = share; break;
-        case 2: mood.hang_up = share; break;
-        case 3: mood.silent = std::min(share, 30U); break;
-        case 4: mood.slow = share; break;
+        case 0:
+            mood.later = share;
+            break;
+        case 1:
+            (final_refusals ? mood.never : mood.later) = share;
+            break;
+        case 2:
+            mood.hang_up = share;
+            break;
+        case 3:
+            mood.silent = std::min(share, 30U);
+            break;
+        case 4:
+            mood.slow = share;
+            break;
         }
     }
     if (random.chance(25)) manner.hang_up_after_taking = random.pick({5U, 30U});
@@ -51,7 +61,8 @@ Manner Manner::moody(Random& random, bool final_refusals, std::chrono::seconds a
     manner.slowness = random.pick<std::chrono::milliseconds>(
         {std::chrono::milliseconds{50}, std::chrono::seconds{2}, answer_time * 2});
     if (random.chance(20)) manner.messages_max = static_cast<std::uint32_t>(random.between(1, 3));
-    if (final_refusals && random.chance(10)) manner.size_max = random.pick<std::uint64_t>({3'000, 100'000, 600'000});
+    if (final_refusals && random.chance(10))
+        manner.size_max = random.pick<std::uint64_t>({3'000, 100'000, 600'000});
     return manner;
 }
 
@@ -72,9 +83,10 @@ struct Peer::Session {
     std::size_t named = 0; // RCPTs of this transaction
 };
 
-Peer::Peer(base::Loop& loop, SimNet& net, Crew& crew, Audit& audit, Provider& provider, base::SocketAddress address,
-           std::uint64_t seed)
-    : loop_(loop), net_(net), crew_(crew), audit_(audit), provider_(provider), address_(address), random_(seed, 1) {}
+Peer::Peer(base::Loop& loop, SimNet& net, Crew& crew, Audit& audit, Provider& provider,
+           base::SocketAddress address, std::uint64_t seed)
+    : loop_(loop), net_(net), crew_(crew), audit_(audit), provider_(provider), address_(address),
+      random_(seed, 1) {}
 
 void Peer::start() {
     listener_.reset();
@@ -101,10 +113,12 @@ Task<void> Peer::serve(base::StreamPtr stream) {
         if (!line) break;
         std::string text{line->text};
         session.reader.release();
-        audit_.trace("peer", address_.to_string() + '/' + std::to_string(session.number) + ' ' + text);
+        audit_.trace("peer",
+                     address_.to_string() + '/' + std::to_string(session.number) + ' ' + text);
         const bool brings_data = text.starts_with("BDAT "); // behind the command, by its nature
         if (!session.pipelining && !brings_data && !session.stream->unread().empty()) {
-            audit_.violation("pipelining to " + address_.to_string() + ", which does not offer it, behind " + text);
+            audit_.violation("pipelining to " + address_.to_string() +
+                             ", which does not offer it, behind " + text);
         }
         open = co_await command(&session, std::move(text));
     }
@@ -131,7 +145,8 @@ Task<bool> Peer::command(Session* session, std::string line) {
 }
 
 Task<bool> Peer::hello(Session* session, bool extended) {
-    if (extended && !session->manner.ehlo) co_return co_await say(session, "502 5.5.1 EHLO is new to me");
+    if (extended && !session->manner.ehlo)
+        co_return co_await say(session, "502 5.5.1 EHLO is new to me");
     if (!extended) co_return co_await answer(session, PeerStage::hello, "250 peer.test", nullptr);
     std::string text = "250-peer.test";
     if (session->manner.pipelining) text += "\r\n250-PIPELINING";
@@ -152,14 +167,19 @@ Task<bool> Peer::hello(Session* session, bool extended) {
 Task<bool> Peer::mail(Session* session, std::string_view line) {
     const SiteLimits& limits = provider_.limits;
     ++session->messages;
-    if (limits.messages_per_connection_max != 0 && session->messages > limits.messages_per_connection_max) {
-        audit_.violation("message " + std::to_string(session->messages) + " on one connection to " + address_.to_string());
+    if (limits.messages_per_connection_max != 0 &&
+        session->messages > limits.messages_per_connection_max) {
+        audit_.violation("message " + std::to_string(session->messages) + " on one connection to " +
+                         address_.to_string());
     }
     const TimePoint now = loop_.now();
-    while (!provider_.mails.empty() && now - provider_.mails.front() >= std::chrono::seconds{1}) provider_.mails.pop_front();
+    while (!provider_.mails.empty() && now - provider_.mails.front() >= std::chrono::seconds{1})
+        provider_.mails.pop_front();
     if (now >= provider_.rate_counts_from) provider_.mails.push_back(now);
-    if (limits.messages_per_second_max != 0 && provider_.mails.size() > limits.messages_per_second_max + 1) {
-        audit_.violation(std::to_string(provider_.mails.size()) + " messages within a second to provider " +
+    if (limits.messages_per_second_max != 0 &&
+        provider_.mails.size() > limits.messages_per_second_max + 1) {
+        audit_.violation(std::to_string(provider_.mails.size()) +
+                         " messages within a second to provider " +
                          std::to_string(provider_.index));
     }
     session->sender = path_of(line);
@@ -171,7 +191,8 @@ Task<bool> Peer::mail(Session* session, std::string_view line) {
         static_cast<void>(co_await say(session, "421 4.7.0 Enough for now"));
         co_return false;
     }
-    if (session->sender.empty()) session->manner.moods[static_cast<std::size_t>(PeerStage::mail)].never = 0; // whose is it?
+    if (session->sender.empty())
+        session->manner.moods[static_cast<std::size_t>(PeerStage::mail)].never = 0; // whose is it?
     int code = 0;
     const bool open = co_await answer(session, PeerStage::mail, "250 2.1.0 Ok", &code);
     session->in_mail = code == 250;
@@ -183,7 +204,8 @@ Task<bool> Peer::rcpt(Session* session, std::string_view line) {
     if (!session->in_mail) co_return co_await say(session, "503 5.5.1 MAIL first");
     const std::uint32_t limit = provider_.limits.recipients_per_message_max;
     if (++session->named > limit && limit != 0) {
-        audit_.violation(std::to_string(session->named) + " recipients in one transaction to " + address_.to_string());
+        audit_.violation(std::to_string(session->named) + " recipients in one transaction to " +
+                         address_.to_string());
     }
     const std::string recipient = path_of(line);
     int code = 0;
@@ -203,7 +225,8 @@ Task<bool> Peer::data(Session* session) {
     if (!open || code != 354) co_return open;
 
     const Manner::Mood& mood = session->manner.moods[static_cast<std::size_t>(PeerStage::body)];
-    const std::uint64_t hang_up_at = random_.chance(mood.hang_up) ? 1 + random_.below(40'000) : ~std::uint64_t{0};
+    const std::uint64_t hang_up_at =
+        random_.chance(mood.hang_up) ? 1 + random_.below(40'000) : ~std::uint64_t{0};
     constexpr std::string_view end = "\r\n.\r\n";
     std::string raw = "\r\n"; // the command's own line end
     std::size_t searched = 0;
@@ -240,11 +263,13 @@ Task<bool> Peer::bdat(Session* session, std::string_view line) {
     std::uint64_t bytes = 0;
     std::from_chars(line.data(), line.data() + line.size(), bytes);
     const Manner::Mood& mood = session->manner.moods[static_cast<std::size_t>(PeerStage::body)];
-    const std::uint64_t hang_up_at = random_.chance(mood.hang_up) ? random_.below(bytes + 1) : ~std::uint64_t{0};
+    const std::uint64_t hang_up_at =
+        random_.chance(mood.hang_up) ? random_.below(bytes + 1) : ~std::uint64_t{0};
     std::uint64_t come = 0;
     while (come < bytes) {
         const auto unread = session->stream->unread();
-        const std::size_t here = static_cast<std::size_t>(std::min<std::uint64_t>(unread.size(), bytes - come));
+        const std::size_t here =
+            static_cast<std::size_t>(std::min<std::uint64_t>(unread.size(), bytes - come));
         session->content.append(base::as_text(unread.first(here)));
         session->stream->consume(here);
         come += here;
@@ -268,7 +293,8 @@ Task<bool> Peer::bdat(Session* session, std::string_view line) {
 Task<bool> Peer::take(Session* session, bool by_data) {
     session->in_mail = false;
     const Manner::Mood& mood = session->manner.moods[static_cast<std::size_t>(PeerStage::dot)];
-    const bool refuses = random_.chance(mood.later + mood.never) || random_.chance(mood.hang_up + mood.silent);
+    const bool refuses =
+        random_.chance(mood.later + mood.never) || random_.chance(mood.hang_up + mood.silent);
     if (refuses) {
         const unsigned kinds = mood.later + mood.never + mood.hang_up + mood.silent;
         std::uint64_t draw = random_.below(kinds);
@@ -292,9 +318,11 @@ Task<bool> Peer::take(Session* session, bool by_data) {
                                                 .provider = provider_.index});
     session->content.clear();
     if (random_.chance(session->manner.hang_up_after_taking)) co_return false;
-    if (random_.chance(session->manner.silent_after_taking)) co_return co_await fall_silent(session);
+    if (random_.chance(session->manner.silent_after_taking))
+        co_return co_await fall_silent(session);
     if (random_.chance(mood.slow)) {
-        static_cast<void>(co_await base::sleep_for(loop_, random_.time(std::chrono::milliseconds{1}, session->manner.slowness)));
+        static_cast<void>(co_await base::sleep_for(
+            loop_, random_.time(std::chrono::milliseconds{1}, session->manner.slowness)));
     }
     const bool said = co_await say(session, "250 2.0.0 Taken");
     if (said) audit_.replied(arrival);
@@ -306,7 +334,8 @@ Task<bool> Peer::answer(Session* session, PeerStage stage, std::string_view text
     if (random_.chance(mood.hang_up)) co_return false;
     if (random_.chance(mood.silent)) co_return co_await fall_silent(session);
     if (random_.chance(mood.slow)) {
-        static_cast<void>(co_await base::sleep_for(loop_, random_.time(std::chrono::milliseconds{1}, session->manner.slowness)));
+        static_cast<void>(co_await base::sleep_for(
+            loop_, random_.time(std::chrono::milliseconds{1}, session->manner.slowness)));
     }
     const std::uint64_t draw = random_.below(100);
     int said = 0;
@@ -314,7 +343,8 @@ Task<bool> Peer::answer(Session* session, PeerStage stage, std::string_view text
     if (draw < mood.later) {
         const bool closing = random_.chance(20);
         said = closing ? 421 : 450;
-        static_cast<void>(co_await say(session, closing ? "421 4.3.2 Closing" : "450-4.2.0 Not\r\n450 4.2.0 now"));
+        static_cast<void>(co_await say(session, closing ? "421 4.3.2 Closing"
+                                                        : "450-4.2.0 Not\r\n450 4.2.0 now"));
         open = !closing && stage != PeerStage::greeting;
     } else if (draw < mood.later + mood.never) {
         said = 550;
@@ -331,7 +361,8 @@ Task<bool> Peer::answer(Session* session, PeerStage stage, std::string_view text
 Task<bool> Peer::say(Session* session, std::string_view text) {
     std::string line{text};
     line += "\r\n";
-    const auto written = co_await session->stream->write(base::as_bytes(line), Deadline::in(loop_, patience));
+    const auto written =
+        co_await session->stream->write(base::as_bytes(line), Deadline::in(loop_, patience));
     co_return written.has_value();
 }
 

@@ -28,8 +28,8 @@ enum class PeerStage : std::uint8_t { greeting, hello, mail, rcpt, data, body, d
 /// How a host behaves for now. Chances are in percent.
 struct Manner {
     struct Mood {
-        unsigned later = 0;  // 4xx
-        unsigned never = 0;  // 5xx
+        unsigned later = 0; // 4xx
+        unsigned never = 0; // 5xx
         unsigned hang_up = 0;
         unsigned silent = 0; // until the other side gives up
         unsigned slow = 0;
@@ -39,12 +39,13 @@ struct Manner {
     unsigned silent_after_taking = 0;
     std::chrono::milliseconds slowness{2000}; // at most
     bool ehlo = true, pipelining = true, chunking = true, dsn = true;
-    std::uint64_t size_max = 0;           // told with SIZE; 0: none
-    std::uint32_t messages_max = 0;       // then 421 to the next MAIL; 0: unlimited
+    std::uint64_t size_max = 0;     // told with SIZE; 0: none
+    std::uint32_t messages_max = 0; // then 421 to the next MAIL; 0: unlimited
 
     [[nodiscard]] static Manner friendly(Random& random);
     /// \param final_refusals  whether 5xx may be among them
-    [[nodiscard]] static Manner moody(Random& random, bool final_refusals, std::chrono::seconds answer_time);
+    [[nodiscard]] static Manner moody(Random& random, bool final_refusals,
+                                      std::chrono::seconds answer_time);
 };
 
 /// What the relay has promised its operator about a site; 0: no limit.
@@ -59,13 +60,14 @@ struct Provider {
     std::size_t index = 0;
     SiteLimits limits;
     std::deque<TimePoint> mails; // of the last second
-    TimePoint rate_counts_from{}; // content that waited for a stalled disk comes all at once when it goes on
+    TimePoint
+        rate_counts_from{}; // content that waited for a stalled disk comes all at once when it goes on
 };
 
 class Peer {
 public:
-    Peer(base::Loop& loop, SimNet& net, Crew& crew, Audit& audit, Provider& provider, base::SocketAddress address,
-         std::uint64_t seed);
+    Peer(base::Loop& loop, SimNet& net, Crew& crew, Audit& audit, Provider& provider,
+         base::SocketAddress address, std::uint64_t seed);
     void start();
 
     Manner manner;

@@ -15,7 +15,8 @@ using std::chrono::seconds;
 
 namespace {
 
-[[nodiscard]] base::SocketAddress address(std::uint8_t b, std::uint8_t c, std::uint8_t d, std::uint16_t port) {
+[[nodiscard]] base::SocketAddress address(std::uint8_t b, std::uint8_t c, std::uint8_t d,
+                                          std::uint16_t port) {
     return {base::IpAddress::v4({10, b, c, d}), port};
 }
 
@@ -30,10 +31,11 @@ void draw_places(Setting& setting, Random& random) {
         const std::size_t host_count = random.chance(50) ? 1 : random.between(2, 3);
         for (std::size_t i = 0; i < host_count; ++i) {
             const auto digit = static_cast<std::uint8_t>(i + 1);
-            hosts.push_back({.name = "mx" + std::to_string(i) + ".p" + std::to_string(provider) + ".test",
-                             .address = address(9, static_cast<std::uint8_t>(provider), digit, 25),
-                             .provider = provider,
-                             .preference = static_cast<std::uint16_t>(random.pick({10, 10, 20}))});
+            hosts.push_back(
+                {.name = "mx" + std::to_string(i) + ".p" + std::to_string(provider) + ".test",
+                 .address = address(9, static_cast<std::uint8_t>(provider), digit, 25),
+                 .provider = provider,
+                 .preference = static_cast<std::uint16_t>(random.pick({10, 10, 20}))});
         }
         SitePolicy& shape = setting.shapes.emplace_back();
         shape.connections_max = number(random, 1, 5);
@@ -61,7 +63,8 @@ void draw_places(Setting& setting, Random& random) {
         domain.provider = setting.providers.size();
         const bool implicit = kind == DomainSetting::Kind::implicit_mx;
         const auto at = address(9, static_cast<std::uint8_t>(domain.provider), 1, 25);
-        setting.providers.push_back({{.name = implicit ? domain.name : "smart." + domain.name, .address = at,
+        setting.providers.push_back({{.name = implicit ? domain.name : "smart." + domain.name,
+                                      .address = at,
                                       .provider = domain.provider}});
         setting.shapes.push_back(setting.shapes.at(1));
     };
@@ -88,7 +91,8 @@ void draw_routes(Policy& policy, const Setting& setting) {
             continue;
         }
         std::vector<std::string> names;
-        for (const HostSetting& host : hosts) names.push_back(host.name);
+        for (const HostSetting& host : hosts)
+            names.push_back(host.name);
         policy.sites[dataplane::delivery::site_name(names)] = setting.shapes[domain.provider];
     }
 }
@@ -96,7 +100,8 @@ void draw_routes(Policy& policy, const Setting& setting) {
 void draw_policies(Setting& setting, Random& random) {
     Policy policy;
     policy.hostname = "relay.test";
-    policy.start_up.spool_segment_bytes = random.pick<std::uint32_t>({1U << 20, 1U << 20, 2U << 20});
+    policy.start_up.spool_segment_bytes =
+        random.pick<std::uint32_t>({1U << 20, 1U << 20, 2U << 20});
     policy.start_up.resident_bytes_per_shard = random.pick<std::uint64_t>({1, 4, 16}) << 20;
     policy.listeners.resize(2);
     policy.listeners[0].name = "relay";
@@ -111,7 +116,8 @@ void draw_policies(Setting& setting, Random& random) {
     auto& timeouts = policy.timeouts;
     timeouts.command = timeouts.data_block = seconds{random.pick({20, 120, 300})};
     timeouts.connect = seconds{random.pick({3, 30})};
-    timeouts.greeting = timeouts.helo = timeouts.mail = timeouts.rcpt = seconds{random.pick({5, 60})};
+    timeouts.greeting = timeouts.helo = timeouts.mail = timeouts.rcpt =
+        seconds{random.pick({5, 60})};
     timeouts.data_init = timeouts.data_send = seconds{random.pick({5, 60})};
     timeouts.data_done = seconds{random.pick({10, 60})};
     timeouts.idle = seconds{30};
@@ -152,7 +158,8 @@ void draw_policies(Setting& setting, Random& random) {
     setting.rules = random.chance(50);
     if (setting.rules) policy.screen = screening_rules();
     draw_routes(policy, setting);
-    setting.big_bytes = std::min<std::uint64_t>(700'000, limits.message_bytes_max + limits.message_bytes_max / 4);
+    setting.big_bytes =
+        std::min<std::uint64_t>(700'000, limits.message_bytes_max + limits.message_bytes_max / 4);
 
     const std::uint64_t count = random.between(1, 3);
     for (std::uint64_t version = 1; version <= count; ++version) {
@@ -178,8 +185,10 @@ void draw_clients(Setting& setting, Random& random, milliseconds window) {
         plan.letters = number(random, 1, 6);
         const std::uint64_t draw = random.below(100);
         if (draw >= 80) {
-            plan.kind = random.pick({ClientKind::wrong_password, ClientKind::disabled, ClientKind::stranger, ClientKind::garbage});
-            plan.listed = plan.listed && plan.submission; // the relay port would let them in, and rightly
+            plan.kind = random.pick({ClientKind::wrong_password, ClientKind::disabled,
+                                     ClientKind::stranger, ClientKind::garbage});
+            plan.listed =
+                plan.listed && plan.submission; // the relay port would let them in, and rightly
             if (plan.kind == ClientKind::garbage) plan.listed = false;
         }
         setting.clients.push_back(arrival);
@@ -195,11 +204,17 @@ void draw_trouble(Setting& setting, Random& random) {
             milliseconds at = random.time(milliseconds{0}, seconds{60});
             for (unsigned i = 0; i < (home ? 2U : 40U) && at < setting.trouble_ends; ++i) {
                 if (random.chance(30)) break;
-                const milliseconds lasts = home ? random.time(seconds{1}, seconds{120})
-                                                : random.time(seconds{1}, setting.trouble_ends / 2 + seconds{1});
+                const milliseconds lasts =
+                    home ? random.time(seconds{1}, seconds{120})
+                         : random.time(seconds{1}, setting.trouble_ends / 2 + seconds{1});
                 const bool off = random.chance(25);
-                setting.happenings.push_back({.what = off ? What::unreachable : What::mood, .at = at, .host = host_index, .silent = random.chance(30)});
-                setting.happenings.push_back({.what = off ? What::reachable : What::calm, .at = at + lasts, .host = host_index});
+                setting.happenings.push_back({.what = off ? What::unreachable : What::mood,
+                                              .at = at,
+                                              .host = host_index,
+                                              .silent = random.chance(30)});
+                setting.happenings.push_back({.what = off ? What::reachable : What::calm,
+                                              .at = at + lasts,
+                                              .host = host_index});
                 at += lasts + random.time(seconds{1}, seconds{home ? 600 : 120});
             }
             ++host_index;
@@ -207,11 +222,15 @@ void draw_trouble(Setting& setting, Random& random) {
     }
     const auto sometime = [&] { return random.time(milliseconds{0}, setting.trouble_ends); };
     // One refused write in a row is a bad place, two are a bad device: then the spool becomes read-only.
-    for (std::uint64_t faults = random.chance(50) ? 0 : random.between(1, 4); faults > 0; --faults) {
-        setting.happenings.push_back({.what = What::disk_fault, .at = random.time(milliseconds{0}, setting.clients_end),
-                                      .fault = random.pick({SimDisk::Fault::io, SimDisk::Fault::short_transfer, SimDisk::Fault::no_space}),
-                                      .after = random.below(10),
-                                      .count = random.chance(15) ? 2U : 1U});
+    for (std::uint64_t faults = random.chance(50) ? 0 : random.between(1, 4); faults > 0;
+         --faults) {
+        setting.happenings.push_back(
+            {.what = What::disk_fault,
+             .at = random.time(milliseconds{0}, setting.clients_end),
+             .fault = random.pick(
+                 {SimDisk::Fault::io, SimDisk::Fault::short_transfer, SimDisk::Fault::no_space}),
+             .after = random.below(10),
+             .count = random.chance(15) ? 2U : 1U});
     }
     if (random.chance(20)) { // longer than a commit or a report may wait, or not
         const milliseconds begin = random.time(milliseconds{0}, setting.clients_end);
@@ -219,7 +238,8 @@ void draw_trouble(Setting& setting, Random& random) {
         setting.happenings.push_back({.what = What::disk_stalls, .at = begin});
         setting.happenings.push_back({.what = What::disk_goes_on, .at = begin + time});
     }
-    if (random.chance(15)) setting.happenings.push_back({.what = What::read_fault, .at = sometime()});
+    if (random.chance(15))
+        setting.happenings.push_back({.what = What::read_fault, .at = sometime()});
     for (std::size_t i = 1; i < setting.policies.size(); ++i) {
         setting.happenings.push_back({.what = What::swap_policy, .at = sometime(), .policy = i});
     }
@@ -230,15 +250,26 @@ void draw_trouble(Setting& setting, Random& random) {
     for (std::uint64_t i = 0; i < crashes; ++i) {
         using After = CrashPlan::After;
         CrashPlan crash;
-        crash.after = random.pick({After::milliseconds, After::disk_writes, After::mails_taken, After::acknowledgements,
-                                   After::acknowledgements, After::mails_taken});
+        crash.after =
+            random.pick({After::milliseconds, After::disk_writes, After::mails_taken,
+                         After::acknowledgements, After::acknowledgements, After::mails_taken});
         if (i > 0 && random.chance(30)) crash.after = After::recovery_operations;
         switch (crash.after) {
-        case After::milliseconds: crash.count = random.between(1, 200'000); break;
-        case After::disk_writes: crash.count = random.between(1, 80); break;
-        case After::mails_taken: crash.count = random.between(1, 12); break;
-        case After::acknowledgements: crash.count = random.between(1, 12); break;
-        case After::recovery_operations: crash.count = random.between(1, 12); break;
+        case After::milliseconds:
+            crash.count = random.between(1, 200'000);
+            break;
+        case After::disk_writes:
+            crash.count = random.between(1, 80);
+            break;
+        case After::mails_taken:
+            crash.count = random.between(1, 12);
+            break;
+        case After::acknowledgements:
+            crash.count = random.between(1, 12);
+            break;
+        case After::recovery_operations:
+            crash.count = random.between(1, 12);
+            break;
         }
         crash.turns = static_cast<unsigned>(random.below(12));
         crash.down = random.time(milliseconds{0}, seconds{5});
@@ -275,7 +306,8 @@ dataplane::policy::ScreenPolicy screening_rules() {
     using dataplane::policy::ScreenRule;
     static const control::screen::CompiledPatterns compiled = [] {
         std::vector<control::screen::Pattern> patterns;
-        for (const char* word : {"SIMREJECT", "SIMDEFER", "SIMTAG"}) patterns.push_back({.name = word, .pattern = word});
+        for (const char* word : {"SIMREJECT", "SIMDEFER", "SIMTAG"})
+            patterns.push_back({.name = word, .pattern = word});
         auto made = control::screen::compile_patterns(patterns);
         CHECK(made.has_value());
         return std::move(*made);
@@ -283,9 +315,14 @@ dataplane::policy::ScreenPolicy screening_rules() {
     dataplane::policy::ScreenPolicy screen;
     screen.header_database = compiled.header_database;
     screen.body_database = compiled.body_database;
-    screen.rules.push_back({.name = "SIMREJECT", .action = ScreenRule::Action::reject, .text = "no such words"});
-    screen.rules.push_back({.name = "SIMDEFER", .action = ScreenRule::Action::defer, .text = "not now"});
-    screen.rules.push_back({.name = "SIMTAG", .action = ScreenRule::Action::tag, .header = "X-Sim-Tag", .value = "hit"});
+    screen.rules.push_back(
+        {.name = "SIMREJECT", .action = ScreenRule::Action::reject, .text = "no such words"});
+    screen.rules.push_back(
+        {.name = "SIMDEFER", .action = ScreenRule::Action::defer, .text = "not now"});
+    screen.rules.push_back({.name = "SIMTAG",
+                            .action = ScreenRule::Action::tag,
+                            .header = "X-Sim-Tag",
+                            .value = "hit"});
     return screen;
 }
 

@@ -34,7 +34,13 @@ struct DomainSetting {
 
 /// When the relay dies, counted from its start.
 struct CrashPlan {
-    enum class After : std::uint8_t { milliseconds, disk_writes, mails_taken, acknowledgements, recovery_operations };
+    enum class After : std::uint8_t {
+        milliseconds,
+        disk_writes,
+        mails_taken,
+        acknowledgements,
+        recovery_operations
+    };
     After after = After::milliseconds;
     std::uint64_t count = 0;
     unsigned turns = 0; // more of the loop
@@ -43,13 +49,24 @@ struct CrashPlan {
 
 /// One thing that happens at its time.
 struct Happening {
-    enum class What : std::uint8_t { mood, calm, unreachable, reachable, disk_fault, disk_stalls, disk_goes_on, read_fault, swap_policy, restart };
+    enum class What : std::uint8_t {
+        mood,
+        calm,
+        unreachable,
+        reachable,
+        disk_fault,
+        disk_stalls,
+        disk_goes_on,
+        read_fault,
+        swap_policy,
+        restart
+    };
     What what = What::mood;
     milliseconds at{};
     std::size_t host = 0;
-    bool silent = false;       // unreachable: packets vanish instead of being refused
+    bool silent = false; // unreachable: packets vanish instead of being refused
     SimDisk::Fault fault{};
-    std::uint64_t after = 0;   // writes
+    std::uint64_t after = 0; // writes
     std::uint64_t count = 1;
     std::size_t policy = 0;
 };
@@ -63,9 +80,9 @@ struct Setting {
     std::uint64_t seed = 0;
     SimNetOptions net;
     SimDiskOptions disk;
-    std::vector<std::vector<HostSetting>> providers; // 0: the senders' own, which reports go to
+    std::vector<std::vector<HostSetting>> providers;   // 0: the senders' own, which reports go to
     std::vector<dataplane::policy::SitePolicy> shapes; // by provider
-    std::vector<DomainSetting> domains; // the last one is the senders' own
+    std::vector<DomainSetting> domains;                // the last one is the senders' own
     std::vector<dataplane::policy::PolicyPtr> policies;
     bool rules = false;
     std::uint64_t big_bytes = 0;

@@ -17,7 +17,8 @@ SimDisk::SimDisk(base::Loop& loop, SimDiskOptions options)
     : SimDisk(loop, options, std::vector<std::byte>(options.bytes)) {}
 
 SimDisk::SimDisk(base::Loop& loop, SimDiskOptions options, std::vector<std::byte> image)
-    : loop_(loop), options_(options), random_(options.seed), safe_(image), visible_(std::move(image)) {}
+    : loop_(loop), options_(options), random_(options.seed), safe_(image),
+      visible_(std::move(image)) {}
 
 SimDisk::~SimDisk() = default;
 
@@ -27,9 +28,11 @@ base::Task<bool> SimDisk::take_time() {
                                                         options_.latency_max.count());
     const base::Duration time{latency(random_)};
     static_cast<void>(co_await base::sleep_for(loop_, time));
-    while (held_ && !stopped_) static_cast<void>(co_await base::sleep_for(loop_, time + std::chrono::milliseconds{10}));
+    while (held_ && !stopped_)
+        static_cast<void>(co_await base::sleep_for(loop_, time + std::chrono::milliseconds{10}));
     // A machine that has lost power says nothing at all.
-    while (stopped_) static_cast<void>(co_await base::sleep_until(loop_, base::Deadline::never()));
+    while (stopped_)
+        static_cast<void>(co_await base::sleep_until(loop_, base::Deadline::never()));
     co_return true;
 }
 
@@ -51,15 +54,19 @@ base::Task<SimDisk::Result> SimDisk::write(std::uint64_t offset, std::span<const
     const auto write = unsafe_.insert(unsafe_.end(), Write{offset, {bytes.begin(), bytes.end()}});
     static_cast<void>(co_await take_time());
     if (faulty) {
-        if (fault_ == Fault::short_transfer) write->bytes.resize(write->bytes.size() / 2 / sector_bytes * sector_bytes);
+        if (fault_ == Fault::short_transfer)
+            write->bytes.resize(write->bytes.size() / 2 / sector_bytes * sector_bytes);
         if (fault_ == Fault::no_space || random_() % 2 == 0) write->bytes.clear();
         land(*write);
         std::memcpy(safe_.data() + offset, write->bytes.data(), write->bytes.size());
         unsafe_.erase(write);
         switch (fault_) {
-        case Fault::io: co_return std::unexpected(queue::DiskError::io);
-        case Fault::short_transfer: co_return std::unexpected(queue::DiskError::short_transfer);
-        case Fault::no_space: co_return std::unexpected(queue::DiskError::no_space);
+        case Fault::io:
+            co_return std::unexpected(queue::DiskError::io);
+        case Fault::short_transfer:
+            co_return std::unexpected(queue::DiskError::short_transfer);
+        case Fault::no_space:
+            co_return std::unexpected(queue::DiskError::no_space);
         }
     }
     land(*write);
@@ -117,7 +124,8 @@ std::vector<std::byte> SimDisk::crash() {
             if (kept) {
                 std::memcpy(to, write.bytes.data() + at, bytes);
             } else if (fate == 2 && draw == 7) { // a sector that was being written
-                for (std::size_t i = 0; i < bytes; ++i) to[i] = static_cast<std::byte>(random_());
+                for (std::size_t i = 0; i < bytes; ++i)
+                    to[i] = static_cast<std::byte>(random_());
             }
         }
     }

@@ -40,7 +40,8 @@ public:
     [[nodiscard]] std::uint64_t size_bytes() const noexcept override { return visible_.size(); }
     [[nodiscard]] base::Task<Result> write(std::uint64_t offset, std::span<const std::byte> bytes,
                                            queue::Durable durable) override;
-    [[nodiscard]] base::Task<Result> read(std::uint64_t offset, std::span<std::byte> bytes) override;
+    [[nodiscard]] base::Task<Result> read(std::uint64_t offset,
+                                          std::span<std::byte> bytes) override;
     [[nodiscard]] base::Task<Result> flush() override;
 
     /// What a power cut leaves. The disk answers nothing from now on.

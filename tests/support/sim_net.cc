@@ -18,7 +18,9 @@ struct SimPipe {
         std::vector<std::byte> bytes;
         base::TimePoint arrives;
     };
-    explicit SimPipe(base::Loop& loop) : loop(loop), arrival(&SimPipe::on_arrival) { arrival.pipe = this; }
+    explicit SimPipe(base::Loop& loop) : loop(loop), arrival(&SimPipe::on_arrival) {
+        arrival.pipe = this;
+    }
 
     struct ArrivalTimer : base::Timer {
         using Timer::Timer;
@@ -50,7 +52,8 @@ struct SimPipe {
     }
     [[nodiscard]] std::size_t held_bytes() const {
         std::size_t total = arrived.size() - front;
-        for (const Piece& piece : in_flight) total += piece.bytes.size();
+        for (const Piece& piece : in_flight)
+            total += piece.bytes.size();
         return total;
     }
     void fail(NetError why) {
@@ -74,7 +77,8 @@ struct SimPipe {
 
 class SimStream final : public base::Stream {
 public:
-    SimStream(SimNet& net, std::shared_ptr<SimPipe> in, std::shared_ptr<SimPipe> out, base::StreamInfo info)
+    SimStream(SimNet& net, std::shared_ptr<SimPipe> in, std::shared_ptr<SimPipe> out,
+              base::StreamInfo info)
         : net_(net), in_(std::move(in)), out_(std::move(out)), info_(std::move(info)) {}
     ~SimStream() override {
         if (!closed_) abort();
@@ -117,7 +121,8 @@ public:
             if (closed_ || shut_) co_return std::unexpected(NetError::closed);
             if (pipe->error) co_return std::unexpected(*pipe->error);
             const std::size_t held = pipe->held_bytes();
-            const std::size_t room = held < net_.options_.pipe_bytes_max ? net_.options_.pipe_bytes_max - held : 0;
+            const std::size_t room =
+                held < net_.options_.pipe_bytes_max ? net_.options_.pipe_bytes_max - held : 0;
             if (room == 0) {
                 const auto why = co_await pipe->writable.wait(pipe->loop, deadline);
                 if (why != base::Wake::event) co_return std::unexpected(base::to_net_error(why));
@@ -127,7 +132,8 @@ public:
             SimPipe::Piece piece{{bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(now)},
                                  pipe->loop.now() + net_.options_.latency};
             pipe->in_flight.push_back(std::move(piece));
-            if (!pipe->arrival.armed()) pipe->loop.arm(pipe->arrival, pipe->in_flight.front().arrives);
+            if (!pipe->arrival.armed())
+                pipe->loop.arm(pipe->arrival, pipe->in_flight.front().arrives);
             bytes = bytes.subspan(now);
         }
         co_return NetResult<>{};
@@ -166,7 +172,8 @@ private:
         if (shut_) return;
         shut_ = true;
         out_->end_at = out_->loop.now() + net_.options_.latency;
-        if (!out_->in_flight.empty()) out_->end_at = std::max(out_->end_at, out_->in_flight.back().arrives);
+        if (!out_->in_flight.empty())
+            out_->end_at = std::max(out_->end_at, out_->in_flight.back().arrives);
         if (!out_->arrival.armed()) out_->loop.arm(out_->arrival, out_->end_at);
     }
     /// Lets the reader see more of what has arrived: all of it, or a piece of random size.
@@ -228,7 +235,8 @@ private:
 SimNet::SimNet(base::Loop& loop, SimNetOptions options)
     : loop_(loop), options_(options), random_(options.seed) {}
 SimNet::~SimNet() {
-    while (!listeners_.empty()) listeners_.begin()->second->close();
+    while (!listeners_.empty())
+        listeners_.begin()->second->close();
 }
 
 NetResult<std::unique_ptr<base::Listener>> SimNet::listen(const base::SocketAddress& local,
@@ -241,7 +249,8 @@ NetResult<std::unique_ptr<base::Listener>> SimNet::listen(const base::SocketAddr
     return listener;
 }
 
-Task<NetResult<base::StreamPtr>> SimNet::connect(base::SocketAddress remote, std::optional<base::IpAddress> source,
+Task<NetResult<base::StreamPtr>> SimNet::connect(base::SocketAddress remote,
+                                                 std::optional<base::IpAddress> source,
                                                  Deadline deadline) {
     if (const auto failing = failing_.find(remote); failing != failing_.end()) {
         const NetError error = failing->second;
@@ -257,15 +266,16 @@ Task<NetResult<base::StreamPtr>> SimNet::connect(base::SocketAddress remote, std
     if (why == base::Wake::cancelled) co_return std::unexpected(NetError::cancelled);
     const auto found = listeners_.find(remote);
     if (found == listeners_.end()) co_return std::unexpected(NetError::refused);
-    const base::IpAddress from =
-        source.value_or(remote.ip.is_v6() ? *base::IpAddress::parse("::1") : base::IpAddress::v4({127, 0, 0, 1}));
+    const base::IpAddress from = source.value_or(
+        remote.ip.is_v6() ? *base::IpAddress::parse("::1") : base::IpAddress::v4({127, 0, 0, 1}));
     const base::SocketAddress local{from, next_port_++};
     Pair pair = make_pair(local, remote);
     found->second->deliver(std::move(pair.server));
     co_return NetResult<base::StreamPtr>{std::move(pair.client)};
 }
 
-SimNet::Pair SimNet::make_pair(const base::SocketAddress& client, const base::SocketAddress& server) {
+SimNet::Pair SimNet::make_pair(const base::SocketAddress& client,
+                               const base::SocketAddress& server) {
     ++connections_made_;
     auto up = std::make_shared<SimPipe>(loop_);
     auto down = std::make_shared<SimPipe>(loop_);
@@ -284,7 +294,8 @@ void SimNet::reset_all() {
     }
 }
 
-bool run_until(base::Loop& loop, base::ManualClock& clock, const std::function<bool()>& done, base::Duration limit) {
+bool run_until(base::Loop& loop, base::ManualClock& clock, const std::function<bool()>& done,
+               base::Duration limit) {
     const base::TimePoint end = clock.now() + limit;
     for (;;) {
         const bool more = loop.turn();

@@ -36,14 +36,16 @@ public:
     SimNet(base::Loop& loop, SimNetOptions options = {});
     ~SimNet() override;
 
-    base::NetResult<std::unique_ptr<base::Listener>> listen(const base::SocketAddress& local,
-                                                            const base::ListenOptions& options) override;
+    base::NetResult<std::unique_ptr<base::Listener>>
+    listen(const base::SocketAddress& local, const base::ListenOptions& options) override;
     base::Task<base::NetResult<base::StreamPtr>> connect(base::SocketAddress remote,
                                                          std::optional<base::IpAddress> source,
                                                          base::Deadline deadline) override;
 
     /// From now on connects to this address get `error` (timed_out waits for the deadline).
-    void fail_connects_to(const base::SocketAddress& remote, base::NetError error) { failing_[remote] = error; }
+    void fail_connects_to(const base::SocketAddress& remote, base::NetError error) {
+        failing_[remote] = error;
+    }
     void heal(const base::SocketAddress& remote) { failing_.erase(remote); }
     /// Resets every open connection, as a crashed host does.
     void reset_all();
@@ -53,7 +55,8 @@ public:
     struct Pair {
         base::StreamPtr client, server;
     };
-    [[nodiscard]] Pair make_pair(const base::SocketAddress& client, const base::SocketAddress& server);
+    [[nodiscard]] Pair make_pair(const base::SocketAddress& client,
+                                 const base::SocketAddress& server);
 
 private:
     friend class SimListener;

@@ -8,7 +8,8 @@ namespace tests {
 namespace {
 
 TEST(ServerAllocation, AWarmSessionAllocatesNothingPerMessage) {
-    if (!base::frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
+    if (!base::frames_are_pooled)
+        GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
     for (const std::size_t message_bytes : {500U, 4'000U, 100'000U}) {
         ServerLoad load{message_bytes};
         load.begin(10);

@@ -31,9 +31,13 @@ TEST(StatsFile, AReaderInAnotherMappingSeesWhatTheShardCounts) {
         stats.add(Counter::messages_received, 3);
         stats.adjust(Gauge::open_in, 5);
         stats.adjust(Gauge::open_in, -2);
-        EXPECT_EQ(page.shards[1].counters[static_cast<std::size_t>(Counter::messages_received)].load(), 3U);
+        EXPECT_EQ(
+            page.shards[1].counters[static_cast<std::size_t>(Counter::messages_received)].load(),
+            3U);
         EXPECT_EQ(page.shards[1].gauges[static_cast<std::size_t>(Gauge::open_in)].load(), 3U);
-        EXPECT_EQ(page.shards[0].counters[static_cast<std::size_t>(Counter::messages_received)].load(), 0U);
+        EXPECT_EQ(
+            page.shards[0].counters[static_cast<std::size_t>(Counter::messages_received)].load(),
+            0U);
         munmap(memory, sizeof(StatsPage));
     }
     unlink(path.c_str());
@@ -44,7 +48,8 @@ TEST(Stats, ALatencyLandsInTheBucketBelowItsNextPowerOfTwo) {
     control::schema::ShardStats page{};
     Stats stats{page};
     stats.record(Latency::accept, std::chrono::microseconds{1000}); // below 2^10
-    stats.record(Latency::accept, std::chrono::nanoseconds{-5});    // a clock that stepped back counts as 0
+    stats.record(Latency::accept,
+                 std::chrono::nanoseconds{-5}); // a clock that stepped back counts as 0
     const auto& histogram = page.latencies[static_cast<std::size_t>(Latency::accept)];
     EXPECT_EQ(histogram.buckets[10].load(), 1U);
     EXPECT_EQ(histogram.buckets[0].load(), 1U);

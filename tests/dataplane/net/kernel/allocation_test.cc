@@ -54,7 +54,8 @@ base::Task<void> call_and_leave(Shard& shard, base::SocketAddress remote, base::
 }
 
 TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
-    if (!base::frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
+    if (!base::frames_are_pooled)
+        GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
     constexpr int connections = 20;
     base::SlabPool pool{4096, 64};
     Shard shard;
@@ -87,7 +88,8 @@ TEST(KernelAllocation, TenThousandRoundTripsOfAWarmShardAllocateNothing) {
 }
 
 TEST(KernelAllocation, ConnectionsThatComeAndGoOnAWarmShardAllocateNothing) {
-    if (!base::frames_are_pooled) GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
+    if (!base::frames_are_pooled)
+        GTEST_SKIP() << "AddressSanitizer builds do not pool coroutine frames";
     base::SlabPool pool{4096, 64};
     Shard shard;
     const auto listener = shard.listen();

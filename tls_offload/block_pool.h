@@ -5,8 +5,7 @@
 // Owns       Up to free_blocks_max blocks that nobody uses.
 // Threading  Bound to one shard.
 // Failure    Out of memory ends the process, as operator new does. What a stream may hold at once
-// is
-//            bounded by limits.h.
+//            is bounded by limits.h.
 #pragma once
 
 #include "tls_offload/limits.h"

@@ -1,12 +1,10 @@
 // self_signed.h: a certificate for a first start and for tests.
 //
 // Scope      One ECDSA P-256 key and a certificate for one host name, signed by itself, valid for
-// ten
-//            years. It encrypts; nobody who checks names will trust it.
+//            ten years. It encrypts; nobody who checks names will trust it.
 // Threading  Any. Blocks on file operations: start-up only.
 // Failure    A text naming the file and the reason. Files are written whole or not at all; existing
-// ones
-//            are replaced.
+//            ones are replaced.
 #pragma once
 
 #include "dataplane/base/clock.h"

@@ -1,11 +1,9 @@
 // session_cache.h: sessions a client may resume, by destination. Internal to tls_offload.
 //
 // Scope      What a key means is with connect_tls: resumption skips verification, so two policies
-// must
-//            never share a key.
+//            must never share a key.
 // Owns       Its sessions: at most sessions_per_key_max for each of at most keys_max keys; the key
-// used
-//            longest ago goes first.
+//            used longest ago goes first.
 // Threading  Bound to one shard: SSL_SESSION's reference counts take locks when shared.
 #pragma once
 

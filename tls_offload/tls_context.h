@@ -1,8 +1,7 @@
 // tls_context.h: what a shard sets up once so that its streams can speak TLS.
 //
 // Scope      TlsLibrary (one OpenSSL library context per shard), ServerContext (certificate and
-// policy
-//            of a listener), ClientContext (trust and the session cache of deliveries).
+//            policy of a listener), ClientContext (trust and the session cache of deliveries).
 // Owns       Streams hold references to what they use: a context may be replaced or destroyed while
 //            its connections go on, and the old one dies with the last of them.
 // Threading  All bound to the shard of the TlsLibrary's Loop. OpenSSL 3.0 takes locks on everything

@@ -1,15 +1,13 @@
 // tls_stream.h: TLS over any Stream, as a Stream.
 //
 // Scope      The handshake of either side, and the whole Stream interface on top of it. Whether to
-// speak
-//            TLS, and what a failure means for the mail, is decided above.
+//            speak TLS, and what a failure means for the mail, is decided above.
 // Owns       The lower stream, from the call on: a failed handshake closes it. Blocks of the
-// shard's pool
-//            while bytes are unread, staged or on their way: at most one to read, one staged, and
-//            send_blocks_max sealed. An idle connection holds none.
+//            shard's pool while bytes are unread, staged or on their way: at most one to read, one
+//            staged, and send_blocks_max sealed. An idle connection holds none.
 // Threading  As Stream: the loop of the TlsLibrary; one reader and one writer, which may be two
-// coroutines. Failure    The handshake returns TlsFailure. Afterwards NetError: what the lower
-// stream said, or
+//            coroutines.
+// Failure    The handshake returns TlsFailure. Afterwards NetError: what the lower stream said, or
 //            NetError::tls, with the reason in tls_state().
 //
 // Small writes of one turn become one record at the turn's end; a full record leaves at once.

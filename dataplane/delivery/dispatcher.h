@@ -1,12 +1,12 @@
 // dispatcher.h: takes messages that are due and brings each of their recipients to a next step.
 //
 // Scope      Routing (domain to site, cached), grouping of recipients, ready queues, connections
-// within
-//            limits, hosts in their order, and the end of each round: status, reports, settle or
-//            defer. The dialogue is smtp/client_session.h's, the decision fate.h's.
+//            within limits, hosts in their order, and the end of each round: status, reports,
+//            settle or defer. The dialogue is smtp/client_session.h's, the decision fate.h's.
 // Owns       Domains, sites, lanes, jobs, rounds and connections of one shard; all bounded by
-// limits.h. Threading  Bound to one shard; shares only the SiteLedger with others. Failure    None
-// of its own: everything that goes wrong becomes a recipient's next step.
+//            limits.h.
+// Threading  Bound to one shard; shares only the SiteLedger with others.
+// Failure    None of its own: everything that goes wrong becomes a recipient's next step.
 //
 // A site whose connections fail is paused as a whole, per source: what waits for it is deferred to
 // the end of the pause without an attempt of its own, and what comes during the pause as well. One

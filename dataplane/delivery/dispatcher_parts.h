@@ -1,8 +1,7 @@
 // dispatcher_parts.h: what the dispatcher's three source files share and nobody else needs.
 //
 // Scope      Domain, Connection and the guards of Dispatcher. dispatcher.cc has rounds and jobs,
-// routing.cc
-//            domains and sites, connections.cc connections.
+//            routing.cc domains and sites, connections.cc connections.
 // Threading  Bound to one shard.
 #pragma once
 

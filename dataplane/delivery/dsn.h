@@ -2,9 +2,8 @@
 // 6533).
 //
 // Scope      Failure, delay and "relayed" reports to the sender of a message, as multipart/report:
-// a text
-//            for people, the machine's part, and the message's headers or all of it. Never for a
-//            null sender, never against NOTIFY.
+//            a text for people, the machine's part, and the message's headers or all of it. Never
+//            for a null sender, never against NOTIFY.
 // Owns       Nothing: a report goes through the queue like any message, with a null sender.
 // Threading  Bound to one shard.
 // Failure    SpoolError of the queue: the caller must then not settle what the report was about.

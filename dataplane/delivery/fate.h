@@ -1,8 +1,7 @@
 // fate.h: what happens to the mail. The only place that decides it.
 //
 // Scope      Turns what came of a delivery attempt into the next step for one recipient, and the
-// next
-//            step's time. Who acts on it is dispatcher.h.
+//            next step's time. Who acts on it is dispatcher.h.
 // Threading  Pure.
 #pragma once
 

@@ -1,11 +1,10 @@
 // resolver.h: what delivery asks of the DNS.
 //
 // Scope      The interface, and the meaning of an MX answer: order, implicit MX, null MX (RFC 5321
-// §5.1,
-//            RFC 7505). Who asks the network is unbound_resolver.h; tests answer from a table.
+//            §5.1, RFC 7505). Who asks the network is unbound_resolver.h; tests answer from a
+//            table.
 // Owns       Answers are shared between the cache and whoever still walks through their hosts
-// across
-//            awaits: that is why they come as shared_ptr.
+//            across awaits: that is why they come as shared_ptr.
 // Threading  Bound to one shard.
 // Failure    ResolveError. Only `temporary` may change by waiting.
 #pragma once

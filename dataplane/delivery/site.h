@@ -2,12 +2,12 @@
 // them.
 //
 // Scope      Plain state and the fair queue. A Site is a rolled-up set of MX hosts, or a route's
-// hosts; a
-//            Lane is one source's way to it, with its connections and its ready queue; a Job is one
-//            message's recipients for one lane; a Round is one delivery round of a message. What is
-//            done with them is in dispatcher.h.
+//            hosts; a Lane is one source's way to it, with its connections and its ready queue; a
+//            Job is one message's recipients for one lane; a Round is one delivery round of a
+//            message. What is done with them is in dispatcher.h.
 // Owns       A site owns its lanes. Jobs and rounds belong to the dispatcher's pools and are linked
-// here. Threading  Bound to one shard; the limits that shards share are in site_ledger.h.
+//            here.
+// Threading  Bound to one shard; the limits that shards share are in site_ledger.h.
 #pragma once
 
 #include "dataplane/base/clock.h"

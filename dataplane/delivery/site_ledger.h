@@ -2,17 +2,15 @@
 // message may go.
 //
 // Scope      One entry per (site, source) for connections, one per site for its message rate. The
-// limits
-//            themselves are policy's and come with each call.
+//            limits themselves are policy's and come with each call.
 // Owns       A table of fixed size, shared by all shards; entries are counted in and out by
-// attach(). Threading  Any shard, without locks. This is shared memory on purpose: it is touched
-// once when a
+//            attach().
+// Threading  Any shard, without locks. This is shared memory on purpose: it is touched once when a
 //            connection opens, once when it closes, and once per message of a site that has a rate.
 //            A lease per shard would spare the cache line and cost exactness at small limits, which
 //            are the ones that providers enforce.
 // Failure    attach() may say "not now": the bucket is full, or another shard is at it this
-// instant. The
-//            caller comes back later, as it does when all connections are taken.
+//            instant. The caller comes back later, as it does when all connections are taken.
 #pragma once
 
 #include "dataplane/base/clock.h"

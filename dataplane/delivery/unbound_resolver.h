@@ -1,15 +1,14 @@
 // unbound_resolver.h: the Resolver that asks libunbound, on threads of its own.
 //
 // Scope      DnsService: resolver threads, each with one libunbound context that all its shards
-// share, cache
-//            included. UnboundResolver: a shard's side of it, with a cache of answers in the form
-//            delivery wants them. Equal questions that are open at once are asked once.
+//            share, cache included. UnboundResolver: a shard's side of it, with a cache of answers
+//            in the form delivery wants them. Equal questions that are open at once are asked once.
 // Owns       The service: threads, contexts, one ring of questions per shard. The resolver: its
-// mailbox of
-//            answers and dns_cache_entries_max entries, the least recently used of which go first.
+//            mailbox of answers and dns_cache_entries_max entries, the least recently used of which
+//            go first.
 // Threading  The service is made and stopped by main(); a resolver is bound to its shard. Questions
-// go
-//            through SPSC rings, answers come back by Mailbox: the shard drains inbox() each turn.
+//            go through SPSC rings, answers come back by Mailbox: the shard drains inbox() each
+//            turn.
 // Failure    Start-up throws std::runtime_error. Afterwards ResolveError; a lost thread is a CHECK.
 #pragma once
 

@@ -1,9 +1,8 @@
 // audit.h: compares the source's ledger of promises with the sink's ledger of arrivals.
 //
 // Scope      Counts per recipient. A message whose outcome the source does not know may arrive or
-// not;
-//            one that was refused must not. A duplicate is counted, not condemned: at a crash SMTP
-//            makes some unavoidable.
+//            not; one that was refused must not. A duplicate is counted, not condemned: at a crash
+//            SMTP makes some unavoidable.
 #pragma once
 
 #include "dataplane/loadgen/limits.h"

@@ -1,10 +1,9 @@
 // commands.h: millrace-bench's three commands, as main() calls them.
 //
 // Scope      Runs a command from its parsed options and returns the process's exit status. Progress
-// goes
-//            to stderr once a second, results to stdout, and as JSON to a file when asked.
+//            goes to stderr once a second, results to stdout, and as JSON to a file when asked.
 // Failure    Throws std::runtime_error or std::system_error with a text for a person (start-up
-// only).
+//            only).
 #pragma once
 
 #include "dataplane/loadgen/sink.h"

@@ -1,9 +1,8 @@
 // digest.h: the 64-bit digest by which the sink knows a body that was altered.
 //
 // Scope      Detects accidents, not forgery: four multiply-rotate lanes over 32-byte stripes, so
-// that
-//            hashing costs far less than receiving (measured: see tests/dataplane/loadgen). The
-//            same bytes give the same digest however they were cut into updates.
+//            that hashing costs far less than receiving (measured: see tests/dataplane/loadgen).
+//            The same bytes give the same digest however they were cut into updates.
 // Owns       At most one stripe of bytes between updates.
 #pragma once
 

@@ -1,8 +1,7 @@
 // histogram.h: latencies in buckets of constant relative width, so that merging loses nothing.
 //
 // Scope      128 buckets per power of two: a percentile is at most 0.8 % above the true value.
-// Values
-//            are nanoseconds by convention; the histogram does not care.
+//            Values are nanoseconds by convention; the histogram does not care.
 // Owns       Its counts, allocated once.
 #pragma once
 

@@ -1,11 +1,10 @@
 // ledger.h: what the source was told and what the sink saw, one line each, for the auditor.
 //
-// Scope      Text lines. The source's: "SEQ OUTCOME TIME_US RECIPIENTS RUN REPLY"; the sink's:
-//            "SEQ STATE TIME_US RECIPIENT RUN". Lines that begin with '#' are remarks.
+// Scope      Text lines. The source's: "SEQ OUTCOME TIME_US RECIPIENTS RUN REPLY"; the sink's: "SEQ
+//            STATE TIME_US RECIPIENT RUN". Lines that begin with '#' are remarks.
 // Owns       The writer owns its file. Lines of one turn leave in one write at the turn's end: they
-// are
-//            in the page cache then, so they outlive the death of any process, the relay's above
-//            all.
+//            are in the page cache then, so they outlive the death of any process, the relay's
+//            above all.
 // Threading  The Loop's. The write may block for moments: this is a measuring tool, not a shard.
 // Failure    A file that cannot be opened throws at start; a failed write ends the process, because
 //            a ledger with holes would prove nothing.

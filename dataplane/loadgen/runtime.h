@@ -1,8 +1,8 @@
 // runtime.h: what a bench command runs on: one thread, one ring, kernel sockets, signals.
 //
 // Scope      Set-up and tear-down, and the once-a-tick look at signals. What is measured is
-// elsewhere. Owns       Everything of the thread; run() returns when the Loop was stopped, and has
-// dropped the
+//            elsewhere.
+// Owns       Everything of the thread; run() returns when the Loop was stopped, and has dropped the
 //            tasks by then.
 // Failure    Construction throws std::system_error or std::runtime_error (start-up).
 #pragma once

@@ -1,10 +1,9 @@
 // source.h: submits numbered messages over many connections and remembers every answer.
 //
 // Scope      Closed loop (each connection sends its next message when the last was answered) or
-// open
-//            loop (message i is due at start + i / rate, and its latency counts from then, so that
-//            a slow relay cannot hide its queueing). Each message is tried once; what became of it
-//            goes to the ledger. A broken connection is made again for reconnect_limit.
+//            open loop (message i is due at start + i / rate, and its latency counts from then, so
+//            that a slow relay cannot hide its queueing). Each message is tried once; what became
+//            of it goes to the ledger. A broken connection is made again for reconnect_limit.
 // Owns       Its connections' tasks are the Loop's; a Source must outlive them: see finished().
 // Threading  The Loop's.
 #pragma once

@@ -1,20 +1,16 @@
 // screen.h: content screening of a message while it streams in.
 //
 // Scope      Runs the operator's compiled rules over header and body, and sums the hits up as a
-// verdict. The
-//            header ends with the first empty line, whichever newline it has; a message without one
-//            is all header. What the session answers, and where it puts added headers, is its
-//            business.
+//            verdict. The header ends with the first empty line, whichever newline it has; a
+//            message without one is all header. What the session answers, and where it puts added
+//            headers, is its business.
 // Owns       RuleSet: the databases, read-only and shared by all shards. Screener: scratch memory
-// and a pool of
-//            streams for the current RuleSet. Scan: one message's streams, from begin() to its
-//            destruction.
+//            and a pool of streams for the current RuleSet. Scan: one message's streams, from
+//            begin() to its destruction.
 // Threading  A RuleSet may be loaded anywhere (it copies and checks megabytes: not on a shard under
-// load) and used
-//            everywhere. Screener and Scan are bound to one shard.
+//            load) and used everywhere. Screener and Scan are bound to one shard.
 // Failure    ScreenError at load time; the old RuleSet stays. When Hyperscan fails in the middle
-// (out of
-//            memory), the verdict is defer: what was not screened is not accepted.
+//            (out of memory), the verdict is defer: what was not screened is not accepted.
 #pragma once
 
 #include "dataplane/base/ref.h"

@@ -2,17 +2,15 @@
 // transactions.
 //
 // Scope      RFC 5321 with PIPELINING (2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531),
-// CHUNKING and
-//            BINARYMIME (3030), DSN (3461), STARTTLS (3207), ENHANCEDSTATUSCODES (2034). It says
-//            what the peer answered and where; what that means for the mail is decided in
-//            delivery/fate.h, and which host to speak to in delivery/dispatcher.h.
+//            CHUNKING and BINARYMIME (3030), DSN (3461), STARTTLS (3207), ENHANCEDSTATUSCODES
+//            (2034). It says what the peer answered and where; what that means for the mail is
+//            decided in delivery/fate.h, and which host to speak to in delivery/dispatcher.h.
 // Owns       Its stream, one buffer of commands, and one Outcome per recipient of the last
-// transaction;
-//            all are reused, so that a warm session does not allocate.
+//            transaction; all are reused, so that a warm session does not allocate.
 // Threading  Bound to one shard.
 // Failure    An Outcome each for the opening and for every recipient. After a broken connection, a
-// reply
-//            that makes no sense, or a 421, usable() is false and the session can only be dropped.
+//            reply that makes no sense, or a 421, usable() is false and the session can only be
+//            dropped.
 #pragma once
 
 #include "dataplane/base/line_reader.h"

@@ -1,10 +1,10 @@
 // reply_parser.h: turns the lines of a remote server into SMTP replies.
 //
 // Scope      Replies of RFC 5321 §4.2, multi-line ones included, and the enhanced codes of RFC 2034
-// and
-//            RFC 3463 in them. What a reply means for the mail is decided in delivery/fate.h.
+//            and RFC 3463 in them. What a reply means for the mail is decided in delivery/fate.h.
 // Owns       The text of one reply, cut at reply_text_bytes_max; lines are borrowed for the call
-// only. Threading  Bound to one shard. Never blocks, never allocates after the first replies.
+//            only.
+// Threading  Bound to one shard. Never blocks, never allocates after the first replies.
 // Failure    ReplyError; the dialogue is then out of step and the connection is of no more use.
 #pragma once
 

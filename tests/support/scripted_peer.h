@@ -1,9 +1,8 @@
 // scripted_peer.h: an SMTP destination that does what a test says, and remembers what it was given.
 //
 // Scope      A server on any Transport. Rules answer a command (or the greeting, or the end of the
-// content)
-//            with a reply of their own, late, never, or by hanging up. Its ledger of accepted mail
-//            is what a test's audit compares with.
+//            content) with a reply of their own, late, never, or by hanging up. Its ledger of
+//            accepted mail is what a test's audit compares with.
 // Owns       Its listener and its connections' tasks on the Loop, which therefore drops its tasks
 //            (Loop::drop_tasks) before the peer dies.
 // Threading  The Loop's.

@@ -2,8 +2,9 @@
 //
 // Scope      From the bound socket to connections that are ready to be taken.
 // Owns       The descriptor, connections nobody has taken yet, and those whose PROXY header is
-// awaited. Threading  Bound to one shard. Failure    Out of descriptors or memory: counted, and
-// tried again after accept_retry, while the
+//            awaited.
+// Threading  Bound to one shard.
+// Failure    Out of descriptors or memory: counted, and tried again after accept_retry, while the
 //            kernel's backlog holds the peers. A connection without a good PROXY header is reset.
 #pragma once
 

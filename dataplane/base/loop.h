@@ -80,6 +80,10 @@ public:
     /// tasks use are destroyed. Not from inside a task.
     void drop_tasks() noexcept;
 
+    /// Reads the clock between two turns: for a Driver whose events are handled as they come in, so that
+    /// what arrived during a sleep does not count as having arrived before it.
+    void refresh_time() noexcept;
+
     /// One turn: reads the clock, fires timers, runs what was ready when the turn began and what
     /// that made ready, up to a bound, then the put-off work. Returns whether more is ready now.
     bool turn();
@@ -106,7 +110,6 @@ private:
     [[nodiscard]] std::size_t ready_count() const noexcept { return ready_.size() - ready_first_; }
     void run_ready();
     void run_turn_end() noexcept;
-    void refresh_time() noexcept;
 
     const Clock& clock_;
     unsigned shard_;

@@ -46,6 +46,7 @@ public:
     void reset() noexcept;
 
     [[nodiscard]] explicit operator bool() const noexcept { return slab_ != nullptr; }
+    [[nodiscard]] Slab* get() const noexcept { return slab_; }
     [[nodiscard]] std::byte* data() const noexcept { return slab_->data; }
     [[nodiscard]] std::uint32_t capacity() const noexcept { return slab_->bytes; }
     [[nodiscard]] std::uint32_t references() const noexcept { return slab_->references; }

@@ -1,11 +1,9 @@
 #include "dataplane/net/kernel/listen_socket.h"
 
 #include "dataplane/net/kernel/kernel_stream.h"
-#include "dataplane/net/proxy_header.h"
+#include "dataplane/net/proxy_greeting.h"
 
-#include <array>
 #include <cerrno>
-#include <cstring>
 #include <unistd.h>
 
 namespace dataplane::net::kernel {
@@ -120,50 +118,15 @@ base::Task<void> ListenSocket::greet_proxy(base::Ref<ListenSocket> listener,
 
     ConnectionPool& pool = listener->pool_;
     const auto deadline = base::Deadline::in(pool.loop, pool.options.proxy_limit);
-    const auto told = co_await read_proxy_header(*connection, deadline);
+    const auto told = co_await read_proxy_greeting(*connection, deadline);
     if (!told) {
         ++pool.counters.proxy_refused;
         co_return;
     }
+    if (*told) connection->info().client = **told;
     if (listener->socket_ < 0) co_return;
     guard.handed_on = true;
     listener->enqueue(connection);
-}
-
-base::Task<base::NetResult<>> ListenSocket::read_proxy_header(Connection& connection,
-                                                              base::Deadline deadline) {
-    std::array<std::byte, proxy_header_look_bytes> head;
-    std::size_t have = 0;
-    for (;;) {
-        const auto filled = co_await connection.fill(deadline);
-        if (!filled) co_return filled;
-        const std::span<const std::byte> fresh = connection.unread();
-        const std::size_t count = std::min(fresh.size(), head.size() - have);
-        std::memcpy(head.data() + have, fresh.data(), count);
-        const auto header = parse_proxy_header({head.data(), have + count});
-        if (!header && header.error() == ProxyHeaderError::bad) {
-            co_return std::unexpected(base::NetError::closed);
-        }
-        if (!header) {
-            // The parser never needs more than head holds, so there is room for the next bytes.
-            CHECK(have + count < head.size());
-            have += count;
-            connection.consume(count);
-            continue;
-        }
-        if (header->told) connection.info().client = header->source;
-        std::size_t rest =
-            header->bytes - have; // what the header still has in front of the dialogue
-        while (rest > 0) {
-            const std::size_t step = std::min(rest, connection.unread().size());
-            connection.consume(step);
-            rest -= step;
-            if (rest == 0) break;
-            const auto more = co_await connection.fill(deadline);
-            if (!more) co_return more;
-        }
-        co_return base::NetResult<>{};
-    }
 }
 
 } // namespace dataplane::net::kernel

@@ -40,8 +40,6 @@ private:
     static void on_retry(base::Timer& timer) noexcept;
     static base::Task<void> greet_proxy(base::Ref<ListenSocket> listener,
                                         base::Ref<Connection> connection);
-    static base::Task<base::NetResult<>> read_proxy_header(Connection& connection,
-                                                           base::Deadline deadline);
 
     ConnectionPool& pool_;
     int socket_;

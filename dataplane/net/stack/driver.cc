@@ -1,0 +1,29 @@
+#include "dataplane/net/stack/driver.h"
+
+#include <algorithm>
+#include <sched.h>
+
+namespace dataplane::net::stack {
+
+void StackDriver::poll() {
+    ring_.poll();
+    if (stack_.poll() > 0) frames_came_ = true;
+}
+
+void StackDriver::sleep_until(base::TimePoint now, base::TimePoint until) {
+    if (frames_came_) {
+        frames_came_ = false;
+        last_frame_ = now;
+        nap_ = nap_min;
+    }
+    if (now - last_frame_ < options_.spin) return;
+    if (options_.idle_sleep.count() == 0) {
+        sched_yield();
+        return;
+    }
+    const base::TimePoint next = std::min(until, stack_.next_due());
+    ring_.sleep_until(now, std::min(next, now + nap_));
+    nap_ = std::min(nap_ * 2, options_.idle_sleep);
+}
+
+} // namespace dataplane::net::stack

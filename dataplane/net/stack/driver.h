@@ -1,0 +1,44 @@
+// driver.h: where the events of a shard on its own TCP/IP come from: the port and the ring.
+//
+// Scope      Polls both. A device that is polled cannot wake a thread, so "asleep" means short naps: none
+//            while frames come, longer and longer ones up to idle_sleep when they do not. A loop that
+//            busy-polls (Loop::run) never asks for a nap.
+// Owns       Nothing.
+// Threading  The shard's.
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/uring.h"
+#include "dataplane/net/stack/stack.h"
+
+#include <chrono>
+#include <cstdint>
+
+namespace dataplane::net::stack {
+
+struct DriverOptions {
+    base::Duration idle_sleep =
+        std::chrono::microseconds{50}; // longest nap; 0: gives the CPU up, no more
+    base::Duration spin = std::chrono::microseconds{200}; // polls on for so long after a frame
+};
+
+class StackDriver final : public base::Driver {
+public:
+    StackDriver(Stack& stack, base::Uring& ring, DriverOptions options = {}) noexcept
+        : stack_(stack), ring_(ring), options_(options) {}
+
+    void poll() override;
+    void sleep_until(base::TimePoint now, base::TimePoint until) override;
+
+private:
+    static constexpr base::Duration nap_min = std::chrono::microseconds{5};
+
+    Stack& stack_;
+    base::Uring& ring_;
+    DriverOptions options_;
+    bool frames_came_ = false;
+    base::TimePoint last_frame_{};
+    base::Duration nap_ = nap_min;
+};
+
+} // namespace dataplane::net::stack

@@ -1,0 +1,228 @@
+// From connections to frames.
+#include "dataplane/net/stack/engine.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace dataplane::net::stack {
+
+using base::NetError;
+using base::TimePoint;
+
+void Engine::mark(Tcb& tcb) noexcept {
+    if (!tcb.attached) return;
+    auto& link = static_cast<OutputLink&>(tcb);
+    link.unlink(); // perhaps from those parked at a next hop: it is tried again
+    link.link_before(output_);
+    loop_.at_turn_end(*this);
+}
+
+void Engine::mark_if_wanted(Tcb& tcb) noexcept {
+    if (tcb.attached && tcb.connection.wants_output(loop_.now())) mark(tcb);
+}
+
+void Engine::turn_end() noexcept {
+    put_out();
+    port_.flush();
+    arm_tick();
+}
+
+void Engine::put_out() noexcept {
+    unsigned budget = segments_per_turn_max;
+    unsigned refusals = refusals_per_turn_max;
+    stalled_ = false;
+    while (!output_.alone() && budget > 0 && refusals > 0) {
+        const base::Ref<Tcb> hold{static_cast<Tcb*>(static_cast<OutputLink*>(output_.next))};
+        Tcb& next = *hold;
+        auto& link = static_cast<OutputLink&>(next);
+        link.unlink();
+        const Put result = put_out(next, budget);
+        if (!next.attached) continue;
+        const std::uint8_t events = next.connection.take_events();
+        if ((events & tcp::event::dead) != 0) {
+            end(next);
+            continue;
+        }
+        if ((events & tcp::event::time_wait) != 0) { // its last ACK is out
+            enter_time_wait(next);
+            continue;
+        }
+        rearm(next);
+        if (!next.writable.empty() &&
+            ((events & tcp::event::writable) != 0 || next.connection.unsent_bytes() == 0)) {
+            next.writable.wake_all();
+        }
+        if (result == Put::more) link.link_before(output_);
+        if (result == Put::stalled) {
+            // Behind the others: their ACKs may pass where data does not.
+            link.link_before(output_);
+            stalled_ = true;
+            --refusals;
+        }
+    }
+    if (output_.alone()) return;
+    if (stalled_) {
+        ++counters.output_stalls;
+        stalled_until_ = loop_.now() + stalled_retry;
+    } else {
+        ++counters.output_budget;
+        loop_.at_turn_end(*this);
+    }
+}
+
+Engine::Put Engine::put_out(Tcb& tcb, unsigned& budget) noexcept {
+    const TimePoint now = loop_.now();
+    for (unsigned count = 0; count < segments_per_connection_max; ++count) {
+        if (budget == 0) return Put::more;
+        if (!tcb.established) {
+            // Asked for first: a SYN that was taken and did not leave would count as lost, and come again
+            // after a second only.
+            const ip::Sent known = ip_.resolve(tcb.path, tcb.key.remote, now);
+            if (known == ip::Sent::unresolved) {
+                ++counters.parked;
+                park(tcb);
+                return Put::parked;
+            }
+            if (known == ip::Sent::unreachable) {
+                fail(tcb, NetError::unreachable);
+                return Put::done;
+            }
+        }
+        const std::size_t room = port_.send_room();
+        const auto payload_max = static_cast<std::uint32_t>(
+            std::min<std::size_t>(segment_payload_max, room * tcb.connection.mss()));
+        tcp::Outgoing out;
+        if (!tcb.connection.next_segment(out, payload_max, now)) {
+            const bool held_back = room == 0 && tcb.connection.wants_output(now);
+            return held_back ? Put::stalled : Put::done;
+        }
+        const unsigned frames =
+            out.segment_bytes == 0 ? 1 : 1 + out.payload_bytes / out.segment_bytes;
+        budget -= std::min(budget, frames);
+        switch (send(tcb, out)) {
+        case ip::Sent::sent:
+            continue;
+        case ip::Sent::unresolved:
+            tcb.connection.not_sent(out, now);
+            ++counters.parked;
+            park(tcb);
+            return Put::parked;
+        case ip::Sent::unreachable:
+            // As if lost on the way, so that the retransmission timer says when to try again. But one that
+            // has not begun yet is told at once: another host may do.
+            if (!tcb.established) fail(tcb, NetError::unreachable);
+            return Put::done;
+        case ip::Sent::no_buffers:
+        case ip::Sent::ring_full:
+            tcb.connection.not_sent(out, now);
+            return Put::stalled;
+        }
+    }
+    return Put::more;
+}
+
+ip::Sent Engine::send(Tcb& tcb, const tcp::Outgoing& out) noexcept {
+    slice_count_ = 0;
+    if (out.payload_bytes > 0 && !collect(tcb, out) && !collect_copy(tcb, out)) {
+        return ip::Sent::no_buffers;
+    }
+    const tcp::Header header{.source_port = tcb.key.local_port,
+                             .destination_port = tcb.key.remote_port,
+                             .seq = out.seq,
+                             .ack = out.ack,
+                             .window = out.window,
+                             .flags = out.flags,
+                             .options = out.options};
+    std::array<std::byte, tcp::header_bytes_max> bytes;
+    const std::size_t length = tcp::encode(bytes, header);
+    const bool control = out.payload_bytes == 0;
+    const ip::Sent sent =
+        ip_.send(tcb.path, tcb.key.local, tcb.key.remote, out.ecn, {bytes.data(), length},
+                 {slices_.data(), slice_count_}, out.segment_bytes, control, loop_.now());
+    for (base::SlabView& view : views_) {
+        if (!view.slab) break;
+        view.slab.reset(); // the port has its own reference
+    }
+    return sent;
+}
+
+bool Engine::collect(const Tcb& tcb, const tcp::Outgoing& out) noexcept {
+    const std::size_t count =
+        tcb.connection.payload(out, std::span{views_}.first(frame_slices_max));
+    std::uint32_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        slices_[i] = {views_[i].slab.get(), views_[i].offset, views_[i].length};
+        bytes += views_[i].length;
+    }
+    slice_count_ = count;
+    return bytes == out.payload_bytes;
+}
+
+bool Engine::collect_copy(const Tcb& tcb, const tcp::Outgoing& out) noexcept {
+    // Many small pieces: they go into slabs of ours, which the port holds until they have left.
+    ++counters.payload_copied;
+    std::array<base::SlabView, frame_slices_max> copies;
+    std::size_t copy_count = 0;
+    tcp::Outgoing rest = out;
+    while (rest.payload_bytes > 0) {
+        const std::size_t count = tcb.connection.payload(rest, views_);
+        if (count == 0) return false;
+        for (std::size_t i = 0; i < count; ++i) {
+            std::span<const std::byte> piece = views_[i].bytes();
+            rest.seq += static_cast<std::uint32_t>(piece.size());
+            rest.payload_bytes -= static_cast<std::uint32_t>(piece.size());
+            while (!piece.empty()) {
+                base::SlabView* last = copy_count == 0 ? nullptr : &copies[copy_count - 1];
+                if (last == nullptr || last->length == last->slab.capacity()) {
+                    if (copy_count == copies.size()) return false;
+                    last = &copies[copy_count];
+                    *last = {send_slabs_->take(), 0, 0};
+                    if (!last->slab) return false;
+                    ++copy_count;
+                }
+                const std::size_t step =
+                    std::min<std::size_t>(piece.size(), last->slab.capacity() - last->length);
+                std::memcpy(last->slab.data() + last->length, piece.data(), step);
+                last->length += static_cast<std::uint32_t>(step);
+                piece = piece.subspan(step);
+            }
+        }
+    }
+    for (base::SlabView& view : views_)
+        view = {};
+    for (std::size_t i = 0; i < copy_count; ++i) {
+        slices_[i] = {copies[i].slab.get(), 0, copies[i].length};
+        views_[i] = std::move(copies[i]); // until the port has its references
+    }
+    slice_count_ = copy_count;
+    return true;
+}
+
+void Engine::park(Tcb& tcb) {
+    const auto next_hop = ip_.next_hop(tcb.key.remote);
+    if (!next_hop) return;
+    auto at = std::ranges::find(parkings_, *next_hop, &Parking::next_hop);
+    if (at == parkings_.end()) {
+        at = parkings_.emplace(parkings_.end());
+        at->next_hop = *next_hop;
+        at->head.make_head();
+    }
+    static_cast<OutputLink&>(tcb).link_before(at->head);
+}
+
+void Engine::on_neighbour(const base::IpAddress& next_hop, bool resolved) {
+    const auto at = std::ranges::find(parkings_, next_hop, &Parking::next_hop);
+    if (at == parkings_.end()) return;
+    while (!at->head.alone()) {
+        const base::Ref<Tcb> hold{static_cast<Tcb*>(static_cast<OutputLink*>(at->head.next))};
+        static_cast<OutputLink&>(*hold).unlink();
+        if (resolved) {
+            mark(*hold);
+        } else if (!hold->established) {
+            fail(*hold, NetError::unreachable);
+        } // otherwise the retransmission timer tries again, and asks again
+    }
+    parkings_.erase(at);
+}
+
+} // namespace dataplane::net::stack

@@ -1,0 +1,55 @@
+// limits.h: every bound of the stack that is not an option, with its reason.
+//
+// Scope      Values. What can be set is in stack.h (StackOptions), with these as defaults.
+#pragma once
+
+#include "dataplane/base/clock.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dataplane::net::stack {
+
+namespace base = dataplane::base;
+
+// Frames worked off by one poll(). More wait in the device's ring, which is what it is for; at 500 ns a
+// frame this keeps a turn's input near 130 us.
+inline constexpr std::size_t frames_per_poll_max = 256;
+// Frames put out by one turn over all connections, and by one connection before others get their turn.
+inline constexpr unsigned segments_per_turn_max = 512;
+inline constexpr unsigned segments_per_connection_max = 16;
+// Payload of one segment handed to the port, which cuts it (TSO or in software): within IP's 65,535 with
+// all headers, and so that slabs of 4 KiB stay within a frame's slices.
+inline constexpr std::uint32_t segment_payload_max = 60'000;
+// Connections that a device without room refuses in one turn, before the others are left for the next.
+inline constexpr unsigned refusals_per_turn_max = 32;
+// Segments whose RSS hash is held against our own at the start; one that differs shows that a source port
+// chosen by our tables does not bring its replies here.
+inline constexpr unsigned rss_checks = 256;
+// Slabs that one segment's payload is collected from. Beyond a frame's slices it is copied into one slab.
+inline constexpr std::size_t payload_slices_max = 64;
+// Connections whose timers run in one turn; the rest a turn later (a million may be due at once).
+inline constexpr unsigned timers_per_turn_max = 1024;
+// TIME_WAIT records that expire in one turn.
+inline constexpr unsigned expiries_per_turn_max = 1024;
+
+// Answers to segments that belong to nothing: enough for honest mistakes, little for a flood.
+inline constexpr std::uint32_t resets_per_second = 1000;
+// How long after the last SYN cookie an ACK is looked at as the answer to one: the codec's own limit.
+inline constexpr base::Duration cookie_life = std::chrono::seconds{128};
+// How soon a device that took nothing is asked again when nothing else happens.
+inline constexpr base::Duration stalled_retry = std::chrono::milliseconds{1};
+
+// How long a closed stream's staged bytes may take to leave, with the wait for the peer's FIN behind them
+// (as net/kernel: without that wait the peer's last bytes would be answered with a reset, which may take
+// our last reply away from the peer).
+inline constexpr base::Duration close_limit = std::chrono::seconds{5};
+// What is still read and dropped in that time.
+inline constexpr std::size_t linger_bytes_max = std::size_t{256} * 1024;
+// A PROXY header comes from a balancer next door and is its first packet.
+inline constexpr base::Duration proxy_limit = std::chrono::seconds{5};
+
+// Connections allocated together.
+inline constexpr std::uint32_t connections_per_chunk = 128;
+
+} // namespace dataplane::net::stack

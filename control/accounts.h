@@ -1,12 +1,12 @@
 // accounts.h: who may send: names, Argon2id hashes and what each account may do, in SQLite.
 //
 // Scope      Add, change, list, remove, and the hash of one account for verification. Each change
-// raises the
-//            account's generation above every generation there ever was, so that a cached login of
-//            before is void even when an account is removed and made again.
+//            raises the account's generation above every generation there ever was, so that a
+//            cached login of before is void even when an account is removed and made again.
 // Owns       The database connection. The file is accounts.db in state_dir, mode 0600, write-ahead
-// logged. Threading  Any: one lock around the connection; hashing happens outside of it. Failure
-// AccountFailure with a sentence for the operator.
+//            logged.
+// Threading  Any: one lock around the connection; hashing happens outside of it.
+// Failure    AccountFailure with a sentence for the operator.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 #include "control/notation.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <httplib.h>
 #include <nlohmann/json.hpp>
 #include <openssl/crypto.h>
+#include <span>
 #include <stdexcept>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -24,6 +26,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t body_bytes_max = 1U << 20;
 constexpr std::size_t threads = 4; // commands wait for shards; a scrape must not wait for a command
 constexpr std::uint32_t listed_max = 10'000;
+constexpr std::uint64_t capture_seconds_max = 3600, capture_bytes_max = 1U << 30;
 constexpr int ok = 200, bad_request = 400, unauthorized = 401, not_found = 404, conflict = 409,
               unprocessable = 422, unavailable = 503;
 
@@ -188,6 +191,11 @@ private:
         http_.Get("/status", [this](const httplib::Request&, httplib::Response& response) {
             answer(response, ok, process_.status_json());
         });
+        http_.Get("/status/net", [this](const httplib::Request&, httplib::Response& response) {
+            if (const auto stats = process_.net_stats()) return answer(response, ok, *stats);
+            refuse(response, unavailable,
+                   "there is no statistics page: millraced has not run with this run_dir");
+        });
         http_.Get("/check-liveness", [this](const httplib::Request&, httplib::Response& response) {
             if (process_.alive()) return answer(response, ok, print({{"alive", true}}));
             answer(response, unavailable,
@@ -271,11 +279,21 @@ private:
               std::pair{"queue/count", Kind::queue_count},
               std::pair{"queue/flush", Kind::queue_flush},
               std::pair{"queue/suspend", Kind::queue_suspend},
-              std::pair{"queue/resume", Kind::queue_resume}, std::pair{"status", Kind::status}}) {
+              std::pair{"queue/resume", Kind::queue_resume}, std::pair{"status", Kind::status},
+              std::pair{"net/connections", Kind::net_connections}}) {
             http_.Post("/api/admin/" + std::string{path},
                        [this, command = kind](const httplib::Request& request,
                                               httplib::Response& response) {
                            run(command, request, response);
+                       });
+        }
+        for (const auto& [path, kind] : {std::pair{"capture/start", Kind::capture_start},
+                                         std::pair{"capture/read", Kind::capture_read},
+                                         std::pair{"capture/stop", Kind::capture_stop}}) {
+            http_.Post("/api/admin/" + std::string{path},
+                       [this, command = kind](const httplib::Request& request,
+                                              httplib::Response& response) {
+                           run_capture(command, request, response);
                        });
         }
     }
@@ -284,21 +302,71 @@ private:
              httplib::Response& response) {
         const auto body = body_of(request, response);
         if (!body) return;
-        // A misspelt filter would select everything.
-        for (const auto& [key, value] : body->items()) {
-            const bool known = key == "domain" || key == "tenant" || key == "account" ||
-                               key == "sender" || key == "id";
-            if (known ? !value.is_string() : key != "limit" || !value.is_number_unsigned()) {
-                return refuse(response, bad_request,
-                              in_quotes(key) +
-                                  " is no filter of queue commands, or of the wrong type");
-            }
+        static constexpr std::array<std::string_view, 5> filters{"domain", "tenant", "account",
+                                                                 "sender", "id"};
+        const bool net = kind == schema::CommandKind::net_connections;
+        if (!only_these(*body, net ? std::span<const std::string_view>{} : filters, limit_alone,
+                        response)) {
+            return;
         }
-        const std::uint64_t limit =
-            std::min<std::uint64_t>(body->value("limit", std::uint64_t{100}), listed_max);
-        const auto reply = process_.command(
-            {kind, text_of(*body, "domain"), text_of(*body, "tenant"), text_of(*body, "account"),
-             text_of(*body, "sender"), text_of(*body, "id"), static_cast<std::uint32_t>(limit)});
+        send({kind, text_of(*body, "domain"), text_of(*body, "tenant"), text_of(*body, "account"),
+              text_of(*body, "sender"), text_of(*body, "id"), limit_of(*body)},
+             response);
+    }
+
+    void run_capture(schema::CommandKind kind, const httplib::Request& request,
+                     httplib::Response& response) {
+        const auto body = body_of(request, response);
+        if (!body) return;
+        static constexpr std::array<std::string_view, 3> texts{"local", "remote", "address"};
+        static constexpr std::array<std::string_view, 4> numbers{"id", "port", "bytes", "seconds"};
+        if (!only_these(*body, texts, numbers, response)) return;
+        CommandRequest command{.kind = kind, .limit = 0}; // nothing of what was caught is cut off
+        command.capture.id = number_of(*body, "id");
+        command.capture.local = text_of(*body, "local");
+        command.capture.remote = text_of(*body, "remote");
+        command.capture.address = text_of(*body, "address");
+        command.capture.bytes = number_of(*body, "bytes");
+        const std::uint64_t port = number_of(*body, "port");
+        const std::uint64_t seconds = number_of(*body, "seconds");
+        if (port > UINT16_MAX || seconds > capture_seconds_max ||
+            command.capture.bytes > capture_bytes_max) {
+            return refuse(response, bad_request,
+                          "a port is at most 65535, a capture lasts an hour and has 1 GiB at most");
+        }
+        command.capture.port = static_cast<std::uint16_t>(port);
+        command.capture.seconds = static_cast<std::uint32_t>(seconds);
+        send(command, response);
+    }
+
+    static constexpr std::array<std::string_view, 1> limit_alone{"limit"};
+
+    static std::uint64_t number_of(const Json& body, const char* key) {
+        return body.value(key, std::uint64_t{0});
+    }
+    static std::uint32_t limit_of(const Json& body) {
+        return static_cast<std::uint32_t>(
+            std::min<std::uint64_t>(body.value("limit", std::uint64_t{100}), listed_max));
+    }
+
+    /// A misspelt filter would select everything: refuses what is neither of these.
+    static bool only_these(const Json& body, std::span<const std::string_view> texts,
+                           std::span<const std::string_view> numbers, httplib::Response& response) {
+        for (const auto& [key, value] : body.items()) {
+            const auto named = [&](std::span<const std::string_view> names) {
+                return std::find(names.begin(), names.end(), key) != names.end();
+            };
+            if (named(texts) ? value.is_string() : named(numbers) && value.is_number_unsigned())
+                continue;
+            refuse(response, bad_request,
+                   in_quotes(key) + " is no filter of this command, or of the wrong type");
+            return false;
+        }
+        return true;
+    }
+
+    void send(const CommandRequest& command, httplib::Response& response) {
+        const auto reply = process_.command(command);
         if (!reply) return refuse(response, unavailable, reply.error());
         answer(response, ok, *reply);
     }

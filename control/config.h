@@ -1,14 +1,12 @@
 // config.h: millrace.toml and its rule file, read and validated as a whole.
 //
 // Scope      Text in, a policy (all but its version, accounts and screening databases) and the
-// control process's
-//            own settings out. What each setting is, is in settings.h. Compiling is
-//            policy_compiler.h.
+//            control process's own settings out. What each setting is, is in settings.h. Compiling
+//            is policy_compiler.h.
 // Threading  Any; no state.
 // Failure    Every error in the file is collected, each with file, line, key, what was expected and
-// what to do.
-//            The Config is then as good as the file allows, and only good for finding the admin
-//            address.
+//            what to do. The Config is then as good as the file allows, and only good for finding
+//            the admin address.
 #pragma once
 
 #include "control/schema/policy_generated.h"

@@ -193,6 +193,33 @@ std::string Section::ip(std::string_view key, bool v6) const {
     return {};
 }
 
+base::IpAddress Section::ip(std::string_view key) const {
+    const Setting& setting = known(key);
+    const toml::node& node = value(setting);
+    const auto* found = node.as_string();
+    const auto parsed = found != nullptr ? base::IpAddress::parse(found->get()) : std::nullopt;
+    if (!parsed) refuse(setting, node);
+    return parsed.value_or(base::IpAddress{});
+}
+
+base::Network Section::network(std::string_view key) const {
+    const Setting& setting = known(key);
+    const toml::node& node = value(setting);
+    const auto* found = node.as_string();
+    const auto parsed = found != nullptr ? base::Network::parse(found->get()) : std::nullopt;
+    if (!parsed) refuse(setting, node);
+    return parsed.value_or(base::Network{});
+}
+
+std::string Section::device(std::string_view key) const {
+    const Setting& setting = known(key);
+    const toml::node& node = value(setting);
+    const auto* found = node.as_string();
+    std::string kept = found != nullptr ? normal_device(found->get()) : std::string{};
+    if (kept.empty()) refuse(setting, node);
+    return kept;
+}
+
 std::string Section::path(std::string_view key) const {
     std::string got = text(key);
     if (got.empty()) return got;

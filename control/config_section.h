@@ -1,12 +1,12 @@
 // config_section.h: one TOML table, read by the settings of one name.
 //
 // Scope      Presence, type, range, unknown keys, and the error texts of all that, from the table
-// in settings.h.
-//            What the values mean together is config.cc's business.
+//            in settings.h. What the values mean together is config.cc's business.
 // Owns       Nothing: the TOML and the error list are the caller's. toml++ is heavy: include this
-// in .cc files. Threading  Any; no state beyond the object. Failure    Each getter returns the
-// default, or something harmless, when the value is wrong and adds an error:
-//            so reading goes on and finds the next one.
+//            in .cc files.
+// Threading  Any; no state beyond the object.
+// Failure    Each getter returns the default, or something harmless, when the value is wrong and
+//            adds an error: so reading goes on and finds the next one.
 #pragma once
 
 #include "control/config.h"
@@ -88,6 +88,9 @@ public:
     [[nodiscard]] std::string host_name(std::string_view key) const;
     [[nodiscard]] base::SocketAddress address(std::string_view key) const;
     [[nodiscard]] std::string ip(std::string_view key, bool v6) const;
+    [[nodiscard]] base::IpAddress ip(std::string_view key) const;
+    [[nodiscard]] base::Network network(std::string_view key) const;
+    [[nodiscard]] std::string device(std::string_view key) const;
     /// A path, made absolute from the file's folder. Empty stays empty.
     [[nodiscard]] std::string path(std::string_view key) const;
     /// The same of a file that must be readable now.
@@ -106,6 +109,21 @@ public:
             result.push_back(std::move(*kept));
         });
         return result;
+    }
+    /// The same where one element may be wrong for a reason of its own: `take(text, line)` returns
+    /// it, "" when there is none, or nothing when the text is no such thing at all.
+    template <class Take>
+    void each_text(std::string_view key, Take take) const {
+        each_of(key, [&](const Setting& setting, const toml::node& element) {
+            const auto* found = element.as_string();
+            if (found == nullptr || found->get().size() > text_bytes_max)
+                return refuse(setting, element);
+            const unsigned at = element.source().begin.line;
+            const std::optional<std::string> wrong = take(found->get(), at != 0 ? at : line(key));
+            if (!wrong) return refuse(setting, element);
+            if (!wrong->empty())
+                errors_.add(at != 0 ? at : line(key), label_ + "." + std::string{key}, *wrong);
+        });
     }
     [[nodiscard]] std::vector<std::int32_t> integers(std::string_view key) const;
 

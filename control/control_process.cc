@@ -275,6 +275,13 @@ std::string ControlProcess::metrics() {
          {"millrace_login_checks", "result=\"unavailable\"", "", "counter", logins.unavailable}});
 }
 
+std::optional<std::string> ControlProcess::net_stats() {
+    const std::lock_guard hold(lock_);
+    const schema::StatsPage* page = stats_.page();
+    if (page == nullptr) return std::nullopt;
+    return net_stats_json(*page);
+}
+
 std::string ControlProcess::status_json() {
     const DataPlaneStatus status = link_->status();
     const LoginCounters logins = checker_->counters();

@@ -2,11 +2,12 @@
 // statistics.
 //
 // Scope      What the daemon knows and can do, for the admin API (admin_server.h) and the signals
-// (main.cc). Owns       The current Config, the account store, the credential checker, the link to
-// millraced. Threading  Any thread, after start(). One lock makes changes of policy and accounts
-// one after the other. Failure    start() returns sentences. Later failures are returned to whoever
-// asked; the published policy
-//            stays. When this process dies the data plane goes on with it.
+//            (main.cc).
+// Owns       The current Config, the account store, the credential checker, the link to millraced.
+// Threading  Any thread, after start(). One lock makes changes of policy and accounts one after the
+//            other.
+// Failure    start() returns sentences. Later failures are returned to whoever asked; the published
+//            policy stays. When this process dies the data plane goes on with it.
 #pragma once
 
 #include "control/accounts.h"
@@ -19,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,6 +65,8 @@ public:
     [[nodiscard]] std::expected<std::string, std::string> trace(std::string_view message_id) const;
     [[nodiscard]] std::string metrics();
     [[nodiscard]] std::string status_json();
+    /// Of our own TCP/IP, by shard; nothing when there is no statistics page.
+    [[nodiscard]] std::optional<std::string> net_stats();
     /// Whether new mail can be accepted as far as this process sees.
     [[nodiscard]] bool alive() const { return link_->status().connected; }
 

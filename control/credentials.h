@@ -1,16 +1,15 @@
 // credentials.h: whether a login is right, and when somebody has guessed too often.
 //
 // Scope      GuessLimits counts failures per client network and per account and says how long the
-// next
-//            refusal takes; CredentialChecker hashes on worker threads. The shards cache what
+//            next refusal takes; CredentialChecker hashes on worker threads. The shards cache what
 //            succeeded (dataplane/policy/link_authenticator.h), so this sees each client's first
 //            login, and all guesses.
 // Owns       The worker threads, the queue of questions (questions_max), the counters
-// (counters_max). Threading  GuessLimits: one thread at a time. CredentialChecker: check() from any
-// thread; answers come on
-//            its workers.
+//            (counters_max).
+// Threading  GuessLimits: one thread at a time. CredentialChecker: check() from any thread; answers
+//            come on its workers.
 // Failure    A full queue answers `unavailable` at once. A database that fails answers
-// `unavailable`.
+//            `unavailable`.
 #pragma once
 
 #include "control/accounts.h"

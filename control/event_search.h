@@ -1,9 +1,8 @@
 // event_search.h: what happened to one message, from the event log.
 //
 // Scope      The lines of the newest part of the log that carry a message id. The log is written by
-// millraced
-//            (dataplane/telemetry/event_log.h) and rotated by the operator: rotated files are not
-//            searched.
+//            millraced (dataplane/telemetry/event_log.h) and rotated by the operator: rotated files
+//            are not searched.
 // Threading  Any; reads a file.
 // Failure    A file that cannot be read is a sentence.
 #pragma once

@@ -117,12 +117,13 @@ public:
             reply = waiting.reply.get_future();
         }
         flatbuffers::FlatBufferBuilder builder;
+        const auto capture = schema::CreateCapture(builder, &request.capture);
         send(connection,
              schema::make_frame(builder, schema::CreateCommandDirect(
                                              builder, id, request.kind, request.domain.c_str(),
                                              request.tenant.c_str(), request.account.c_str(),
                                              request.sender.c_str(), request.message_id.c_str(),
-                                             request.limit)));
+                                             request.limit, capture)));
         if (reply.wait_for(options_.command_limit) == std::future_status::ready) return reply.get();
         const std::lock_guard hold(lock_);
         commands_.erase(id);

@@ -1,15 +1,13 @@
 // link_server.h: the control process's end of the Unix socket that millraced connects to.
 //
 // Scope      Accepts, reads and writes frames, keeps who is connected, matches replies to commands.
-// Checking a
-//            credential is given to a handler. The other end is dataplane/policy/control_link.h.
+//            Checking a credential is given to a handler. The other end is
+//            dataplane/policy/control_link.h.
 // Owns       The socket, its connections, one thread.
 // Threading  command(), announcements and status() from any thread. The handlers run on the
-// server's thread and
-//            must not block.
+//            server's thread and must not block.
 // Failure    A peer of another user, or one that does not speak the protocol, is disconnected. A
-// command without
-//            a data plane, or without an answer in time, is an error text.
+//            command without a data plane, or without an answer in time, is an error text.
 #pragma once
 
 #include "control/credentials.h"
@@ -37,6 +35,7 @@ struct CommandRequest {
     schema::CommandKind kind = schema::CommandKind::status;
     std::string domain, tenant, account, sender, message_id;
     std::uint32_t limit = 100;
+    schema::CaptureT capture{}; // of the capture commands
 };
 
 struct LinkServerOptions {

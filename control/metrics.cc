@@ -244,4 +244,25 @@ std::string stats_json(const schema::StatsPage& page) {
     return result.dump();
 }
 
+std::string net_stats_json(const schema::StatsPage& page) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (std::uint32_t index = 0; index < shard_count(page); ++index) {
+        const schema::ShardStats& from = page.shards[index];
+        nlohmann::ordered_json counters, gauges;
+#define X(enumerator, name, labels, help)                                                          \
+    counters[#enumerator] = from.counters[static_cast<std::size_t>(Counter::enumerator)].load(     \
+        std::memory_order_relaxed);
+        MILLRACE_NET_COUNTERS(X)
+#undef X
+#define X(enumerator, name, labels, help)                                                          \
+    gauges[#enumerator] =                                                                          \
+        from.gauges[static_cast<std::size_t>(Gauge::enumerator)].load(std::memory_order_relaxed);
+        MILLRACE_NET_GAUGES(X)
+#undef X
+        list.push_back(
+            {{"shard", index}, {"counters", std::move(counters)}, {"gauges", std::move(gauges)}});
+    }
+    return nlohmann::ordered_json{{"shards", std::move(list)}}.dump();
+}
+
 } // namespace control

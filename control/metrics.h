@@ -2,11 +2,11 @@
 // /status.
 //
 // Scope      Maps the page, refuses one of another build, sums over the shards. What is counted is
-// listed in
-//            schema/stats_layout.h.
+//            listed in schema/stats_layout.h.
 // Owns       The mapping; a data plane that starts anew makes a new file, which is mapped when it
-// is seen. Threading  One thread at a time per StatsReader. Failure    No page, or a foreign one:
-// page() is null, and the metrics say so with millrace_up 0.
+//            is seen.
+// Threading  One thread at a time per StatsReader.
+// Failure    No page, or a foreign one: page() is null, and the metrics say so with millrace_up 0.
 #pragma once
 
 #include "control/schema/stats_layout.h"
@@ -49,5 +49,9 @@ struct OwnMetric {
 
 /// {"counters":{...},"gauges":{...},"latencies":{...}}; names are the enumerators'.
 [[nodiscard]] std::string stats_json(const schema::StatsPage& page);
+
+/// What is counted of our own TCP/IP, shard by shard:
+/// {"shards":[{"shard":0,"counters":{...},"gauges":{...}}, ...]}.
+[[nodiscard]] std::string net_stats_json(const schema::StatsPage& page);
 
 } // namespace control

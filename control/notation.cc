@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -149,6 +150,11 @@ bool is_host_name(std::string_view text) noexcept {
     return label != 0;
 }
 
+bool parse_port(std::string_view text, std::uint16_t& port) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+    return error == std::errc{} && end == text.data() + text.size() && port != 0;
+}
+
 bool is_name(std::string_view text) noexcept {
     return !text.empty() && text.size() <= name_bytes_max &&
            std::all_of(text.begin(), text.end(), [](char byte) {
@@ -160,6 +166,34 @@ bool is_name(std::string_view text) noexcept {
 bool is_printable(std::string_view text) noexcept {
     return std::all_of(text.begin(), text.end(),
                        [](char byte) { return byte >= ' ' && byte <= '~'; });
+}
+
+std::string normal_device(std::string_view text) {
+    constexpr std::size_t device_name_bytes_max = 63; // DPDK's RTE_DEV_NAME_MAX_LEN, less its NUL
+    const std::string_view name = text.substr(0, text.find(','));
+    const std::string_view arguments = text.substr(name.size());
+    if (arguments == "," || !is_printable(arguments) || arguments.contains(' ')) return "";
+    if (constexpr std::string_view prefix = "net_"; name.starts_with(prefix)) {
+        const bool plain = std::all_of(name.begin(), name.end(), [](char byte) {
+            return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '_';
+        });
+        return plain && name.size() > prefix.size() && name.size() <= device_name_bytes_max
+                   ? std::string{text}
+                   : "";
+    }
+    // DOMAIN:BUS:DEVICE.FUNCTION, each digit hexadecimal but the last, which is at most 7.
+    constexpr std::string_view shape = "hhhh:hh:hh.f", domain = "0000:";
+    std::string address{name};
+    if (address.size() == shape.size() - domain.size()) address.insert(0, domain);
+    if (address.size() != shape.size()) return "";
+    for (std::size_t at = 0; at < shape.size(); ++at) {
+        const char byte = address[at];
+        const bool fits = shape[at] == 'h'   ? std::isxdigit(static_cast<unsigned char>(byte)) != 0
+                          : shape[at] == 'f' ? byte >= '0' && byte <= '7'
+                                             : byte == shape[at];
+        if (!fits) return "";
+    }
+    return lower(address) + std::string{arguments};
 }
 
 std::string lower(std::string_view text) {

@@ -20,6 +20,7 @@ inline constexpr std::size_t name_bytes_max = 64;
                                   std::uint64_t& seconds); // "90s", "1h30m", "2 hours"
 [[nodiscard]] bool parse_size(std::string_view text, std::uint64_t& bytes); // "64MiB"
 [[nodiscard]] bool parse_rate(std::string_view text, double& per_second);   // "100/s", "1,000/hr"
+[[nodiscard]] bool parse_port(std::string_view text, std::uint16_t& port);  // 1 to 65535
 
 /// Letters, digits, '-', '_' and dots, at most 253 octets, no empty label; as DNS wants it on the
 /// wire.
@@ -27,6 +28,10 @@ inline constexpr std::size_t name_bytes_max = 64;
 /// Names of listeners, sources, pools and rules: they stand in logs and metrics.
 [[nodiscard]] bool is_name(std::string_view text) noexcept;
 [[nodiscard]] bool is_printable(std::string_view text) noexcept; // ASCII, one line
+
+/// A device as DPDK writes it, with the "0000:" that a PCI address may leave out; "" when the text
+/// is none. What stands behind the first comma is the driver's business.
+[[nodiscard]] std::string normal_device(std::string_view text);
 
 [[nodiscard]] std::string lower(std::string_view text); // ASCII only
 /// For error texts and logs: in quotes, cut at 80 bytes, with '?' for what a terminal should not

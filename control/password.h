@@ -1,8 +1,9 @@
 // password.h: Argon2id hashes of account passwords, and which passwords are not taken.
 //
 // Scope      Hash, verify, judge. Where hashes are kept is accounts.h; how often one may guess is
-// credentials.h. Threading  Any; a call takes password_memory_kib of memory and some 20 ms of a
-// core. Failure    Hashing fails only without memory: nothing is returned.
+//            credentials.h.
+// Threading  Any; a call takes password_memory_kib of memory and some 20 ms of a core.
+// Failure    Hashing fails only without memory: nothing is returned.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // policy_compiler.h: a Config and the accounts become a snapshot file that millraced picks up.
 //
 // Scope      Screening patterns to databases, accounts into the policy, FlatBuffer, checksum,
-// publication by
-//            rename. Reading a snapshot back is the data plane's (dataplane/policy/snapshot.h).
+//            publication by rename. Reading a snapshot back is the data plane's
+//            (dataplane/policy/snapshot.h).
 // Threading  Any, but one publisher per file at a time: the version is the file's own plus one.
 // Failure    Nothing is published in part: the old file stays whole until the new one is durable.
 #pragma once

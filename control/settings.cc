@@ -48,6 +48,10 @@ constexpr std::array all_settings{
     Setting{"server", "busy_poll", boolean, optional, "false", 0, 0, "", start,
             "Shards never sleep: lower latency for a whole core each. Only with pinned, otherwise "
             "idle cores."},
+    Setting{"server", "egress_transport", choice, optional, "\"kernel\"", 0, 0, "kernel|dpdk",
+            reload,
+            "What carries deliveries when there is no [[source]]; each of those says its own. dpdk "
+            "needs a [[port]]."},
     Setting{"server", "bare_newline", choice, optional, "\"reject\"", 0, 0, "reject|normalise",
             reload,
             "A bare CR or LF in a message is how mail is smuggled past filters. Normalise only for "
@@ -69,6 +73,9 @@ constexpr std::array all_settings{
             "trusted wires."},
     Setting{"listener", "connections_max", integer, optional, "10000", 1, 1'000'000, "", start,
             "Open connections, over all shards. Beyond it new ones get 421."},
+    Setting{"listener", "transport", choice, optional, "\"kernel\"", 0, 0, "kernel|dpdk", start,
+            "kernel: sockets of the operating system. dpdk: our own TCP/IP on a [[port]], whose "
+            "address this must be, or 0.0.0.0 or [::] for all of them."},
 
     Setting{"relay", "networks", network_list, optional, "[]", 0, 0, "", reload,
             "Clients that may send without AUTH on relay listeners. Whoever is in here can send as "
@@ -149,12 +156,15 @@ constexpr std::array all_settings{
     Setting{"source", "name", text, required, "\"ip-1\"", 0, 0, "", reload,
             "What accounts, routes and pools call it. The first one is the default."},
     Setting{"source", "address_v4", ip_v4, optional, "\"\"", 0, 0, "", reload,
-            "Address to send from; empty leaves it to the kernel."},
+            "Address to send from; empty leaves it to the transport. On dpdk it must be an address "
+            "of a [[port]]."},
     Setting{"source", "address_v6", ip_v6, optional, "\"\"", 0, 0, "", reload,
             "The same for IPv6."},
     Setting{"source", "helo_name", host_name, optional, "\"\"", 0, 0, "", reload,
             "EHLO name of this source; empty is server.hostname. It should resolve to the address, "
             "and back."},
+    Setting{"source", "transport", choice, optional, "\"kernel\"", 0, 0, "kernel|dpdk", reload,
+            "kernel: sockets of the operating system. dpdk: our own TCP/IP on a [[port]]."},
 
     Setting{"pool", "name", text, required, "\"bulk\"", 0, 0, "", reload,
             "What accounts and routes call it; not the name of a source."},
@@ -225,6 +235,70 @@ constexpr std::array all_settings{
     Setting{"screen", "score_reject", integer, optional, "0", 0, 1'000'000, "", reload,
             "Messages whose hits score this much are refused; 0 never refuses by score."},
 
+    Setting{"port", "name", text, required, "\"wan\"", 0, 0, "", start,
+            "Names the port in logs and errors."},
+    Setting{
+        "port", "device", device, required, "\"0000:3b:00.0\"", 0, 0, "", start,
+        "What DPDK drives: the PCI address of a NIC (scripts/nic-setup shows and binds them), or "
+        "a virtual device such as \"net_af_packet0,iface=veth1\" or "
+        "\"net_memif0,role=client,id=0,socket=/run/m.sock\"."},
+    Setting{
+        "port", "addresses", own_list, required, "[\"192.0.2.10/24\"]", 0, 0, "", start,
+        "The port's own addresses, IPv4 and IPv6, each with the prefix of the network that is "
+        "reached without a gateway; thousands are no burden. The kernel must not have them too."},
+    Setting{"port", "vlan", integer, optional, "0", 0, 4094, "", start,
+            "802.1Q tag of everything the port sends and takes; 0 is untagged."},
+    Setting{"port", "mtu", integer, optional, "1500", 576, 9000, "", start,
+            "Largest IP packet; at least 1280 with an IPv6 address (RFC 8200 §5). Above 1500 only "
+            "when the whole network segment does it."},
+    Setting{"port.routes", "to", network, required, "\"0.0.0.0/0\"", 0, 0, "", start,
+            "The network that is reached this way; \"0.0.0.0/0\" and \"::/0\" are all else. The "
+            "longest prefix wins."},
+    Setting{"port.routes", "gateway", ip, required, "\"192.0.2.1\"", 0, 0, "", start,
+            "The router: in a network of the port's addresses, or an IPv6 link-local address."},
+
+    Setting{"dpdk", "hugepages", boolean, optional, "true", 0, 0, "", start,
+            "Take memory from huge pages, which scripts/nic-setup reserves. false (--no-huge) does "
+            "without, slower; that is for virtual devices and for trying things out."},
+    Setting{"dpdk", "memory_mb", integer, optional, "1024", 64, 1'048'576, "", start,
+            "Memory for DPDK in MiB, over all shards: frames on their way live in it. With huge "
+            "pages at least as much of them must be free."},
+    Setting{"dpdk", "busy_poll", boolean, optional, "true", 0, 0, "", start,
+            "Shards with a port never sleep. false lets an idle shard sleep for idle_sleep_us at a "
+            "time: for machines that have other work too."},
+    Setting{"dpdk", "idle_sleep_us", integer, optional, "50", 0, 1000, "", start,
+            "Without busy_poll: how long an idle shard sleeps before it looks at its port again, "
+            "which a frame may then wait; 0 only yields the core."},
+    Setting{
+        "dpdk", "driver_args", text_list, optional, "[]", 0, 0, "", start,
+        "More arguments for DPDK's EAL, one each, such as \"--log-level=pmd:debug\". What other "
+        "settings say cannot be said here."},
+    Setting{"dpdk", "file_prefix", text, optional, "\"millrace\"", 0, 0, "", start,
+            "Name of DPDK's files. Give a second DPDK program on this machine another one."},
+
+    Setting{"tcp", "congestion", choice, optional, "\"cubic\"", 0, 0, "cubic|new_reno", start,
+            "cubic: RFC 9438 with HyStart++. new_reno: RFC 6582, more timid on long, fast paths."},
+    Setting{
+        "tcp", "ecn", boolean, optional, "true", 0, 0, "", start,
+        "Offer and take Explicit Congestion Notification (RFC 3168); off when a middlebox on the "
+        "way breaks on it."},
+    Setting{"tcp", "initial_window", integer, optional, "10", 1, 64, "", start,
+            "Segments sent before the first acknowledgement; RFC 6928 says 10."},
+    Setting{"tcp", "receive_buffer_max", size, optional, "\"512KiB\"", 16 * kib, 8 * mib, "", start,
+            "Bytes of one connection that are received and not yet read: its largest window."},
+    Setting{"tcp", "send_buffer_max", size, optional, "\"256KiB\"", 16 * kib, 64 * mib, "", start,
+            "Bytes of one connection that are written and not yet acknowledged. Raise it for fast "
+            "receivers far away: it divided by the round-trip time is the highest rate."},
+    Setting{"tcp", "keepalive_idle", duration, optional, "\"2m\"", 10, day, "", start,
+            "Silence after which the peer is asked whether it is still there (RFC 9293 §3.8.4)."},
+    Setting{"tcp", "user_timeout", duration, optional, "\"5m\"", 10, day, "", start,
+            "How long data may stay unacknowledged before the connection is given up (RFC 5482)."},
+    Setting{"tcp", "time_wait", duration, optional, "\"60s\"", 1, 240, "", start,
+            "How long a closed connection's ports rest: twice the longest life of a segment. RFC "
+            "9293 §3.4.2 says 4 minutes, Linux 60 s."},
+    Setting{"tcp", "connections_max", integer, optional, "1000000", 64, 16'000'000, "", start,
+            "Connections of one shard, both ways together. Beyond it new ones are refused."},
+
     Setting{"admin", "address", address, optional, "\"127.0.0.1:8000\"", 0, 0, "", start,
             "Where the control process serves /metrics, /status and the API. Loopback only: put a "
             "proxy that authenticates in front to go further."},
@@ -278,6 +352,17 @@ constexpr std::array all_tables{
                  "`[site.default]`."},
     SettingTable{"retry", "[retry]", "When a failed attempt is repeated."},
     SettingTable{"screen", "[screen]", "Content screening before the 250."},
+    SettingTable{"port", "[[port]]",
+                 "A network port that Millrace drives itself, through DPDK and its own TCP/IP: for "
+                 "listeners and sources with `transport = \"dpdk\"`. Each shard has a queue of it; "
+                 "this version drives one port. See [On DPDK](operating.md#on-dpdk)."},
+    SettingTable{"port.routes", "routes = [{ ... }]",
+                 "What a [[port]] reaches through routers, each a table in its list `routes`."},
+    SettingTable{"dpdk", "[dpdk]", "How DPDK is started. Needed for a [[port]] only."},
+    SettingTable{
+        "tcp", "[tcp]",
+        "Our own TCP, for all connections with `transport = \"dpdk\"`; the kernel's has its "
+        "own settings (sysctl)."},
     SettingTable{"admin", "[admin]", "The control process's own door."},
     SettingTable{"rule", "[[rule]]",
                  "In the rule file that `screen.rules` names, one table a rule."},
@@ -345,10 +430,16 @@ std::string_view type_name(SettingType type) {
         return "rate";
     case address:
         return "IP:PORT";
+    case ip:
+        return "IP address";
     case ip_v4:
         return "IPv4 address";
     case ip_v6:
         return "IPv6 address";
+    case network:
+        return "network";
+    case device:
+        return "device";
     case path:
         return "path";
     case file:
@@ -369,6 +460,8 @@ std::string_view type_name(SettingType type) {
         return "list of hosts";
     case server_list:
         return "list of resolvers";
+    case own_list:
+        return "list of IP/PREFIX";
     }
     return "";
 }
@@ -408,10 +501,17 @@ std::string describe(const Setting& setting) {
         return "a rate" + limits + " such as \"100/s\" or \"6000/min\", a whole number per second";
     case address:
         return "\"IP:PORT\" or \"[IPv6]:PORT\"";
+    case ip:
+        return "an IP address";
     case ip_v4:
         return "an IPv4 address";
     case ip_v6:
         return "an IPv6 address";
+    case network:
+        return "a network such as \"192.0.2.0/24\" or \"::/0\"";
+    case device:
+        return "a PCI address such as \"0000:3b:00.0\", or a virtual device such as "
+               "\"net_af_packet0,iface=veth1\"";
     case path:
         return "a path";
     case file:
@@ -432,6 +532,9 @@ std::string describe(const Setting& setting) {
         return "a list of hosts such as [\"smart.example.com:25\", \"mx:example.com\"]";
     case server_list:
         return "a list of resolvers such as [\"127.0.0.1\", \"127.0.0.1@5353\"]";
+    case own_list:
+        return "a list of addresses of hosts with their network's prefix such as "
+               "[\"192.0.2.10/24\", \"2001:db8::10/64\"]";
     }
     return "";
 }

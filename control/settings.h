@@ -2,9 +2,8 @@
 // it.
 //
 // Scope      The table that config.cc validates against, takes defaults from, and that
-// docs/configuration.md is
-//            printed from (`millracectl config-doc`; a test compares). Relations between settings
-//            (a key needs its certificate) are in config.cc.
+//            docs/configuration.md is printed from (`millracectl config-doc`; a test compares).
+//            Relations between settings (a key needs its certificate) are in config.cc.
 // Threading  Constant.
 #pragma once
 
@@ -24,10 +23,13 @@ enum class SettingType : std::uint8_t {
     size,     // "64MiB"
     rate,     // "100/s", "6000/min"
     address,  // "IP:PORT"
+    ip,       // of either family
     ip_v4,
     ip_v6,
-    path, // of something that will be made
-    file, // of something that must be there
+    network, // "10.0.0.0/8"
+    device,  // a PCI address, or a virtual device as DPDK writes it
+    path,    // of something that will be made
+    file,    // of something that must be there
     choice,
     host_name,
     text_list,
@@ -36,6 +38,7 @@ enum class SettingType : std::uint8_t {
     domain_list,
     host_list,   // "host:port", "[2001:db8::1]:25", "mx:name"
     server_list, // "127.0.0.1@5353"
+    own_list,    // "192.0.2.10/24": an address of ours, and the network it is in
 };
 
 enum class Presence : std::uint8_t { optional, required };

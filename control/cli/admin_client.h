@@ -1,8 +1,7 @@
 // admin_client.h: millracectl's way to the admin API of a running millrace-control.
 //
 // Scope      One request, one JSON answer. Where the API is and what its token is come from the
-// configuration
-//            file, unless the command line says otherwise.
+//            configuration file, unless the command line says otherwise.
 // Failure    ClientFailure: not running, refused with a reason, or no JSON.
 #pragma once
 

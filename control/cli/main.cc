@@ -1,13 +1,16 @@
 // main.cc: millracectl: the operator's command line.
 //
 // Scope      Parses the command line, asks the running millrace-control (admin_client.h), prints.
-// `check` and
-//            `config-doc` need nobody; `account` works on the database itself when nobody answers.
+//            `check` and `config-doc` need nobody; `account` works on the database itself when
+//            nobody answers.
 // Failure    Exit code 0: done. 1: refused or failed, the reason on standard error. 2: wrong
-// command line.
+//            command line.
 
 #include "control/accounts.h"
 #include "control/cli/admin_client.h"
+#include "control/cli/capture.h"
+#include "control/cli/net.h"
+#include "control/cli/output.h"
 #include "control/cli/password_input.h"
 #include "control/config.h"
 #include "control/policy_compiler.h"
@@ -30,10 +33,14 @@ using control::Account;
 using control::AccountResult;
 using control::cli::AdminClient;
 using control::cli::AdminPlace;
-using control::cli::ClientFailure;
+using control::cli::complain;
+using control::cli::exit_failed;
+using control::cli::exit_ok;
+using control::cli::exit_usage;
+using control::cli::harmless;
 using control::cli::Json;
-
-constexpr int exit_ok = 0, exit_failed = 1, exit_usage = 2;
+using control::cli::print;
+using control::cli::text;
 
 struct Options {
     std::string config = "/etc/millrace/millrace.toml";
@@ -49,30 +56,8 @@ struct Options {
     std::uint32_t messages_per_hour = 0;
     // config-doc, check
     std::string file;
+    control::cli::CaptureOptions capture;
 };
-
-std::string text(const Json& object, const char* key) {
-    const auto found = object.find(key);
-    if (found == object.end()) return "";
-    return found->is_string() ? found->get<std::string>() : found->dump();
-}
-
-/// What others wrote (addresses, replies) goes to a terminal only in harmless bytes.
-std::string harmless(std::string line) {
-    for (char& byte : line) {
-        if (static_cast<unsigned char>(byte) < ' ' || byte == 0x7f) byte = '?';
-    }
-    return line;
-}
-
-int complain(const std::string& why) {
-    std::cerr << "millracectl: " << harmless(why) << '\n';
-    return exit_failed;
-}
-
-void print(const Json& json) {
-    std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
-}
 
 std::string when(std::int64_t unix_s) {
     if (unix_s <= 0) return "-";
@@ -126,9 +111,10 @@ int check(const Options& options) {
     }
     std::cout << "OK: " << options.file << ": host " << policy.hostname << ", "
               << policy.start_up->shards << " shard(s), " << policy.listeners.size()
-              << " listener(s), " << policy.sources.size() << " source(s), " << policy.pools.size()
-              << " pool(s), " << policy.routes.size() << " route(s), " << policy.sites.size()
-              << " site(s), " << loaded.config.patterns.size() << " screening rule(s)\n";
+              << " listener(s), " << policy.start_up->ports.size() << " port(s), "
+              << policy.sources.size() << " source(s), " << policy.pools.size() << " pool(s), "
+              << policy.routes.size() << " route(s), " << policy.sites.size() << " site(s), "
+              << loaded.config.patterns.size() << " screening rule(s)\n";
     return exit_ok;
 }
 
@@ -229,9 +215,8 @@ int queue(const Options& options, const std::string& verb) {
     if (verb == "list") body["limit"] = options.limit;
     const bool changes = verb == "flush" || verb == "suspend" || verb == "resume";
     if (changes && body.empty() && !options.everything) {
-        std::cerr << "millracectl: say which mail: --domain, --tenant, --account, --sender, --id, "
-                     "or --everything\n";
-        return exit_usage;
+        return control::cli::misused("say which mail: --domain, --tenant, --account, --sender, "
+                                     "--id, or --everything");
     }
     const auto reply = client(options).post("/api/admin/queue/" + verb, body);
     if (!reply) return complain(reply.error().text);
@@ -459,7 +444,10 @@ int main(int argc, char** argv) {
     const auto command = [&](CLI::App& parent, const std::string& name, const std::string& help,
                              std::function<int()> act) {
         CLI::App* added = parent.add_subcommand(name, help);
-        added->callback([&run, act = std::move(act)] { run = act; });
+        // CLI11 calls a command after its subcommand, which would otherwise be forgotten.
+        added->callback([&run, added, act = std::move(act)] {
+            if (added->get_subcommands().empty()) run = act;
+        });
         return added;
     };
     command(app, "check", "say everything that is wrong with a configuration file and its rules",
@@ -500,6 +488,29 @@ int main(int argc, char** argv) {
             [&] { return trace(options); })
         ->add_option("id", options.id, "message id")
         ->required();
+
+    CLI::App* net = command(app, "net", "our own TCP/IP, shard by shard",
+                            [&] { return control::cli::net_stats(client(options), options.json); });
+    command(
+        *net, "connections", "its connections",
+        [&] { return control::cli::net_connections(client(options), options.limit, options.json); })
+        ->add_option("--limit", options.limit, "how many")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 10'000U));
+    CLI::App* capture =
+        command(app, "capture", "frames of our own TCP/IP into a pcapng file, for Wireshark",
+                [&] { return control::cli::capture(client(options), options.capture); });
+    capture->add_option("--connection", options.capture.connection,
+                        "IP:PORT,IP:PORT: one connection, our end first");
+    capture->add_option("--address", options.capture.address, "all frames of this address");
+    capture->add_option("--port", options.capture.port, "all frames of this TCP port")
+        ->check(CLI::Range(1U, 65'535U));
+    capture->add_option("--out", options.capture.out, "the file; - is standard output")->required();
+    capture->add_option("--seconds", options.capture.seconds, "how long")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 3'600U));
+    capture->add_option("--bytes", options.capture.bytes, "how large the file may become")
+        ->capture_default_str();
 
     CLI::App* account = app.add_subcommand("account", "who may send");
     account->require_subcommand(1);

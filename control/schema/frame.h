@@ -1,8 +1,7 @@
 // frame.h: messages.fbs on a byte stream: four bytes of length, little endian, then one FlatBuffer.
 //
 // Scope      Cutting frames out of received bytes and putting one together. A frame is verified
-// before it
-//            is handed out, so its reader may follow every offset in it.
+//            before it is handed out, so its reader may follow every offset in it.
 // Owns       FrameReader owns the bytes of the frame being received, frame_bytes_max at most.
 // Threading  A FrameReader belongs to one thread.
 // Failure    FrameError: the peer does not speak this protocol, and the connection is to be closed.

@@ -2,8 +2,8 @@
 // (policy.fbs).
 //
 // Scope      The header's layout, and the SHA-256 that covers header and payload. control writes
-// such files
-//            (policy_compiler.h), the data plane reads them (dataplane/policy/snapshot.h).
+//            such files (policy_compiler.h), the data plane reads them
+//            (dataplane/policy/snapshot.h).
 // Threading  Values only.
 // Failure    None here; a reader compares each field before it believes the next.
 #pragma once

@@ -15,6 +15,69 @@ namespace control::schema {
 
 // X(enumerator, Prometheus name, labels, help). Names that dashboards for KumoMTA already use are kept.
 // clang-format off
+// Of our own TCP/IP: without a port all of them stay 0. Names are LAYER_WHAT: `millracectl net` shows them by layer.
+#define MILLRACE_NET_COUNTERS(X)                                                                                                                  \
+    X(tcp_retransmits_fast, "millrace_tcp_retransmits", "cause=\"fast\"", "segments sent again because acknowledgements told of a loss")          \
+    X(tcp_retransmits_timeout, "millrace_tcp_retransmits", "cause=\"timeout\"", "segments sent again after a retransmission timeout")             \
+    X(tcp_retransmits_probe, "millrace_tcp_retransmits", "cause=\"probe\"", "tail loss probes")                                                   \
+    X(tcp_timeouts, "millrace_tcp_timeouts", "", "retransmission timeouts")                                                                       \
+    X(tcp_undone_recoveries, "millrace_tcp_spurious_undone", "kind=\"recovery\"", "loss recoveries found to be spurious")                         \
+    X(tcp_undone_timeouts, "millrace_tcp_spurious_undone", "kind=\"timeout\"", "timeouts found to be spurious")                                   \
+    X(tcp_resets_in, "millrace_tcp_resets", "direction=\"in\"", "RSTs that ended a connection")                                                   \
+    X(tcp_resets_out, "millrace_tcp_resets", "direction=\"out\"", "RSTs sent")                                                                    \
+    X(tcp_rtt_samples, "millrace_tcp_rtt_samples", "", "round-trip times measured")                                                               \
+    X(tcp_rtt_us_sum, "millrace_tcp_rtt_microseconds_sum", "", "their sum")                                                                       \
+    X(tcp_opens_in, "millrace_tcp_opens", "direction=\"in\"", "connections that peers began")                                                     \
+    X(tcp_opens_out, "millrace_tcp_opens", "direction=\"out\"", "connections that we began")                                                      \
+    X(tcp_segments_in, "millrace_tcp_segments", "direction=\"in\"", "segments received")                                                          \
+    X(tcp_segments_out, "millrace_tcp_segments", "direction=\"out\"", "segments sent")                                                            \
+    X(tcp_syn_cookies_sent, "millrace_tcp_syn_cookies", "result=\"sent\"", "SYN cookies sent")                                                    \
+    X(tcp_syn_cookies_accepted, "millrace_tcp_syn_cookies", "result=\"accepted\"", "SYN cookies that came back right")                            \
+    X(tcp_ports_exhausted, "millrace_tcp_ports_exhausted", "", "connections not begun for want of a source port")                                 \
+    X(tcp_user_timeouts, "millrace_tcp_user_timeouts", "", "connections given up with data unacknowledged")                                       \
+    X(tcp_black_holes, "millrace_tcp_black_holes", "", "paths found to swallow large packets")                                                    \
+    X(tcp_dropped_out_of_window, "millrace_tcp_dropped", "reason=\"out_of_window\"", "segments outside of the window")                            \
+    X(tcp_dropped_paws, "millrace_tcp_dropped", "reason=\"paws\"", "segments with an old timestamp")                                              \
+    X(tcp_dropped_bad_ack, "millrace_tcp_dropped", "reason=\"bad_ack\"", "segments that acknowledge what was not sent")                           \
+    X(tcp_dropped_out_of_order, "millrace_tcp_dropped", "reason=\"out_of_order\"", "data beyond too many holes")                                  \
+    X(tcp_dropped_no_slabs, "millrace_tcp_dropped", "reason=\"no_slabs\"", "data for which no receive slab was free")                             \
+    X(tcp_dropped_connections_full, "millrace_tcp_dropped", "reason=\"connections_full\"", "SYNs beyond tcp.connections_max or the listen queue") \
+    X(tcp_dropped_steering_full, "millrace_tcp_dropped", "reason=\"steering_full\"", "frames for another shard whose ring was full")              \
+    X(ip_dropped_bad_checksum, "millrace_ip_dropped", "reason=\"bad_checksum\"", "packets with a wrong checksum")                                 \
+    X(ip_dropped_bad_header, "millrace_ip_dropped", "reason=\"bad_header\"", "packets with a malformed header")                                   \
+    X(ip_dropped_bad_source, "millrace_ip_dropped", "reason=\"bad_source\"", "packets from an address that can be no source")                     \
+    X(ip_dropped_not_ours, "millrace_ip_dropped", "reason=\"not_ours\"", "frames for others")                                                     \
+    X(ip_dropped_unknown_protocol, "millrace_ip_dropped", "reason=\"unknown_protocol\"", "packets of a protocol we do not speak")                 \
+    X(ip_dropped_no_route, "millrace_ip_dropped", "reason=\"no_route\"", "packets not sent for want of a route")                                  \
+    X(ip_dropped_neighbours_failed, "millrace_ip_dropped", "reason=\"neighbours_failed\"", "next hops that did not answer")                       \
+    X(ip_dropped_neighbours_full, "millrace_ip_dropped", "reason=\"neighbours_full\"", "next hops beyond the table")                              \
+    X(ip_dropped_fragments, "millrace_ip_dropped", "reason=\"fragments\"", "fragments that could not be put together")                            \
+    X(ip_reassembled, "millrace_ip_reassembled", "", "packets put together from fragments")                                                       \
+    X(ip_icmp_errors_in, "millrace_ip_icmp_errors", "result=\"taken\"", "ICMP errors that concerned a connection")                                \
+    X(ip_icmp_errors_ignored, "millrace_ip_icmp_errors", "result=\"ignored\"", "ICMP errors that could not be true")                              \
+    X(ip_path_mtu_lowered, "millrace_ip_path_mtu_lowered", "", "path MTUs lowered by ICMP")                                                       \
+    X(port_frames_in, "millrace_port_frames", "direction=\"in\"", "frames received")                                                              \
+    X(port_frames_out, "millrace_port_frames", "direction=\"out\"", "frames sent")                                                                \
+    X(port_bytes_in, "millrace_port_bytes", "direction=\"in\"", "bytes of frames received")                                                       \
+    X(port_bytes_out, "millrace_port_bytes", "direction=\"out\"", "bytes of frames sent")                                                         \
+    X(port_refused_no_buffers, "millrace_port_refused", "reason=\"no_buffers\"", "frames that could not be sent for want of a buffer")            \
+    X(port_refused_ring_full, "millrace_port_refused", "reason=\"ring_full\"", "frames that the device did not take")                             \
+    X(port_receive_missed, "millrace_port_receive_lost", "reason=\"missed\"", "frames that the device dropped for want of a buffer")              \
+    X(port_receive_errors, "millrace_port_receive_lost", "reason=\"error\"", "frames that the device found damaged")
+
+#define MILLRACE_NET_GAUGES(X)                                                                                                  \
+    X(tcp_connections, "millrace_tcp_connections", "state=\"open\"", "connections open")                                        \
+    X(tcp_half_open, "millrace_tcp_connections", "state=\"half_open\"", "connections whose handshake is not done")              \
+    X(tcp_time_wait, "millrace_tcp_connections", "state=\"time_wait\"", "closed connections whose ports rest")                  \
+    X(tcp_receive_slabs_free, "millrace_tcp_slabs", "pool=\"receive\",state=\"free\"", "slabs for received data that are free") \
+    X(tcp_receive_slabs_total, "millrace_tcp_slabs", "pool=\"receive\",state=\"total\"", "slabs for received data")             \
+    X(tcp_send_slabs_free, "millrace_tcp_slabs", "pool=\"send\",state=\"free\"", "slabs for small writes that are free")        \
+    X(tcp_send_slabs_total, "millrace_tcp_slabs", "pool=\"send\",state=\"total\"", "slabs for small writes")                    \
+    X(port_queues, "millrace_port_queues", "", "port queues: one of each shard on DPDK")                                        \
+    X(port_buffers_free, "millrace_port_buffers", "state=\"free\"", "frame buffers free")                                       \
+    X(port_buffers_total, "millrace_port_buffers", "state=\"total\"", "frame buffers")                                          \
+    X(port_slabs_held, "millrace_port_slabs_held", "", "references to message slabs that the device has not given back")
+
 #define MILLRACE_COUNTERS(X)                                                                                                     \
     X(connections_in, "total_connection_count", "service=\"esmtp_listener\"", "connections accepted")                            \
     X(connections_out, "total_connection_count", "service=\"smtp_client\"", "connections opened to MX hosts")                    \
@@ -56,7 +119,8 @@ namespace control::schema {
     X(spool_batch_bytes, "millrace_spool_bytes_written", "", "bytes written to the spool")                                       \
     X(spool_write_errors, "millrace_spool_write_errors", "", "spool writes that failed")                                         \
     X(spool_read_errors, "millrace_spool_read_errors", "", "spool reads that failed")                                            \
-    X(spool_damaged, "millrace_spool_damaged_records", "", "records whose checksum was wrong")
+    X(spool_damaged, "millrace_spool_damaged_records", "", "records whose checksum was wrong")                                   \
+    MILLRACE_NET_COUNTERS(X)
 
 #define MILLRACE_GAUGES(X)                                                                                   \
     X(open_in, "connection_count", "service=\"esmtp_listener\"", "open client connections")                  \
@@ -68,7 +132,8 @@ namespace control::schema {
     X(segments_free, "millrace_spool_segments_free", "", "spool segments free")                              \
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
     X(resident_bytes, "message_data_resident_bytes", "", "message content held in memory")                   \
-    X(policy_version, "millrace_policy_version", "", "version of the policy in use")
+    X(policy_version, "millrace_policy_version", "", "version of the policy in use")                         \
+    MILLRACE_NET_GAUGES(X)
 // clang-format on
 
 enum class Counter : std::size_t {
@@ -103,7 +168,7 @@ struct ShardStats {
 };
 
 inline constexpr std::uint32_t stats_magic = 0x4d525354; // "MRST"
-inline constexpr std::uint32_t stats_version = 1;
+inline constexpr std::uint32_t stats_version = 2;
 inline constexpr std::size_t stats_shards_max = 64;
 
 struct StatsPage {

@@ -1,8 +1,8 @@
 // screen_compiler.h: turns the patterns of screening rules into serialised Hyperscan databases.
 //
 // Scope      Patterns in, two streaming databases out: one for the header, one for the body. The
-// pattern at
-//            index i has id i in both, so that the policy's rule table needs no other key.
+//            pattern at index i has id i in both, so that the policy's rule table needs no other
+//            key.
 // Threading  Any; blocks for as long as Hyperscan compiles (thousands of rules: seconds).
 // Failure    CompileError names the rule. Nothing is compiled in part.
 //

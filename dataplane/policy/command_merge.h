@@ -1,8 +1,7 @@
 // command_merge.h: one JSON reply out of the shards' replies to a command.
 //
 // Scope      Numbers are summed, arrays joined and cut to the limit, objects merged; of anything
-// else the first
-//            shard's stays.
+//            else the first shard's stays.
 // Failure    A reply that is not a JSON object, or one that carries "error", refuses the whole.
 #pragma once
 

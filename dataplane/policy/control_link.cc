@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <expected>
 #include <fcntl.h>
 #include <map>
 #include <mutex>
@@ -23,6 +24,7 @@
 #include <system_error>
 #include <thread>
 #include <unistd.h>
+#include <unordered_set>
 #include <utility>
 
 namespace dataplane::policy {
@@ -55,6 +57,10 @@ static_assert(static_cast<int>(ShardCommand::Kind::queue_resume) ==
               static_cast<int>(schema::CommandKind::queue_resume));
 static_assert(static_cast<int>(ShardCommand::Kind::status) ==
               static_cast<int>(schema::CommandKind::status));
+static_assert(static_cast<int>(ShardCommand::Kind::net_connections) ==
+              static_cast<int>(schema::CommandKind::net_connections));
+static_assert(static_cast<int>(ShardCommand::Kind::capture_stop) ==
+              static_cast<int>(schema::CommandKind::capture_stop));
 
 SipKey random_key() {
     SipKey key{};
@@ -72,8 +78,27 @@ bool same_listeners(const std::vector<ListenerPolicy>& a, const std::vector<List
                           return x.name == y.name && x.address == y.address && x.kind == y.kind &&
                                  x.proxy_protocol == y.proxy_protocol &&
                                  x.allow_plain_auth == y.allow_plain_auth &&
-                                 x.connections_max == y.connections_max;
+                                 x.connections_max == y.connections_max &&
+                                 x.transport == y.transport;
                       });
+}
+
+/// The sources that only a start can bring: their addresses are on no port that is open.
+std::string sources_without_port(const StartUp& running, const Policy& next) {
+    std::unordered_set<base::IpAddress, base::IpAddressHash> ours;
+    for (const PortPolicy& port : running.ports) {
+        for (const PortPolicy::Address& address : port.addresses)
+            ours.insert(address.ip);
+    }
+    std::string names;
+    for (const SourcePolicy& source : next.sources) {
+        if (source.transport != TransportKind::dpdk) continue;
+        const bool ready = !ours.empty() &&
+                           (!source.address_v4 || ours.contains(*source.address_v4)) &&
+                           (!source.address_v6 || ours.contains(*source.address_v6));
+        if (!ready) names += (names.empty() ? "" : " ") + source.name;
+    }
+    return names;
 }
 
 /// Which settings differ that only a start can change.
@@ -99,8 +124,35 @@ std::string changed_at_start(const Policy& first, const Policy& next) {
     compare(running.resolver_threads, wanted.resolver_threads, "dns.resolver_threads");
     compare(running.dnssec, wanted.dnssec, "dns.dnssec");
     compare(running.busy_poll, wanted.busy_poll, "server.busy_poll");
+    compare(running.dpdk, wanted.dpdk, "dpdk");
+    compare(running.ports, wanted.ports, "port");
+    compare(running.tcp, wanted.tcp, "tcp");
     compare(same_listeners(first.listeners, next.listeners), true, "listener");
+    const std::string portless = sources_without_port(running, next);
+    compare(portless, std::string{}, "source on dpdk: " + portless);
     return names;
+}
+
+std::expected<CaptureRequest, std::string> capture_request(const schema::Capture* asked) {
+    CaptureRequest to;
+    if (asked == nullptr) return to;
+    to.id = asked->id();
+    to.bytes = asked->bytes();
+    to.time_max = std::chrono::seconds{asked->seconds()};
+    to.filter.port = asked->port();
+    const std::string_view local = schema::view(asked->local());
+    const std::string_view remote = schema::view(asked->remote());
+    const std::string_view address = schema::view(asked->address());
+    if (!local.empty()) to.filter.local = base::SocketAddress::parse(local);
+    if (!remote.empty()) to.filter.remote = base::SocketAddress::parse(remote);
+    if (!address.empty()) to.filter.address = base::IpAddress::parse(address);
+    if (local.empty() != remote.empty() || (!local.empty() && !to.filter.local) ||
+        (!remote.empty() && !to.filter.remote)) {
+        return std::unexpected("a connection is two IP:PORT, ours and the peer's");
+    }
+    if (!address.empty() && !to.filter.address)
+        return std::unexpected("not an IP address: " + std::string{address});
+    return to;
 }
 
 /// What tells one published snapshot from the next without reading it: rename gives a new inode.
@@ -378,11 +430,13 @@ private:
             return reply(asked.id(), false, "this release does not know the command");
         if (commands_.size() >= commands_max)
             return reply(asked.id(), false, "too many commands at once");
+        const auto capture = capture_request(asked.capture());
+        if (!capture) return reply(asked.id(), false, capture.error());
         auto command = std::make_shared<const ShardCommand>(ShardCommand{
             static_cast<ShardCommand::Kind>(asked.kind()),
             std::string{schema::view(asked.domain())}, std::string{schema::view(asked.tenant())},
             std::string{schema::view(asked.account())}, std::string{schema::view(asked.sender())},
-            std::string{schema::view(asked.message_id())}, asked.limit()});
+            std::string{schema::view(asked.message_id())}, asked.limit(), *capture});
         const std::uint64_t id = next_command_++;
         const auto running = commands_
                                  .emplace(id, RunningCommand{asked.id(),

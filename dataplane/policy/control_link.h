@@ -2,19 +2,16 @@
 // end of it.
 //
 // Scope      Connects to control.sock and reconnects forever; watches the snapshot file and hands
-// new policies
-//            to the shards; carries credential questions, account changes and operator commands.
-//            What a command does on a shard is ShardCommands' business. Mail never waits for any of
-//            this.
+//            new policies to the shards; carries credential questions, account changes and operator
+//            commands. What a command does on a shard is ShardCommands' business. Mail never waits
+//            for any of this.
 // Owns       Its thread, the socket, one ShardPort per shard, and the last reference to old
-// policies: they are
-//            freed on this thread, not on a shard.
+//            policies: they are freed on this thread, not on a shard.
 // Threading  attach(): each shard's own thread, before start(). A ShardPort belongs to its shard.
-// The rest: the
-//            thread that made the link. Destroy it after the shards' loops, stop() it before.
+//            The rest: the thread that made the link. Destroy it after the shards' loops, stop() it
+//            before.
 // Failure    A control process that is away, hangs or talks nonsense costs new logins (unavailable)
-// and
-//            commands, nothing else. A snapshot that does not load is reported, and the policy
+//            and commands, nothing else. A snapshot that does not load is reported, and the policy
 //            stays.
 #pragma once
 
@@ -22,6 +19,7 @@
 #include "dataplane/base/spsc_ring.h"
 #include "dataplane/policy/link_authenticator.h"
 #include "dataplane/policy/policy.h"
+#include "dataplane/policy/shard_command.h"
 
 #include <chrono>
 #include <cstdint>
@@ -33,31 +31,6 @@
 #include <vector>
 
 namespace dataplane::policy {
-
-struct ShardCommand {
-    enum class Kind : std::uint8_t {
-        queue_list,    // {"messages":[{...}, ...],"total":n}
-        queue_show,    // {"message":{...}} on the shard that has it, {} elsewhere
-        queue_count,   // {"messages":n, ...}
-        queue_flush,   // {"touched":n}
-        queue_suspend, // {"touched":n}
-        queue_resume,  // {"touched":n}
-        status,        // {"shards":[{...}]}
-    };
-    Kind kind = Kind::status;
-    std::string domain, tenant, account, sender, message_id; // empty selects everything
-    std::uint32_t limit = 100;                               // listed messages, over all shards
-};
-
-/// What the daemon does with a command on a shard.
-class ShardCommands {
-public:
-    virtual ~ShardCommands() = default;
-    /// Runs on the shard, between two turns. Returns a JSON object; over the shards numbers are
-    /// summed, arrays joined, objects merged, and of anything else the first one stays.
-    /// {"error":"..."} refuses.
-    virtual std::string run(const ShardCommand& command) = 0;
-};
 
 struct ControlLinkOptions {
     std::string socket_path;   // run_dir/control.sock

@@ -2,12 +2,11 @@
 // control process.
 //
 // Scope      The cache of recent successes, the questions on their way, and how long a client
-// waits. How a
-//            question travels is CredentialChannel's business (control_link.h); whether a password
-//            is right, and when there were too many failures, is decided in control/credentials.h.
+//            waits. How a question travels is CredentialChannel's business (control_link.h);
+//            whether a password is right, and when there were too many failures, is decided in
+//            control/credentials.h.
 // Owns       The cache: at most cache_entries_max digests, never a password. A digest is keyed with
-// a key that
-//            is random per process. Failures are never cached.
+//            a key that is random per process. Failures are never cached.
 // Threading  Bound to one shard.
 // Failure    No answer in time, or too many questions on their way: AuthVerdict::unavailable.
 #pragma once

@@ -38,6 +38,9 @@ enum class ListenerKind : std::uint8_t {
     relay,       // 25: for listed networks; others must AUTH
 };
 
+/// What carries a connection: sockets of the operating system, or our own TCP/IP on a port.
+enum class TransportKind : std::uint8_t { kernel, dpdk };
+
 struct ListenerPolicy {
     std::string name;
     base::SocketAddress address;
@@ -46,6 +49,7 @@ struct ListenerPolicy {
     bool allow_plain_auth =
         false; // AUTH without TLS: only for tests and trusted wires; logged at start
     std::uint32_t connections_max = 10'000;
+    TransportKind transport = TransportKind::kernel;
 };
 
 struct Timeouts {
@@ -88,8 +92,9 @@ struct AccountPolicy {
 
 struct SourcePolicy { // an egress identity
     std::string name;
-    std::optional<base::IpAddress> address_v4, address_v6; // absent: the kernel chooses
+    std::optional<base::IpAddress> address_v4, address_v6; // absent: the transport chooses
     std::string helo_name;                                 // empty: the host name
+    TransportKind transport = TransportKind::kernel;
 };
 
 struct PoolPolicy { // weighted choice of sources
@@ -163,6 +168,53 @@ struct ScreenPolicy {
     std::int32_t score_reject = 0; // 0: scores never reject
 };
 
+/// How DPDK is started; only with a port.
+struct DpdkPolicy {
+    bool hugepages = true;          // false: --no-huge
+    std::uint32_t memory_mb = 1024; // over all shards
+    bool busy_poll = true;
+    std::chrono::microseconds idle_sleep{50}; // of an idle shard without busy_poll; 0: only yields
+    std::vector<std::string> driver_args;     // for the EAL, behind our own
+    std::string file_prefix = "millrace";
+    bool operator==(const DpdkPolicy&) const = default;
+};
+
+struct PortPolicy { // a network port that DPDK drives; each shard has a queue of it
+    std::string name;
+    std::string device; // "0000:3b:00.0", "net_af_packet0,iface=veth1"
+    struct Address {
+        base::IpAddress ip;
+        unsigned prefix_bits = 0; // the network that is reached without a gateway
+        bool operator==(const Address&) const = default;
+    };
+    std::vector<Address> addresses; // at least one; each on one port only
+    struct Route {
+        base::Network destination;
+        base::IpAddress gateway;
+        bool operator==(const Route&) const = default;
+    };
+    std::vector<Route> routes;
+    std::optional<std::uint16_t> vlan; // 802.1Q; absent: untagged
+    std::uint16_t mtu = 1500;          // of IP
+    bool operator==(const PortPolicy&) const = default;
+
+    [[nodiscard]] bool is_pci() const noexcept { return !device.starts_with("net_"); }
+};
+
+struct TcpPolicy { // of connections on dpdk
+    enum class Congestion : std::uint8_t { cubic, new_reno };
+    Congestion congestion = Congestion::cubic;
+    bool ecn = true;
+    std::uint32_t initial_window_segments = 10;
+    std::uint32_t receive_bytes_max = 512U << 10; // of one connection
+    std::uint32_t send_bytes_max = 256U << 10;
+    std::chrono::seconds keepalive_idle{120};
+    std::chrono::seconds user_timeout{300};
+    std::chrono::seconds time_wait{60};
+    std::uint32_t connections_max = 1'000'000; // of one shard
+    bool operator==(const TcpPolicy&) const = default;
+};
+
 /// What only a start can change; a reload that changes any of it says so and keeps the old value.
 struct StartUp {
     unsigned shards = 1;
@@ -175,6 +227,9 @@ struct StartUp {
     unsigned resolver_threads = 1;
     bool dnssec = false;
     bool busy_poll = false;
+    DpdkPolicy dpdk;
+    std::vector<PortPolicy> ports; // empty: nothing is on dpdk
+    TcpPolicy tcp;
 };
 
 struct Policy {

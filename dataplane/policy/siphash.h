@@ -1,11 +1,9 @@
 // siphash.h: SipHash-2-4 with 128 bits of output: a keyed digest without OpenSSL on the shard.
 //
 // Scope      One function over a few pieces of text. The key is random per process, so a digest
-// says nothing
-//            to whoever does not also hold this process's memory.
-// Source     Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012), 128-bit variant;
-// checked
-//            against the published vectors in the tests.
+//            says nothing to whoever does not also hold this process's memory. Source     Aumasson,
+//            Bernstein: "SipHash: a fast short-input PRF" (2012), 128-bit variant; checked against
+//            the published vectors in the tests.
 #pragma once
 
 #include <array>

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <unordered_set>
 #include <vector>
 
 namespace dataplane::policy {
@@ -75,6 +77,8 @@ SAME(RoutePolicy::Kind::discard, schema::RouteKind::discard);
 SAME(ScreenRule::Action::defer, schema::ScreenAction::defer);
 SAME(ScreenRule::Action::tag, schema::ScreenAction::tag);
 SAME(ScreenRule::Action::score, schema::ScreenAction::score);
+SAME(TransportKind::dpdk, schema::Transport::dpdk);
+SAME(TcpPolicy::Congestion::new_reno, schema::Congestion::new_reno);
 #undef SAME
 
 std::chrono::seconds seconds(std::uint32_t value) {
@@ -137,6 +141,80 @@ RoutePolicy route(schema::RouteT& from, const Policy& policy) {
     return to;
 }
 
+void fill_dpdk(schema::DpdkT& from, DpdkPolicy& to) {
+    to.hugepages = from.hugepages;
+    to.memory_mb = in_range<std::uint32_t>(from.memory_mb, 1, 1U << 24, "dpdk.memory_mb");
+    to.busy_poll = from.busy_poll;
+    to.idle_sleep = std::chrono::microseconds{
+        in_range<std::uint32_t>(from.idle_sleep_us, 0, 1000, "dpdk.idle_sleep_us")};
+    to.driver_args = std::move(from.driver_args);
+    to.file_prefix = std::move(from.file_prefix);
+    if (to.file_prefix.empty()) refuse("dpdk.file_prefix", "is missing");
+}
+
+PortPolicy port(schema::PortT& from) {
+    PortPolicy to;
+    to.name = std::move(from.name);
+    to.device = std::move(from.device);
+    if (to.name.empty() || to.device.empty()) refuse("port", "has no name or no device");
+    for (const std::string& text : from.addresses) {
+        const std::size_t slash = std::min(text.find('/'), text.size());
+        const auto ip = base::IpAddress::parse(std::string_view{text}.substr(0, slash));
+        unsigned bits = 0;
+        const char* end = text.data() + text.size();
+        if (!ip || slash == text.size() ||
+            std::from_chars(text.data() + slash + 1, end, bits).ptr != end || bits == 0 ||
+            bits > ip->bit_count()) {
+            refuse("port.addresses", "not IP/PREFIX: " + text);
+        }
+        to.addresses.push_back({*ip, bits});
+    }
+    if (to.addresses.empty()) refuse("port.addresses", "there is none");
+    for (const auto& route : from.routes) {
+        const auto destination = base::Network::parse(route->to);
+        const auto gateway = base::IpAddress::parse(route->gateway);
+        if (!destination || !gateway || destination->base.is_v6() != gateway->is_v6())
+            refuse("port.routes", "no route: " + route->to + " by " + route->gateway);
+        to.routes.push_back({*destination, *gateway});
+    }
+    if (from.vlan != 0) to.vlan = in_range<std::uint16_t>(from.vlan, 1, 4094, "port.vlan");
+    to.mtu = in_range<std::uint16_t>(from.mtu, 576, 9000, "port.mtu");
+    return to;
+}
+
+void fill_tcp(const schema::TcpT& from, TcpPolicy& to) {
+    to.congestion = as_enum<TcpPolicy::Congestion>(from.congestion, "tcp.congestion");
+    to.ecn = from.ecn;
+    to.initial_window_segments =
+        in_range<std::uint32_t>(from.initial_window_segments, 1, 64, "tcp.initial_window");
+    to.receive_bytes_max =
+        in_range<std::uint32_t>(from.receive_bytes_max, 4096, 64U << 20, "tcp.receive_buffer_max");
+    to.send_bytes_max =
+        in_range<std::uint32_t>(from.send_bytes_max, 4096, 1U << 30, "tcp.send_buffer_max");
+    to.keepalive_idle = seconds(from.keepalive_idle_s);
+    to.user_timeout = seconds(from.user_timeout_s);
+    to.time_wait = seconds(from.time_wait_s);
+    for (const auto value : {to.keepalive_idle, to.user_timeout, to.time_wait}) {
+        if (value < std::chrono::seconds{1}) refuse("tcp", "a time of 0");
+    }
+    to.connections_max =
+        in_range<std::uint32_t>(from.connections_max, 1, 1U << 28, "tcp.connections_max");
+}
+
+/// What a snapshot of a release without ports does not say has its defaults.
+void fill_network(schema::StartUpT& from, StartUp& to) {
+    if (from.dpdk) fill_dpdk(*from.dpdk, to.dpdk);
+    if (from.tcp) fill_tcp(*from.tcp, to.tcp);
+    std::unordered_set<base::IpAddress, base::IpAddressHash> taken;
+    for (const auto& each : from.ports) {
+        to.ports.push_back(port(*each));
+        for (const PortPolicy::Address& address : to.ports.back().addresses) {
+            if (!taken.insert(address.ip).second)
+                refuse("port.addresses", "there twice: " + address.ip.to_string());
+        }
+    }
+}
+
 void fill_start_up(schema::StartUpT& from, StartUp& to) {
     to.shards = in_range<unsigned>(from.shards, 1, schema::stats_shards_max, "start_up.shards");
     to.cpus.assign(from.cpus.begin(), from.cpus.end());
@@ -159,6 +237,7 @@ void fill_start_up(schema::StartUpT& from, StartUp& to) {
         in_range<unsigned>(from.resolver_threads, 1, 64, "start_up.resolver_threads");
     to.dnssec = from.dnssec;
     to.busy_poll = from.busy_poll;
+    fill_network(from, to);
 }
 
 Timeouts timeouts(const schema::TimeoutsT& from) {
@@ -237,6 +316,12 @@ ScreenPolicy screen(schema::ScreenT& from) {
     return to;
 }
 
+TransportKind transport(schema::Transport from, const StartUp& start_up, std::string_view field) {
+    const auto to = as_enum<TransportKind>(from, field);
+    if (to == TransportKind::dpdk && start_up.ports.empty()) refuse(field, "dpdk without a port");
+    return to;
+}
+
 void fill_sources(schema::PolicyT& from, Policy& to) {
     if (from.sources.empty()) refuse("sources", "there is none");
     for (auto& source : from.sources) {
@@ -247,7 +332,8 @@ void fill_sources(schema::PolicyT& from, Policy& to) {
         to.sources.push_back({std::move(source->name),
                               source_address(source->address_v4, false, "source.address_v4"),
                               source_address(source->address_v6, true, "source.address_v6"),
-                              std::move(source->helo_name)});
+                              std::move(source->helo_name),
+                              transport(source->transport, to.start_up, "source.transport")});
     }
     for (auto& pool : from.pools) {
         PoolPolicy made;
@@ -295,7 +381,8 @@ Policy convert(schema::PolicyT& from) {
                                 as_enum<ListenerKind>(listener->kind, "listener.kind"),
                                 listener->proxy_protocol, listener->allow_plain_auth,
                                 in_range<std::uint32_t>(listener->connections_max, 1, 10'000'000,
-                                                        "listener.connections_max")});
+                                                        "listener.connections_max"),
+                                transport(listener->transport, to.start_up, "listener.transport")});
     }
     to.relay_networks = networks(from.relay_networks, "relay.networks");
     to.proxy_networks = networks(from.proxy_networks, "relay.proxy_networks");

@@ -1,9 +1,9 @@
 // snapshot.h: reads a published policy snapshot and believes none of it before it is checked.
 //
 // Scope      File or bytes in, a whole Policy or a reason out: header, checksum, FlatBuffers
-// verifier, then
-//            every value (addresses, ranges, references between tables). Who publishes it, and when
-//            to look again, is elsewhere (control/policy_compiler.h, control_link.h).
+//            verifier, then every value (addresses, ranges, references between tables). Who
+//            publishes it, and when to look again, is elsewhere (control/policy_compiler.h,
+//            control_link.h).
 // Threading  Any thread but a shard: it reads files and allocates.
 // Failure    SnapshotFailure with a text for the operator. The caller keeps the policy it has.
 #pragma once

@@ -169,6 +169,197 @@ const std::vector<Mistake> mistakes{
 INSTANTIATE_TEST_SUITE_P(All, ConfigMistake, testing::ValuesIn(mistakes),
                          [](const auto& each) { return each.param.name; });
 
+// A port in lines 7 to 10; what is behind it begins in line 11.
+constexpr std::string_view port = "[[port]]\nname = \"wan\"\ndevice = \"net_memif0,id=0\"\n"
+                                  "addresses = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\n";
+
+class PortMistake : public testing::TestWithParam<Mistake> {};
+
+TEST_P(PortMistake, IsToldWithFileLineKeyAndRemedy) {
+    EXPECT_EQ(errors_of(std::string{minimal} + std::string{port} + GetParam().text),
+              GetParam().errors);
+}
+
+const std::vector<Mistake> port_mistakes{
+    {"VlanTooLarge",
+     "vlan = 4095\n",
+     {"m.toml:11: port.vlan: expected an integer from 0 to 4094, got 4095; write vlan = 0"}},
+    {"MtuTooSmallForIpv6",
+     "mtu = 1279\n",
+     {"m.toml:11: port.mtu: expected at least 1280, which IPv6 needs, got 1279; raise it or remove "
+      "the port's IPv6 addresses"}},
+    {"GatewayInNoNetwork",
+     "routes = [{ to = \"10.0.0.0/8\", gateway = \"192.0.2.1\" },\n"
+     "  { to = \"0.0.0.0/0\", gateway = \"192.0.3.1\" }]\n",
+     {"m.toml:12: port.routes.gateway: 192.0.3.1 is in no network of the port's addresses, so it "
+      "cannot be reached; correct it, or the prefix of an address"}},
+    {"GatewayOfTheOtherFamily",
+     "routes = [{ to = \"::/0\", gateway = \"192.0.2.1\" }]\n",
+     {"m.toml:11: port.routes.gateway: expected an address of the same family as ::/0, got "
+      "192.0.2.1"}},
+    {"GatewayIsOurselves",
+     "routes = [{ to = \"::/0\", gateway = \"2001:db8::10\" }]\n",
+     {"m.toml:11: port.routes.gateway: 2001:db8::10 is our own address; write the router's"}},
+    {"RouteTwice",
+     "[[port.routes]]\nto = \"::/0\"\ngateway = \"fe80::1\"\n"
+     "[[port.routes]]\nto = \"::/0\"\ngateway = \"fe80::2\"\n",
+     {"m.toml:15: port.routes.to: ::/0 has a route in line 12 already; keep one of them"}},
+    {"RouteWithHostBits",
+     "routes = [{ to = \"10.0.0.1/8\", gateway = \"192.0.2.1\" }]\n",
+     {"m.toml:11: port.routes.to: expected a network such as \"192.0.2.0/24\" or \"::/0\", got "
+      "\"10.0.0.1/8\"; write to = \"0.0.0.0/0\""}},
+    {"NoDevice",
+     "[[port]]\nname = \"b\"\ndevice = \"eth0\"\naddresses = [\"192.0.2.11/24\"]\n",
+     {"m.toml:13: port.device: expected a PCI address such as \"0000:3b:00.0\", or a virtual "
+      "device "
+      "such as \"net_af_packet0,iface=veth1\", got \"eth0\"; write device = \"0000:3b:00.0\""}},
+    {"DeviceTwice",
+     "[[port]]\nname = \"b\"\ndevice = \"net_memif0,id=1\"\naddresses = [\"192.0.2.11/24\"]\n",
+     {"m.toml:13: port.device: the device net_memif0 is taken by line 9; a device is one "
+      "[[port]]"}},
+    {"AddressOnTwoPorts",
+     "[[port]]\nname = \"b\"\ndevice = \"3b:00.1\"\naddresses = [\"192.0.2.11/24\",\n"
+     "  \"192.0.2.10/32\"]\n",
+     {"m.toml:15: port.addresses: the address 192.0.2.10 is there twice, first in line 10; keep "
+      "one "
+      "of them"}},
+    {"AddressesThatNoHostHas",
+     "[[port]]\nname = \"b\"\ndevice = \"3b:00.1\"\naddresses = [\"10.0.0.0/8\",\n"
+     "  \"10.255.255.255/8\", \"224.0.0.1/24\", \"2001:db8::/64\", \"127.0.0.1/8\"]\n",
+     {"m.toml:14: port.addresses: \"10.0.0.0/8\" is the network itself; write the address of the "
+      "host in it",
+      "m.toml:15: port.addresses: \"10.255.255.255/8\" is the network's broadcast address; write "
+      "the host's own",
+      "m.toml:15: port.addresses: \"224.0.0.1/24\" is no address that one host can have; write the "
+      "host's own",
+      "m.toml:15: port.addresses: \"2001:db8::/64\" is the network itself; write the address of "
+      "the "
+      "host in it",
+      "m.toml:15: port.addresses: \"127.0.0.1/8\" is no address that one host can have; write the "
+      "host's own"}},
+    {"AddressWithoutPrefix",
+     "[[port]]\nname = \"b\"\ndevice = \"3b:00.1\"\naddresses = [\"10.0.0.1\"]\n",
+     {"m.toml:14: port.addresses: expected a list of addresses of hosts with their network's "
+      "prefix "
+      "such as [\"192.0.2.10/24\", \"2001:db8::10/64\"], got \"10.0.0.1\"; write addresses = "
+      "[\"192.0.2.10/24\"]"}},
+    {"ListenerElsewhere",
+     "[[listener]]\nname = \"d\"\naddress = \"192.0.2.11:25\"\nkind = \"relay\"\ntransport = "
+     "\"dpdk\"\n",
+     {"m.toml:13: listener.address: 192.0.2.11 is no address of a [[port]], as transport = "
+      "\"dpdk\" "
+      "needs; add it to one, or write 0.0.0.0 for all of them"}},
+    {"SourceElsewhere",
+     "[[source]]\nname = \"s\"\ntransport = \"dpdk\"\naddress_v4 = \"192.0.2.10\"\naddress_v6 = "
+     "\"2001:db8::11\"\n",
+     {"m.toml:15: source.address_v6: 2001:db8::11 is no address of a [[port]], as transport = "
+      "\"dpdk\" needs; add it to one, or write transport = \"kernel\""}},
+    {"ArgumentsThatSettingsMake",
+     "[dpdk]\ndriver_args = [\"--log-level=8\", \"--no-huge\",\n  \"-m512\", \"--lcores=0\"]\n",
+     {"m.toml:12: dpdk.driver_args: \"--no-huge\" is said by dpdk.hugepages; set that, and remove "
+      "it here",
+      "m.toml:13: dpdk.driver_args: \"-m512\" is said by dpdk.memory_mb; set that, and remove it "
+      "here",
+      "m.toml:13: dpdk.driver_args: \"--lcores=0\" is said by server.cpus; set that, and remove it "
+      "here"}},
+    {"SleepOfWhoNeverSleeps",
+     "[dpdk]\nidle_sleep_us = 5\n",
+     {"m.toml:12: dpdk.idle_sleep_us: is of no use while shards never sleep; write busy_poll = "
+      "false, or remove it"}},
+    {"WindowTooLarge",
+     "[tcp]\nreceive_buffer_max = \"16MiB\"\n",
+     {"m.toml:12: tcp.receive_buffer_max: expected a size from 16KiB to 8MiB such as \"64MiB\", "
+      "got "
+      "\"16MiB\"; write receive_buffer_max = \"512KiB\""}},
+};
+INSTANTIATE_TEST_SUITE_P(All, PortMistake, testing::ValuesIn(port_mistakes),
+                         [](const auto& each) { return each.param.name; });
+
+TEST(ConfigNetwork, DpdkWithoutAPortIsRefusedWhereItIsSaid) {
+    EXPECT_EQ(errors_of(std::string{minimal} +
+                        "transport = \"dpdk\"\n[[source]]\nname = \"s\"\ntransport = \"dpdk\"\n"),
+              (std::vector<std::string>{"m.toml:7: listener.transport: dpdk needs a [[port]], and "
+                                        "there is none; add it, or write transport = \"kernel\"",
+                                        "m.toml:10: source.transport: dpdk needs a [[port]], and "
+                                        "there is none; add it, or write transport = \"kernel\""}));
+    EXPECT_EQ(
+        errors_of("[server]\nhostname = \"a\"\negress_transport = \"dpdk\"\n" +
+                  std::string{minimal.substr(minimal.find("[[listener"))}),
+        (std::vector<std::string>{
+            "m.toml:3: server.egress_transport: dpdk needs a [[port]], and there is none; add "
+            "it, or write egress_transport = \"kernel\""}));
+}
+
+TEST(ConfigNetwork, WildcardNeedsAnAddressOfItsFamily) {
+    const auto with = [](const std::string& addresses, const std::string& listener) {
+        return errors_of(std::string{minimal} +
+                         "[[port]]\nname = \"p\"\ndevice = \"net_tap0\"\naddresses = [\"" +
+                         addresses + "\"]\n[[listener]]\nname = \"d\"\naddress = \"" + listener +
+                         "\"\nkind = \"relay\"\ntransport = \"dpdk\"\n")
+            .size();
+    };
+    EXPECT_EQ(with("192.0.2.10/24", "0.0.0.0:25"), 0u);
+    EXPECT_EQ(with("2001:db8::1/64", "[::]:25"), 0u);
+    EXPECT_EQ(with("192.0.2.10/24", "[::]:25"), 1u);
+    EXPECT_EQ(with("2001:db8::1/64", "0.0.0.0:25"), 1u);
+}
+
+// Goal: the same address and port may be listened on twice, once by each transport, for they share
+// nothing.
+TEST(ConfigNetwork, EachTransportHasItsOwnPorts) {
+    const std::string listener = "[[listener]]\nname = \"d\"\naddress = \"0.0.0.0:587\"\nkind = "
+                                 "\"relay\"\n";
+    const std::string kernel = std::string{minimal} + std::string{port} + listener;
+    EXPECT_TRUE(errors_of(kernel + "transport = \"dpdk\"\n[[listener]]\nname = \"e\"\naddress = "
+                                   "\"0.0.0.0:587\"\nkind = \"relay\"\n")
+                    .empty());
+    EXPECT_EQ(errors_of(kernel + "transport = \"dpdk\"\n[[listener]]\nname = \"e\"\naddress = "
+                                 "\"0.0.0.0:587\"\nkind = \"relay\"\ntransport = \"dpdk\"\n")
+                  .size(),
+              1u);
+}
+
+TEST(ConfigNetwork, WhatIsConfiguredAndUnusedIsWarnedOf) {
+    const auto warnings = [](const std::string& text) {
+        const auto result = parse_config(std::string{minimal} + text, "m.toml");
+        EXPECT_TRUE(result.errors.empty()) << result.errors.front().to_string();
+        return result.warnings;
+    };
+    EXPECT_EQ(warnings("[tcp]\necn = false\n"),
+              (std::vector<std::string>{
+                  "[tcp] is for transport = \"dpdk\", which needs a [[port]]; there is none"}));
+    EXPECT_EQ(warnings(std::string{port}),
+              (std::vector<std::string>{"there is a [[port]], and no listener or source with "
+                                        "transport = \"dpdk\" uses it"}));
+    EXPECT_EQ(warnings(std::string{port} + "[[source]]\nname = \"s\"\ntransport = \"dpdk\"\n"),
+              std::vector<std::string>{});
+    EXPECT_EQ(warnings(std::string{port} +
+                       "[[listener]]\nname = \"k\"\naddress = \"192.0.2.10:25\"\nkind = \"relay\"\n"
+                       "[[source]]\nname = \"s\"\ntransport = \"dpdk\"\n")
+                  .size(),
+              1u)
+        << "a kernel listener on a port's address";
+    EXPECT_EQ(warnings(std::string{port} +
+                       "[[port]]\nname = \"b\"\ndevice = \"3b:00.0\"\naddresses = "
+                       "[\"198.51.100.1/24\"]\n[[source]]\nname = \"s\"\ntransport = \"dpdk\"\n"),
+              (std::vector<std::string>{
+                  "there are 2 [[port]], and this version of millraced starts with one only"}));
+}
+
+TEST(ConfigNetwork, ThousandsOfAddressesAreReadInAMoment) {
+    std::string text{minimal};
+    text += "[[port]]\nname = \"p\"\ndevice = \"net_tap0\"\naddresses = [";
+    constexpr int count = 20'000;
+    for (int index = 1; index <= count; ++index) {
+        text += "\"10.1." + std::to_string(index / 250) + "." + std::to_string(1 + index % 250) +
+                "/16\",\n";
+    }
+    text += "]\nroutes = [{ to = \"0.0.0.0/0\", gateway = \"10.1.255.254\" }]\n";
+    const auto result = parse_config(text, "m.toml");
+    ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
+    EXPECT_EQ(result.config.policy.start_up->ports.at(0)->addresses.size(), std::size_t{count});
+}
+
 TEST(Config, CollectsEveryErrorOfTheFileNotOnlyTheFirst) {
     const auto errors =
         errors_of("[server]\nshards = 65\nfrobnicate = 1\n[limits]\nrecipients_max = 3\n");
@@ -213,8 +404,10 @@ TEST(Config, EverySettingOfTheTableIsReadAndChecked) {
             text += "[[pool]]\nname = \"p\"\n[[pool.members]]\n" + line;
         } else if (setting.table == "site") {
             text += "[site.default]\n" + line;
+        } else if (setting.table == "port.routes") {
+            text += "[[port]]\nname = \"p\"\n[[port.routes]]\n" + line;
         } else if (setting.table == "source" || setting.table == "pool" ||
-                   setting.table == "route") {
+                   setting.table == "route" || setting.table == "port") {
             text += "[[" + std::string{setting.table} + "]]\n" + line;
         } else {
             text += "[" + std::string{setting.table} + "]\n" + line;
@@ -346,6 +539,19 @@ TEST(Notation, DurationsSizesAndRates) {
     EXPECT_FALSE(parse_rate("100", rate));
 }
 
+TEST(Notation, DevicesAreWrittenAsDpdkWritesThem) {
+    EXPECT_EQ(normal_device("0000:3b:00.0"), "0000:3b:00.0");
+    EXPECT_EQ(normal_device("3B:00.1,txq_inline=0"), "0000:3b:00.1,txq_inline=0");
+    EXPECT_EQ(normal_device("net_memif0,role=client,id=0,socket=/run/m.sock"),
+              "net_memif0,role=client,id=0,socket=/run/m.sock");
+    for (const std::string_view wrong :
+         {"", "eth0", "net_", "net_tap0,", "net_tap0,a b", "net_Tap0", "0000:3b:00.8", "3b:00",
+          "00000:3b:00.0", "0000:3g:00.0", "3b-00.0", "net_tap0\n"}) {
+        EXPECT_EQ(normal_device(wrong), "") << wrong;
+    }
+    EXPECT_EQ(normal_device("net_" + std::string(60, 'a')), "") << "longer than DPDK keeps";
+}
+
 std::string page_in_the_tree(std::string_view name) {
     std::ifstream stream(std::string{MILLRACE_SOURCE_ROOT} + "/docs/" + std::string{name},
                          std::ios::binary);
@@ -355,6 +561,14 @@ std::string page_in_the_tree(std::string_view name) {
 TEST(Documentation, ConfigurationPageSaysWhatTheCodeSays) {
     EXPECT_EQ(page_in_the_tree("configuration.md"), settings_page())
         << "write it anew: millracectl config-doc > docs/configuration.md";
+}
+
+TEST(Documentation, DpdkExampleIsRight) {
+    const ConfigResult result =
+        parse_config(page_in_the_tree("examples/dpdk.toml"), "/etc/millrace/millrace.toml");
+    EXPECT_TRUE(result.errors.empty()) << result.errors.front().to_string();
+    EXPECT_TRUE(result.warnings.empty()) << result.warnings.front();
+    EXPECT_EQ(result.config.policy.start_up->ports.size(), 1u);
 }
 
 TEST(Documentation, ExamplesAreRight) {

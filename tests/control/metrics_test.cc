@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
@@ -67,6 +68,26 @@ TEST(Metrics, ShardsAreSummedAndThePolicyVersionIsTheOldest) {
     EXPECT_NE(text.find("\ntotal_messages_received{service=\"esmtp_listener\"} 21\n"),
               std::string::npos);
     EXPECT_NE(text.find("\nmillrace_policy_version 7\n"), std::string::npos);
+}
+
+TEST(Metrics, OwnTcpIsToldShardByShard) {
+    const auto page = page_of_two();
+    const auto set = [&](std::size_t shard, schema::Counter counter, std::uint64_t value) {
+        page->shards[shard].counters[static_cast<std::size_t>(counter)] = value;
+    };
+    set(0, schema::Counter::tcp_retransmits_fast, 3);
+    set(1, schema::Counter::tcp_retransmits_fast, 4);
+    page->shards[1].gauges[static_cast<std::size_t>(schema::Gauge::port_buffers_free)] = 5;
+    const auto told = nlohmann::json::parse(net_stats_json(*page));
+    ASSERT_EQ(told["shards"].size(), 2u);
+    EXPECT_EQ(told["shards"][0]["counters"]["tcp_retransmits_fast"], 3);
+    EXPECT_EQ(told["shards"][1]["shard"], 1);
+    EXPECT_EQ(told["shards"][1]["counters"]["tcp_retransmits_fast"], 4);
+    EXPECT_EQ(told["shards"][1]["gauges"]["port_buffers_free"], 5);
+    EXPECT_FALSE(told["shards"][0]["counters"].contains("messages_received"));
+    const std::string text = prometheus_text(page.get(), {});
+    EXPECT_NE(text.find("\nmillrace_tcp_retransmits{cause=\"fast\"} 7\n"), std::string::npos);
+    EXPECT_NE(text.find("\nmillrace_port_buffers{state=\"free\"} 5\n"), std::string::npos);
 }
 
 TEST(Metrics, HistogramBucketsAccumulateUpToTheCount) {

@@ -26,8 +26,36 @@ spool_size = "256MiB"
 segment_size = "16MiB"
 memory = "32MiB"
 event_log = "/tmp/e.jsonl"
-busy_poll = true
+busy_poll = false
 bare_newline = "normalise"
+[dpdk]
+hugepages = false
+memory_mb = 99
+idle_sleep_us = 7
+busy_poll = false
+driver_args = ["--log-level=8"]
+file_prefix = "mill"
+[[port]]
+name = "wan"
+device = "net_tap0,iface=x"
+addresses = ["192.0.2.1/24", "2001:db8::1/64", "192.0.2.3/32"]
+vlan = 7
+mtu = 1400
+routes = [{ to = "0.0.0.0/0", gateway = "192.0.2.254" }, { to = "2001:db8:1::/48", gateway = "fe80::1" }]
+[[port]]
+name = "lan"
+device = "3b:00.0"
+addresses = ["198.51.100.1/31"]
+[tcp]
+congestion = "new_reno"
+ecn = false
+initial_window = 3
+receive_buffer_max = "64KiB"
+send_buffer_max = "32KiB"
+keepalive_idle = "61s"
+user_timeout = "62s"
+time_wait = "63s"
+connections_max = 64000
 [[listener]]
 name = "l1"
 address = "127.0.0.1:2525"
@@ -37,8 +65,9 @@ allow_plain_auth = true
 connections_max = 17
 [[listener]]
 name = "l2"
-address = "[::1]:465"
+address = "[2001:db8::1]:465"
 kind = "submissions"
+transport = "dpdk"
 [relay]
 networks = ["127.0.0.1", "2001:db8::/32"]
 proxy_networks = ["10.0.0.0/8"]
@@ -78,6 +107,7 @@ name = "s1"
 address_v4 = "192.0.2.1"
 address_v6 = "2001:db8::1"
 helo_name = "out.example.com"
+transport = "dpdk"
 [[source]]
 name = "s2"
 [[pool]]
@@ -198,8 +228,49 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     EXPECT_EQ(to.start_up.dns_servers, (std::vector<std::string>{"127.0.0.1@5353"}));
     EXPECT_EQ(to.start_up.resolver_threads, 2u);
     EXPECT_TRUE(to.start_up.dnssec);
-    EXPECT_TRUE(to.start_up.busy_poll);
+    EXPECT_FALSE(to.start_up.busy_poll);
     EXPECT_EQ(to.bare_newline, policy::BareNewline::normalise);
+
+    EXPECT_FALSE(to.start_up.dpdk.hugepages);
+    EXPECT_EQ(to.start_up.dpdk.memory_mb, 99u);
+    EXPECT_FALSE(to.start_up.dpdk.busy_poll);
+    EXPECT_EQ(to.start_up.dpdk.idle_sleep, 7us);
+    EXPECT_EQ(to.start_up.dpdk.driver_args, (std::vector<std::string>{"--log-level=8"}));
+    EXPECT_EQ(to.start_up.dpdk.file_prefix, "mill");
+    ASSERT_EQ(to.start_up.ports.size(), 2u);
+    const policy::PortPolicy& port = to.start_up.ports[0];
+    EXPECT_EQ(port.name, "wan");
+    EXPECT_EQ(port.device, "net_tap0,iface=x");
+    EXPECT_FALSE(port.is_pci());
+    ASSERT_EQ(port.addresses.size(), 3u);
+    EXPECT_EQ(port.addresses[0].ip.to_string(), "192.0.2.1");
+    EXPECT_EQ(port.addresses[0].prefix_bits, 24u);
+    EXPECT_EQ(port.addresses[1].ip.to_string(), "2001:db8::1");
+    EXPECT_EQ(port.addresses[1].prefix_bits, 64u);
+    EXPECT_EQ(port.addresses[2].prefix_bits, 32u);
+    EXPECT_EQ(port.vlan, 7);
+    EXPECT_EQ(port.mtu, 1400);
+    ASSERT_EQ(port.routes.size(), 2u);
+    EXPECT_EQ(port.routes[0].destination, *base::Network::parse("0.0.0.0/0"));
+    EXPECT_EQ(port.routes[0].gateway.to_string(), "192.0.2.254");
+    EXPECT_EQ(port.routes[1].destination, *base::Network::parse("2001:db8:1::/48"));
+    EXPECT_EQ(port.routes[1].gateway.to_string(), "fe80::1");
+    EXPECT_EQ(to.start_up.ports[1].device, "0000:3b:00.0");
+    EXPECT_TRUE(to.start_up.ports[1].is_pci());
+    EXPECT_FALSE(to.start_up.ports[1].vlan);
+    EXPECT_EQ(to.start_up.tcp.congestion, policy::TcpPolicy::Congestion::new_reno);
+    EXPECT_FALSE(to.start_up.tcp.ecn);
+    EXPECT_EQ(to.start_up.tcp.initial_window_segments, 3u);
+    EXPECT_EQ(to.start_up.tcp.receive_bytes_max, 64u << 10);
+    EXPECT_EQ(to.start_up.tcp.send_bytes_max, 32u << 10);
+    EXPECT_EQ(to.start_up.tcp.keepalive_idle, 61s);
+    EXPECT_EQ(to.start_up.tcp.user_timeout, 62s);
+    EXPECT_EQ(to.start_up.tcp.time_wait, 63s);
+    EXPECT_EQ(to.start_up.tcp.connections_max, 64000u);
+    EXPECT_EQ(to.listeners.at(0).transport, policy::TransportKind::kernel);
+    EXPECT_EQ(to.listeners.at(1).transport, policy::TransportKind::dpdk);
+    EXPECT_EQ(to.sources.at(0).transport, policy::TransportKind::dpdk);
+    EXPECT_EQ(to.sources.at(1).transport, policy::TransportKind::kernel);
 
     ASSERT_EQ(to.listeners.size(), 2u);
     EXPECT_EQ(to.listeners[0].name, "l1");
@@ -209,7 +280,7 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     EXPECT_TRUE(to.listeners[0].allow_plain_auth);
     EXPECT_EQ(to.listeners[0].connections_max, 17u);
     EXPECT_EQ(to.listeners[1].kind, policy::ListenerKind::submissions);
-    EXPECT_EQ(to.listeners[1].address.to_string(), "[::1]:465");
+    EXPECT_EQ(to.listeners[1].address.to_string(), "[2001:db8::1]:465");
     EXPECT_FALSE(to.listeners[1].proxy_protocol);
     EXPECT_TRUE(to.is_relay_client(*base::IpAddress::parse("2001:db8::7")));
     EXPECT_FALSE(to.is_relay_client(*base::IpAddress::parse("127.0.0.2")));
@@ -343,6 +414,26 @@ TEST_F(Snapshot, DefaultsOfTheConfigurationAreThoseOfThePolicy) {
     EXPECT_EQ(got.start_up.spool_bytes_per_shard, wanted.start_up.spool_bytes_per_shard);
     EXPECT_EQ(got.start_up.spool_segment_bytes, wanted.start_up.spool_segment_bytes);
     EXPECT_EQ(got.start_up.resident_bytes_per_shard, wanted.start_up.resident_bytes_per_shard);
+    EXPECT_EQ(got.start_up.dpdk, wanted.start_up.dpdk);
+    EXPECT_EQ(got.start_up.tcp, wanted.start_up.tcp);
+    EXPECT_EQ(got.start_up.ports, wanted.start_up.ports);
+    EXPECT_EQ(got.listeners.at(0).transport, policy::ListenerPolicy{}.transport);
+    EXPECT_EQ(got.sources.at(0).transport, policy::SourcePolicy{}.transport);
+}
+
+TEST_F(Snapshot, EgressTransportIsThatOfTheSourceThatNobodyWrote) {
+    ConfigResult result = parse_config(
+        "[server]\nhostname = \"a\"\negress_transport = \"dpdk\"\n[[listener]]\nname = \"l\"\n"
+        "address = \"127.0.0.1:25\"\nkind = \"relay\"\n[[port]]\nname = \"p\"\ndevice = "
+        "\"net_tap0\"\naddresses = [\"192.0.2.1/24\"]\n",
+        "m.toml");
+    ASSERT_TRUE(result.errors.empty()) << result.errors.front().to_string();
+    EXPECT_TRUE(result.warnings.empty());
+    ASSERT_TRUE(publish_snapshot(result.config.policy, folder_.file("p")));
+    const auto loaded = policy::load_snapshot(folder_.file("p"));
+    ASSERT_TRUE(loaded) << loaded.error().text;
+    ASSERT_EQ((*loaded)->sources.size(), 1u);
+    EXPECT_EQ((*loaded)->sources[0].transport, policy::TransportKind::dpdk);
 }
 
 TEST_F(Snapshot, EachPublicationHasTheNextVersion) {

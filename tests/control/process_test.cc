@@ -39,6 +39,10 @@ int free_port() {
 struct Echo final : policy::ShardCommands {
     std::string run(const policy::ShardCommand& command) override {
         if (command.domain == "refuse.example") return R"({"error":"no such domain"})";
+        if (command.kind == policy::ShardCommand::Kind::capture_read) {
+            return R"({"running":1,"id":)" + std::to_string(command.capture.id) + R"(,"port":)" +
+                   std::to_string(command.capture.filter.port) + R"(,"blocks":["AA==","AA=="]})";
+        }
         return R"({"total":2,"messages":[{"id":"1","domain":")" + command.domain +
                R"("},{"id":"2"}]})";
     }
@@ -239,6 +243,28 @@ TEST_F(Process, CommandsAreMergedOverTheShards) {
     EXPECT_EQ(why["error"], "no such domain");
     EXPECT_EQ(post("/api/admin/queue/flush", {{"domian", "a.example"}}).first, 400)
         << "a misspelt filter is not everything";
+}
+
+TEST_F(Process, CaptureReachesTheShardsAndNothingOfItIsCutOff) {
+    start();
+    FakeDataPlane plane(folder_.file("s"), folder_.file("r"));
+    ASSERT_TRUE(eventually([&] { return process_->alive(); }));
+    const auto [status, reply] = post("/api/admin/capture/read", {{"id", 21}, {"port", 25}});
+    EXPECT_EQ(status, 200);
+    EXPECT_EQ(reply["id"], 42) << "of two shards";
+    EXPECT_EQ(reply["port"], 50);
+    EXPECT_EQ(reply["running"], 2);
+    EXPECT_EQ(reply["blocks"].size(), 4u);
+    EXPECT_EQ(post("/api/admin/capture/read", {{"local", "192.0.2.1:25"}}).first, 503)
+        << "half a connection";
+    for (const Json& wrong :
+         {Json{{"prot", 25}}, Json{{"port", "25"}}, Json{{"port", 65536}}, Json{{"port", -1}},
+          Json{{"seconds", 3601}}, Json{{"bytes", (1U << 30) + 1ULL}}, Json{{"limit", 5}}}) {
+        EXPECT_EQ(post("/api/admin/capture/start", wrong).first, 400) << wrong;
+    }
+    EXPECT_EQ(post("/api/admin/net/connections", {{"limit", 3}}).second["messages"].size(), 3u);
+    EXPECT_EQ(post("/api/admin/net/connections", {{"domain", "a.example"}}).first, 400);
+    EXPECT_EQ(http().Get("/status/net")->status, 503) << "no statistics page";
 }
 
 TEST_F(Process, ReloadPutsTheNewPolicyIntoUseOrChangesNothing) {

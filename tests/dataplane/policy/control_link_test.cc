@@ -287,6 +287,65 @@ TEST_F(Link, CommandRunsOnEveryShardAndIsAnsweredOnce) {
     EXPECT_EQ(commands_.last.message_id, "00ff");
 }
 
+TEST_F(Link, PortsAndTcpWaitForARestartAndSoDoSourcesOnThem) {
+    FakeControl control(folder_.file("control.sock"));
+    control.accept();
+    ASSERT_NE(control.next().body_as_Hello(), nullptr);
+    publish("b.example", "[dpdk]\nhugepages = false\n[tcp]\necn = false\n[[port]]\nname = "
+                         "\"p\"\ndevice = \"net_tap0\"\naddresses = [\"192.0.2.1/24\"]\n"
+                         "[[source]]\nname = \"s1\"\naddress_v4 = \"192.0.2.1\"\n"
+                         "transport = \"dpdk\"\n[[source]]\nname = \"s2\"\n");
+    ASSERT_TRUE(eventually(
+        [&] { return slots_[0].current()->version == 2 && slots_[1].current()->version == 2; }));
+    const auto* report = control.next().body_as_PolicyReport();
+    ASSERT_NE(report, nullptr);
+    EXPECT_TRUE(report->ok());
+    EXPECT_EQ(schema::view(report->text()),
+              "takes effect at the next start of millraced: dpdk, port, tcp, source on dpdk: s1");
+    const Policy& in_use = *slots_[0].current();
+    EXPECT_TRUE(in_use.start_up.ports.empty());
+    EXPECT_TRUE(in_use.start_up.tcp.ecn);
+    EXPECT_EQ(in_use.sources.at(0).transport, TransportKind::dpdk)
+        << "it waits, but stays what it is";
+}
+
+TEST_F(Link, CaptureReachesEveryShardAsItWasAskedFor) {
+    FakeControl control(folder_.file("control.sock"));
+    control.accept();
+    ASSERT_NE(control.next().body_as_Hello(), nullptr);
+    const auto ask = [&](std::uint64_t id, const char* local, const char* remote,
+                         const char* address) {
+        flatbuffers::FlatBufferBuilder builder;
+        const auto capture =
+            schema::CreateCaptureDirect(builder, 99, local, remote, address, 25, 4096, 7);
+        control.send(builder, schema::CreateCommandDirect(
+                                  builder, id, schema::CommandKind::capture_start, nullptr, nullptr,
+                                  nullptr, nullptr, nullptr, 0, capture));
+    };
+    ask(1, "192.0.2.1:25", "[2001:db8::9]:4000", "198.51.100.1");
+    ASSERT_TRUE(eventually([&] { return commands_.last.capture.id == 99; }));
+    const CaptureRequest& got = commands_.last.capture;
+    EXPECT_EQ(commands_.last.kind, ShardCommand::Kind::capture_start);
+    EXPECT_EQ(got.filter.local, base::SocketAddress::parse("192.0.2.1:25"));
+    EXPECT_EQ(got.filter.remote, base::SocketAddress::parse("[2001:db8::9]:4000"));
+    EXPECT_EQ(got.filter.address, base::IpAddress::parse("198.51.100.1"));
+    EXPECT_EQ(got.filter.port, 25);
+    EXPECT_EQ(got.bytes, 4096u);
+    EXPECT_EQ(got.time_max, 7s);
+    ASSERT_TRUE(control.next().body_as_Reply()->ok());
+    for (const auto& [local, remote, address, why] :
+         {std::tuple{"192.0.2.1:25", "", "", "a connection is two IP:PORT, ours and the peer's"},
+          std::tuple{"192.0.2.1", "192.0.2.2:1", "",
+                     "a connection is two IP:PORT, ours and the peer's"},
+          std::tuple{"", "", "nowhere", "not an IP address: nowhere"}}) {
+        ask(2, local, remote, address);
+        const auto* reply = control.next().body_as_Reply();
+        ASSERT_NE(reply, nullptr);
+        EXPECT_FALSE(reply->ok());
+        EXPECT_EQ(schema::view(reply->json()), why);
+    }
+}
+
 TEST_F(Link, ShardThatDoesNotAnswerIsNamed) {
     FakeControl control(folder_.file("control.sock"));
     control.accept();

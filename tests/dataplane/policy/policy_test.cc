@@ -117,6 +117,51 @@ TEST(Snapshot, ValuesThatMakeNoSenseAreRefusedWithTheirField) {
         "invalid value: bare_newline: unknown value 9");
     EXPECT_EQ(text_of([](auto& p) { p.sources.clear(); }), "invalid value: sources: there is none");
     EXPECT_EQ(text_of([](auto& p) { p.limits.reset(); }), "malformed: a whole table is missing");
+
+    const auto with_port = [&](const std::function<void(control::schema::PortT&)>& change) {
+        return text_of([&](auto& p) {
+            auto port = std::make_unique<control::schema::PortT>();
+            port->name = "p";
+            port->device = "net_tap0";
+            port->addresses = {"192.0.2.1/24"};
+            port->mtu = 1500;
+            change(*port);
+            p.start_up->ports.push_back(std::move(port));
+        });
+    };
+    EXPECT_EQ(with_port([](auto&) {}), "accepted");
+    for (const std::string address :
+         {"192.0.2.1", "192.0.2.1/0", "192.0.2.1/33", "192.0.2.1/2x", "/24"}) {
+        EXPECT_EQ(with_port([&](auto& p) { p.addresses = {address}; }),
+                  "invalid value: port.addresses: not IP/PREFIX: " + address);
+    }
+    EXPECT_EQ(with_port([](auto& p) { p.addresses.clear(); }),
+              "invalid value: port.addresses: there is none");
+    EXPECT_EQ(with_port([](auto& p) { p.addresses.push_back("192.0.2.1/32"); }),
+              "invalid value: port.addresses: there twice: 192.0.2.1");
+    EXPECT_EQ(with_port([](auto& p) { p.vlan = 4095; }),
+              "invalid value: port.vlan: 4095 is out of range");
+    EXPECT_EQ(with_port([](auto& p) { p.mtu = 0; }), "invalid value: port.mtu: 0 is out of range");
+    EXPECT_EQ(
+        text_of([](auto& p) { p.listeners[0]->transport = control::schema::Transport::dpdk; }),
+        "invalid value: listener.transport: dpdk without a port");
+    EXPECT_EQ(text_of([](auto& p) { p.sources[0]->transport = control::schema::Transport::dpdk; }),
+              "invalid value: source.transport: dpdk without a port");
+    EXPECT_EQ(text_of([](auto& p) { p.start_up->tcp->time_wait_s = 0; }),
+              "invalid value: tcp: a time of 0");
+    EXPECT_EQ(text_of([](auto& p) { p.start_up->dpdk->idle_sleep_us = 1001; }),
+              "invalid value: dpdk.idle_sleep_us: 1001 is out of range");
+}
+
+// Goal: an upgrade reads what the release before has published.
+TEST(Snapshot, WithoutWordOnTheNetworkItsDefaultsHold) {
+    const auto parsed = parse(snapshot([](auto& p) {
+        p.start_up->dpdk.reset();
+        p.start_up->tcp.reset();
+    }));
+    ASSERT_TRUE(parsed) << parsed.error().text;
+    EXPECT_EQ((*parsed)->start_up.tcp, TcpPolicy{});
+    EXPECT_EQ((*parsed)->start_up.dpdk, DpdkPolicy{});
 }
 
 // Reference vectors of the SipHash authors (vectors.h, 128-bit): key 00..0f, input 00..(n-1).

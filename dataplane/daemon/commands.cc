@@ -67,6 +67,8 @@ std::string print(const json& reply) {
 } // namespace
 
 std::string RelayCommands::run(const ShardCommand& command) {
+    if (policy::is_net_command(command.kind))
+        return policy::run_net_command(net_, loop_.shard(), command);
     queue::QueueFilter filter{.domain = command.domain,
                               .tenant = command.tenant,
                               .account = command.account,
@@ -128,6 +130,11 @@ std::string RelayCommands::run(const ShardCommand& command) {
                                                {"segments_total", counters.segments_total},
                                                {"resident_bytes", counters.resident_bytes}}})}});
     }
+    case ShardCommand::Kind::net_connections:
+    case ShardCommand::Kind::capture_start:
+    case ShardCommand::Kind::capture_read:
+    case ShardCommand::Kind::capture_stop:
+        break; // answered above
     }
     return print({{"error", "unknown command"}});
 }

@@ -1,13 +1,15 @@
-// commands.h: an operator's queue commands, carried out on one shard.
+// commands.h: an operator's commands, carried out on one shard.
 //
-// Scope      ShardCommands over one Relay: list, show, count, flush, suspend, resume, status. Replies are JSON
-//            objects that control_link.h merges over the shards.
+// Scope      ShardCommands over one Relay: list, show, count, flush, suspend, resume, status; and over
+//            the shard's TCP/IP, where it has one (net_commands.h). Replies are JSON objects that
+//            control_link.h merges over the shards.
 // Threading  The shard's.
 // Failure    {"error":"..."} for a message id that does not parse.
 #pragma once
 
 #include "dataplane/daemon/relay.h"
 #include "dataplane/policy/control_link.h"
+#include "dataplane/policy/net_commands.h"
 
 #include <string>
 
@@ -19,11 +21,14 @@ public:
         : loop_(loop), policy_(policy) {}
     /// The relay that commands are about; it is made after the link it stands on. No command runs before.
     void serve(Relay& relay) noexcept { relay_ = &relay; }
+    /// The shard's own TCP/IP; without it those commands say that there is none.
+    void serve(policy::NetCommands& net) noexcept { net_ = &net; }
     std::string run(const policy::ShardCommand& command) override;
 
 private:
     base::Loop& loop_;
     Relay* relay_ = nullptr;
+    policy::NetCommands* net_ = nullptr;
     const policy::PolicySlot& policy_;
 };
 

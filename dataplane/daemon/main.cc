@@ -131,6 +131,26 @@ Certificate own_certificate(const policy::Policy& policy, const base::Clock& clo
     return own;
 }
 
+std::unique_ptr<daemon::NetHost> open_port(const policy::StartUp& start_up) {
+    auto opened = daemon::NetHost::open(start_up);
+    if (!opened) throw StartError(opened.error());
+    const net::EthdevReport& report = (*opened)->report();
+    log_line(LogLevel::info, "port",
+             {{"name", start_up.ports.front().name},
+              {"device", report.device},
+              {"driver", report.driver},
+              {"mtu", std::to_string(report.mtu)},
+              {"queues", std::to_string(report.queue_count)},
+              {"link", report.link_up ? "up" : "down"}});
+    for (const net::EthdevReport::Feature& feature : report.features) {
+        log_line(LogLevel::info, "port_feature",
+                 {{"feature", feature.name},
+                  {"done_by", feature.device ? "device" : "software"},
+                  {"why", feature.why}});
+    }
+    return std::move(*opened);
+}
+
 void log_started(unsigned shard, const daemon::ShardStarted& started) {
     const queue::RecoveryReport& report = started.recovery;
     log_line(LogLevel::info, "spool_recovered",
@@ -196,6 +216,9 @@ int run(const Options& options) {
     raise_descriptor_limit();
     const Certificate certificate = own_certificate(*policy, clock);
 
+    std::unique_ptr<daemon::NetHost> net; // outlives the shards
+    if (!start_up.ports.empty()) net = open_port(start_up);
+
     telemetry::StatsFile stats(start_up.run_dir + "/stats.page", start_up.shards, clock.wall_now());
     telemetry::EventLog events(start_up.event_log, policy->hostname);
     delivery::DnsService dns({.servers = start_up.dns_servers,
@@ -223,9 +246,9 @@ int run(const Options& options) {
     for (unsigned index = 0; index < start_up.shards; ++index) {
         const std::uint64_t seed = std::uint64_t{entropy()} << 32 | entropy();
         shards.push_back(std::make_unique<daemon::Shard>(
-            index,
-            daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index), events,
-                               certificate.certificate_file, certificate.key_file, seed}));
+            index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index),
+                                      events, net.get(), certificate.certificate_file,
+                                      certificate.key_file, seed}));
     }
     events.start();
     for (const auto& shard : shards)

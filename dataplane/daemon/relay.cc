@@ -36,7 +36,7 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
 
     dispatcher_ = std::make_unique<delivery::Dispatcher>(delivery::DeliveryContext{
         .loop = parts_.loop,
-        .transport = parts_.transport,
+        .transports = parts_.transports,
         .queue = *queue_,
         .policy = parts_.policy,
         .resolver = parts_.resolver,
@@ -102,9 +102,9 @@ std::expected<void, std::string> Relay::listen() {
     const policy::PolicyPtr policy = parts_.policy.current();
     for (std::size_t index = 0; index < policy->listeners.size(); ++index) {
         const policy::ListenerPolicy& listener = policy->listeners[index];
-        auto opened = parts_.transport.listen(listener.address,
-                                              {.proxy_protocol = listener.proxy_protocol,
-                                               .connections_max = listener.connections_max});
+        auto opened = parts_.transports.of(listener.transport)
+                          .listen(listener.address, {.proxy_protocol = listener.proxy_protocol,
+                                                     .connections_max = listener.connections_max});
         if (!opened) {
             return std::unexpected("listener \"" + listener.name + "\" cannot listen on " +
                                    listener.address.to_string() + ": " +

@@ -16,6 +16,7 @@
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/policy/authenticator.h"
 #include "dataplane/policy/policy.h"
+#include "dataplane/policy/transports.h"
 #include "dataplane/screen/screen.h"
 #include "dataplane/smtp/server_context.h"
 #include "dataplane/telemetry/event.h"
@@ -38,7 +39,7 @@ namespace dataplane::daemon {
 /// What a relay stands on; everything is borrowed and outlives it.
 struct RelayParts {
     base::Loop& loop;
-    base::Transport& transport;
+    policy::Transports transports;
     queue::Disk& disk;
     policy::PolicySlot& policy;
     policy::Authenticator& authenticator;

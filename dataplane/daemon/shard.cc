@@ -3,7 +3,9 @@
 #include "dataplane/base/uring.h"
 #include "dataplane/daemon/commands.h"
 #include "dataplane/daemon/relay.h"
+#include "dataplane/daemon/shard_net.h"
 #include "dataplane/net/kernel/kernel_transport.h"
+#include "dataplane/net/stack/driver.h"
 #include "queue/uring_file.h"
 
 #include <array>
@@ -38,13 +40,15 @@ std::string describe(const base::SlowTurn& slow) {
 /// What lives on the shard's thread. Later members stand on earlier ones.
 struct Shard::Running {
     Running(Shard& shard, base::Loop& shard_loop, base::Uring& uring, queue::UringFile& file)
-        : loop(shard_loop), ring(uring), transport(loop, uring), policy(shard.parts_.policy),
-          commands(loop, policy),
+        : loop(shard_loop), ring(uring), transport(loop, uring),
+          net(shard.parts_.net != nullptr ? std::make_unique<ShardNet>(loop, *shard.parts_.net)
+                                          : nullptr),
+          policy(shard.parts_.policy), commands(loop, policy),
           port(shard.parts_.link.attach(loop, uring.wakeup(), policy, commands,
                                         [this] { relay.policy_changed(); })),
           resolver(loop, uring.wakeup(), shard.parts_.dns, shard.index_, &shard.stats_),
           relay({.loop = loop,
-                 .transport = transport,
+                 .transports = {.kernel = transport, .dpdk = net ? &net->stack() : nullptr},
                  .disk = file,
                  .policy = policy,
                  .authenticator = port.authenticator(),
@@ -62,6 +66,7 @@ struct Shard::Running {
                          return shard.parts_.rules.get(current);
                      }}) {
         commands.serve(relay);
+        if (net) commands.serve(*net);
         ring.add_inbox(port.inbox());
         ring.add_inbox(resolver.inbox());
     }
@@ -74,6 +79,7 @@ struct Shard::Running {
     base::Loop& loop;
     base::Uring& ring;
     net::kernel::KernelTransport transport;
+    std::unique_ptr<ShardNet> net; // null without a port
     policy::PolicySlot policy;
     RelayCommands commands;
     policy::ShardPort& port;
@@ -133,7 +139,13 @@ void Shard::run() {
             log_.note(LogLevel::warning, "slow_turn", describe(slow));
         });
         running.loop.spawn(open(running), "start");
-        running.loop.run(ring, start_up.busy_poll);
+        if (running.net) {
+            net::stack::StackDriver driver(running.net->stack(), ring,
+                                           {.idle_sleep = start_up.dpdk.idle_sleep});
+            running.loop.run(driver, start_up.dpdk.busy_poll);
+        } else {
+            running.loop.run(ring, start_up.busy_poll);
+        }
     } catch (const std::exception& error) { // the ring or its buffers: nothing was acknowledged yet
         ready_.set_value(std::unexpected(error.what()));
     }
@@ -159,6 +171,7 @@ base::Task<void> Shard::open(Running& running) {
 base::Task<void> Shard::housekeeping(Running& running) {
     while (!stop_requested_.load(std::memory_order_relaxed)) {
         running.relay.publish_stats();
+        if (running.net) running.net->publish_stats(stats_);
         stats_.set(telemetry::Counter::auth_cached, running.port.authenticator().counters().cached);
         co_await base::sleep_for(running.loop, housekeeping_interval);
     }

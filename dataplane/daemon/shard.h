@@ -8,6 +8,7 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/daemon/log.h"
+#include "dataplane/daemon/net_host.h"
 #include "dataplane/daemon/rule_cache.h"
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/delivery/unbound_resolver.h"
@@ -38,6 +39,7 @@ struct ShardParts {
     RuleCache& rules;
     control::schema::ShardStats& stats;
     telemetry::EventLog& events;
+    NetHost* net; // null: no port is configured
     std::string certificate_file, key_file;
     std::uint64_t seed;
 };

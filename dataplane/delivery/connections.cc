@@ -197,7 +197,8 @@ Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host,
     connection->session.reset();
     const base::Deadline deadline = base::Deadline::in(loop_, policy.timeouts.connect, &halt_);
     const auto source = remote.ip.is_v6() ? lane.source.address_v6 : lane.source.address_v4;
-    auto stream = co_await context_.transport.connect(remote, source, deadline);
+    auto stream =
+        co_await context_.transports.of(lane.source.transport).connect(remote, source, deadline);
     if (!stream) {
         failure = {};
         failure.stage = Stage::connect;

@@ -25,6 +25,7 @@
 #include "dataplane/delivery/site.h"
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/policy/policy.h"
+#include "dataplane/policy/transports.h"
 #include "dataplane/smtp/client_session.h"
 #include "dataplane/telemetry/event.h"
 #include "dataplane/telemetry/stats.h"
@@ -43,7 +44,7 @@ namespace dataplane::delivery {
 
 struct DeliveryContext { // all outlive the dispatcher
     base::Loop& loop;
-    base::Transport& transport;
+    policy::Transports transports;
     queue::MessageQueue& queue;
     const policy::PolicySlot& policy;
     Resolver& resolver;

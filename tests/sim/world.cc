@@ -30,7 +30,7 @@ struct House {
           dataplane::policy::PolicySlot& slot, PasswordTable& passwords, ZoneResolver& names,
           EventTrace& events, std::uint64_t boot, Audit& audit)
         : relay({.loop = loop,
-                 .transport = transport,
+                 .transports = {.kernel = transport},
                  .disk = disk,
                  .policy = slot,
                  .authenticator = passwords,

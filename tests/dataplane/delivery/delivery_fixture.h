@@ -129,7 +129,7 @@ protected:
     }
     delivery::Dispatcher& add_dispatcher(std::size_t messages_max = delivery::ready_messages_max) {
         delivery::DeliveryContext context{.loop = loop,
-                                          .transport = net,
+                                          .transports = {.kernel = net},
                                           .queue = *queue,
                                           .policy = slot,
                                           .resolver = resolver,

@@ -1,0 +1,43 @@
+// shard_net.h: one shard's own TCP/IP: its queue of the port, its stack, and what operators ask of it.
+//
+// Scope      Set-up, polling, statistics, connection list and capture. How TCP works is net/stack's.
+// Owns       The stack and the capture; the port is net_host.h's.
+// Threading  The shard's, construction and end included.
+// Failure    Construction throws std::runtime_error (start-up).
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/daemon/net_host.h"
+#include "dataplane/net/port/capture_port.h"
+#include "dataplane/net/stack/stack.h"
+#include "dataplane/policy/net_commands.h"
+#include "dataplane/telemetry/stats.h"
+
+namespace dataplane::daemon {
+
+class ShardNet final : public policy::NetCommands {
+public:
+    ShardNet(base::Loop& loop, NetHost& host);
+
+    [[nodiscard]] net::stack::Stack& stack() noexcept { return stack_; }
+    /// Before each turn: the time for the capture.
+    void advance() noexcept { tap_.advance(loop_.now()); }
+    void publish_stats(telemetry::Stats& stats) const;
+
+    std::size_t
+    net_connections(std::uint32_t limit,
+                    const std::function<void(const policy::NetConnection&)>& visit) const override;
+    std::expected<void, std::string> capture_start(const policy::CaptureRequest& request) override;
+    std::optional<policy::CaptureState>
+    capture_read(const policy::CaptureRequest& request) override;
+    bool capture_stop(std::uint64_t id) override;
+
+private:
+    base::Loop& loop_;
+    net::ShardThread thread_;
+    net::CapturePort tap_;
+    net::stack::Stack stack_;
+    std::uint64_t capture_id_ = 0; // 0: none
+};
+
+} // namespace dataplane::daemon

@@ -4,6 +4,7 @@
 // Failure    Exit status 2 for a bad command line, 1 for a run that failed.
 
 #include "dataplane/loadgen/commands.h"
+#include "dataplane/loadgen/net_bench.h"
 
 #include <CLI/CLI.hpp>
 #include <arpa/inet.h>
@@ -159,6 +160,51 @@ int run(int argc, char** argv) {
     receive->add_option("--cpu", sink.cpu, "runs on this CPU only");
     receive->add_flag("--quiet", sink.quiet, "no progress");
 
+    NetCommand net;
+    double net_seconds = 5;
+    double net_delay_ms = 0;
+    CLI::App* compare = app.add_subcommand(
+        "net", "measures our own TCP/IP beside the kernel's: the same program on both");
+    compare->add_option("--case", net.cases, "short, request, bulk, bulk_loss, idle")
+        ->delimiter(',')
+        ->capture_default_str();
+    compare->add_option("--stack", net.stacks, "millrace, kernel")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"millrace", "kernel"}))
+        ->capture_default_str();
+    compare->add_option("--seconds", net_seconds, "measured for each figure")
+        ->capture_default_str()
+        ->check(CLI::Range(0.1, 600.0));
+    compare->add_option("--connections", net.connections, "instead of what suits the case");
+    compare->add_option("--server-cpu", net.server_cpu)->capture_default_str();
+    compare->add_option("--client-cpu", net.client_cpu)->capture_default_str();
+    compare->add_option("--loss", net.loss, "bulk_loss: probability, each way")
+        ->check(CLI::Range(0.0, 1.0));
+    compare->add_option("--delay-ms", net_delay_ms, "bulk_loss: each way");
+    compare->add_flag("--huge-pages", net.huge_pages, "for DPDK's memory");
+    compare->add_option("--json", net.json_file, "writes the rows");
+    compare->add_flag("--quiet", net.quiet, "no progress");
+
+    NetEndCommand end;
+    std::string end_case = "request";
+    std::int64_t end_ms = 5000, end_delay_us = 0;
+    CLI::App* one_end = app.add_subcommand("net-end", "one end of `net`, which starts it");
+    one_end->group(""); // not for people
+    one_end->add_flag("--server", end.server);
+    one_end->add_option("--case", end_case);
+    one_end->add_option("--time-ms", end_ms);
+    one_end->add_option("--connections", end.connections);
+    one_end->add_option("--address", end.address)->required();
+    one_end->add_option("--source", end.sources);
+    one_end->add_option("--cpu", end.cpu);
+    one_end->add_option("--device", end.net.device);
+    one_end->add_option("--own-address", end.net.addresses);
+    one_end->add_option("--memory-mb", end.net.memory_mb);
+    one_end->add_option("--connections-max", end.net.connections_max);
+    one_end->add_flag("--huge-pages", end.net.huge_pages);
+    one_end->add_option("--loss", end.net.loss);
+    one_end->add_option("--delay-us", end_delay_us);
+
     AuditCommand audit;
     CLI::App* check = app.add_subcommand(
         "audit", "compares two ledgers: exit 1 when something was lost or altered");
@@ -173,6 +219,19 @@ int run(int argc, char** argv) {
     }
 
     if (check->parsed()) return run_audit(audit);
+    if (compare->parsed()) {
+        net.time = to_ms(net_seconds);
+        net.delay = to_ms(net_delay_ms);
+        return run_net(net);
+    }
+    if (one_end->parsed()) {
+        const auto which = net_case(end_case);
+        if (!which) throw std::runtime_error("no case is named '" + end_case + "'");
+        end.which = *which;
+        end.time = std::chrono::milliseconds(end_ms);
+        end.net.delay = std::chrono::microseconds(end_delay_us);
+        return run_net_end(end);
+    }
     if (send->parsed()) {
         source.source.target = read_address(target);
         source.source.time = to_ms(source_seconds);

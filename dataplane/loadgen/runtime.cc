@@ -1,5 +1,10 @@
 #include "dataplane/loadgen/runtime.h"
 
+#include "dataplane/net/port/eal.h"
+#include "dataplane/net/port/ethdev_port.h"
+#include "dataplane/net/port/impaired_port.h"
+#include "dataplane/net/stack/driver.h"
+#include "dataplane/net/stack/stack.h"
 #include "tls_offload/self_signed.h"
 #include "tls_offload/tls_stream.h"
 
@@ -8,10 +13,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <random>
 #include <sched.h>
 #include <stdexcept>
 #include <sys/resource.h>
 #include <system_error>
+#include <thread>
+#include <unistd.h>
 #include <utility>
 
 namespace dataplane::loadgen {
@@ -105,7 +113,96 @@ void pin_to_cpu(int cpu) {
     }
 }
 
-Runtime::Runtime() : loop_(clock_), transport_(loop_, ring_), tls_library_(loop_) {}
+/// Later members stand on earlier ones.
+struct Runtime::OwnStack {
+    OwnStack(base::Loop& loop, base::Uring& ring, net::Eal environment,
+             std::unique_ptr<net::EthdevPort> device, net::ShardThread shard_thread,
+             const NetOptions& options, net::ip::LayerOptions layer, net::stack::StackOptions tcp)
+        : eal(std::move(environment)), port(std::move(device)), thread(std::move(shard_thread)),
+          line(make_line(port->queue(0), options)),
+          stack(loop, line ? static_cast<net::Port&>(*line) : port->queue(0), std::move(layer),
+                tcp),
+          driver(loop, ring, stack, line.get()) {}
+
+    static std::unique_ptr<net::ImpairedPort> make_line(net::Port& below,
+                                                        const NetOptions& options) {
+        if (options.loss == 0 && options.delay.count() == 0) return nullptr;
+        const net::ImpairmentOptions way{.delay = options.delay, .loss = options.loss};
+        return std::make_unique<net::ImpairedPort>(
+            below, net::ImpairedPortOptions{.receive = way, .transmit = way});
+    }
+
+    /// Polls the line, the stack and the ring in one turn.
+    class PollDriver final : public base::Driver {
+    public:
+        PollDriver(base::Loop& loop, base::Uring& ring, net::stack::Stack& stack,
+                   net::ImpairedPort* line) noexcept
+            : loop_(loop), stack_(stack, ring), line_(line) {}
+        void poll() override {
+            if (line_ != nullptr) line_->poll(loop_.now());
+            stack_.poll();
+        }
+        void sleep_until(base::TimePoint now, base::TimePoint until) override {
+            stack_.sleep_until(now, until);
+        }
+
+    private:
+        base::Loop& loop_;
+        net::stack::StackDriver stack_;
+        net::ImpairedPort* line_;
+    };
+
+    net::Eal eal;
+    std::unique_ptr<net::EthdevPort> port;
+    net::ShardThread thread;
+    std::unique_ptr<net::ImpairedPort> line;
+    net::stack::Stack stack;
+    PollDriver driver;
+};
+
+Runtime::Runtime(const NetOptions& options)
+    : loop_(clock_), kernel_(loop_, ring_), tls_library_(loop_) {
+    if (options.device.empty()) return;
+    const auto must = [](auto result) {
+        if (!result) throw std::runtime_error(result.error().text);
+        return std::move(*result);
+    };
+    net::Eal eal =
+        must(net::Eal::start({.huge_pages = options.huge_pages,
+                              .memory_mb = options.memory_mb,
+                              .file_prefix = "millrace-bench-" + std::to_string(getpid())}));
+    const std::string name = must(eal.add_device(options.device));
+    auto port = must(net::EthdevPort::open({.device = name}));
+    net::ip::LayerOptions layer;
+    for (const std::string& text : options.addresses) {
+        const std::size_t slash = text.find('/');
+        const auto ip = base::IpAddress::parse(text.substr(0, slash));
+        const int bits = slash == std::string::npos ? -1 : std::atoi(text.c_str() + slash + 1);
+        if (!ip || bits < 0) throw std::runtime_error("'" + text + "' is not ADDRESS/PREFIX");
+        layer.addresses.push_back({*ip, static_cast<unsigned>(bits)});
+    }
+    net::stack::StackOptions tcp{.connections_max = options.connections_max};
+    std::random_device entropy;
+    for (std::uint64_t& word : tcp.secret)
+        word = std::uint64_t{entropy()} << 32 | entropy();
+    own_ =
+        std::make_unique<OwnStack>(loop_, ring_, std::move(eal), std::move(port),
+                                   must(net::ShardThread::enter()), options, std::move(layer), tcp);
+}
+
+base::Transport& Runtime::transport() noexcept {
+    if (own_ != nullptr) return own_->stack;
+    return kernel_;
+}
+
+bool Runtime::wait_for_link(std::chrono::seconds limit) {
+    const base::TimePoint end = clock_.now() + limit;
+    while (own_ != nullptr && !own_->port->link_up()) {
+        if (clock_.now() >= end) return false;
+        std::this_thread::sleep_for(std::chrono::milliseconds{10});
+    }
+    return true;
+}
 
 // Tasks hold streams, and streams hold the transport's buffers.
 Runtime::~Runtime() {
@@ -142,7 +239,11 @@ std::unique_ptr<TlsWrapper> Runtime::server_tls(const std::string& host_name) {
 
 void Runtime::run(std::chrono::milliseconds every, std::function<void()> tick) {
     loop_.spawn(keep_ticking(every, &tick), "bench tick");
-    loop_.run(ring_);
+    if (own_ != nullptr) {
+        loop_.run(own_->driver, true); // polls: this is what a shard on a port does
+    } else {
+        loop_.run(ring_);
+    }
     loop_.drop_tasks();
 }
 

@@ -1,4 +1,4 @@
-// runtime.h: what a bench command runs on: one thread, one ring, kernel sockets, signals.
+// runtime.h: what a bench command runs on: one thread, one ring, kernel sockets or our own stack, signals.
 //
 // Scope      Set-up and tear-down, and the once-a-tick look at signals. What is measured is
 //            elsewhere.
@@ -13,9 +13,12 @@
 #include "dataplane/net/kernel/kernel_transport.h"
 #include "tls_offload/tls_context.h"
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace dataplane::loadgen {
 
@@ -32,15 +35,29 @@ void raise_descriptor_limit() noexcept;
 /// Pins this thread; throws std::system_error when there is no such CPU.
 void pin_to_cpu(int cpu);
 
+/// Our own TCP/IP instead of the kernel's, on a device that DPDK drives.
+struct NetOptions {
+    std::string device; // "net_memif0,role=client,id=0,socket=/run/x.sock"; empty: kernel sockets
+    std::vector<std::string> addresses; // ours: "10.88.0.2/16"
+    std::uint32_t memory_mb = 512;
+    bool huge_pages = false;
+    std::uint32_t connections_max = 100'000;
+    // A bad line in front of the device: probability of loss each way, and delay each way.
+    double loss = 0;
+    std::chrono::microseconds delay{0};
+};
+
 class Runtime {
 public:
-    Runtime();
+    explicit Runtime(const NetOptions& net = {});
     ~Runtime();
     Runtime(const Runtime&) = delete;
     Runtime& operator=(const Runtime&) = delete;
 
     [[nodiscard]] base::Loop& loop() noexcept { return loop_; }
-    [[nodiscard]] base::Transport& transport() noexcept { return transport_; }
+    [[nodiscard]] base::Transport& transport() noexcept;
+    /// Waits until the device has its peer (memif) or its cable; false after `limit`.
+    [[nodiscard]] bool wait_for_link(std::chrono::seconds limit);
     /// For the source: any certificate will do, it is the relay's speed that is measured.
     [[nodiscard]] std::unique_ptr<TlsWrapper> client_tls(std::string server_name);
     /// For the sink: a self-signed certificate made now, in a temporary folder that is removed
@@ -54,10 +71,13 @@ private:
     base::Task<void> keep_ticking(std::chrono::milliseconds every,
                                   const std::function<void()>* tick);
 
+    struct OwnStack;
+
     base::RealClock clock_;
     base::Uring ring_;
     base::Loop loop_;
-    net::kernel::KernelTransport transport_;
+    net::kernel::KernelTransport kernel_;
+    std::unique_ptr<OwnStack> own_;
     tls_offload::TlsLibrary tls_library_;
 };
 

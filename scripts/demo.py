@@ -21,18 +21,18 @@ ROUTES = """
 [[route]]
 domains = ["real.example"]
 kind = "smart_host"
-hosts = ["127.0.0.1:{stock}"]
+hosts = ["{peer}:{stock}"]
 
 [[route]]
 domains = [".bench.example"]
 kind = "smart_host"
-hosts = ["127.0.0.1:{bench}"]
+hosts = ["{peer}:{bench}"]
 
 # Whatever else the relay might send, a bounce above all, would show up at the stock sink.
 [[route]]
 default = true
 kind = "smart_host"
-hosts = ["127.0.0.1:{stock}"]
+hosts = ["{peer}:{stock}"]
 """
 
 
@@ -44,7 +44,7 @@ def submit_real_mail(relay, messages):
     """Submits every message, and returns {recipient: sha256 of the body}."""
     wanted = {}
     last = time.monotonic()
-    with smtplib.SMTP("127.0.0.1", relay.submission, timeout=60) as client:
+    with smtplib.SMTP(relay.host, relay.submission, timeout=60) as client:
         client.starttls(context=harness.any_certificate())
         client.login(USER, PASSWORD)
         for number, path in enumerate(messages):
@@ -103,7 +103,7 @@ def generate_mail(folder, relay, sink, count):
     password_file.chmod(0o600)
     ledger, results = folder / "source.ledger", folder / "source.json"
     source = harness.Process("source", [
-        harness.binary("millrace-bench"), "source", "--target", f"127.0.0.1:{relay.submission}", "--tls",
+        harness.binary("millrace-bench"), "source", "--target", f"{relay.host}:{relay.submission}", "--tls",
         "--user", USER, "--password-file", str(password_file), "--connections", "50", "--messages", str(count),
         "--size", "4096", "--domains", "20", "--chunking", "--run-id", "demo", "--ledger", str(ledger),
         "--json", str(results)], folder.path)
@@ -131,16 +131,46 @@ def generate_mail(folder, relay, sink, count):
     return sent, got, json.loads(audit.read_text())
 
 
+def start_relay(folder, network, sinks):
+    say("starting millrace-control and millraced")
+    relay = harness.Relay(folder, config=ROUTES.format(peer=network.peer, **sinks), spool_size="1GiB", network=network)
+    relay.start()
+    relay.add_account(USER, PASSWORD)
+    return relay
+
+
+def start_on_dpdk(folder, interface, sinks):
+    """On the first kind of port that works here: AF_XDP goes past the kernel's stack, AF_PACKET works everywhere."""
+    for device in (f"net_af_xdp0,iface={interface}", f"net_af_packet0,iface={interface}"):
+        attempt = folder / device.split(",")[0]
+        attempt.mkdir()
+        try:
+            relay = start_relay(attempt, harness.DpdkNetwork(device), sinks)
+        except harness.HarnessError as error:
+            say(f"  {device} does not start here: {error}")
+            for process in list(harness.Process.alive):
+                if process.name in ("millraced", "control"):
+                    process.stop()
+            continue
+        for line in harness.tail(relay.folder / "millraced.log", 200).splitlines():
+            if "event=port" in line:
+                say("  " + line)
+        return relay
+    raise harness.HarnessError("no DPDK port starts here")
+
+
 def demonstrate(folder, options):
     cache = pathlib.Path(subprocess.run([sys.executable, str(ROOT / "scripts" / "real-mail")], check=True,
                                         stdout=subprocess.PIPE, text=True).stdout.strip())
     messages = sorted(cache.glob("*.eml"))
-    stock = harness.StockSink(folder)
-    bench = harness.BenchSink(folder, "--starttls", ledger=True)
-    say("starting millrace-control and millraced")
-    relay = harness.Relay(folder, config=ROUTES.format(stock=stock.port, bench=bench.port), spool_size="1GiB")
-    relay.start()
-    relay.add_account(USER, PASSWORD)
+    network = harness.DpdkNetwork if options.dpdk_interface else harness.Network
+    stock = harness.StockSink(folder, network.peer)
+    bench = harness.BenchSink(folder, "--starttls", ledger=True, host=network.peer)
+    sinks = {"stock": stock.port, "bench": bench.port}
+    if options.dpdk_interface:
+        relay = start_on_dpdk(folder, options.dpdk_interface, sinks)
+    else:
+        relay = start_relay(folder, harness.Network(), sinks)
 
     say(f"submitting {len(messages)} real messages with smtplib (STARTTLS, AUTH)")
     wanted = submit_real_mail(relay, messages)
@@ -208,6 +238,7 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("--messages", type=int, default=50000)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--dpdk-interface")  # set by scripts/demo --dpdk, which has made it
     options = parser.parse_args()
     started = time.monotonic()
     folder = harness.Folder("demo", ROOT / "build" / "demo")

@@ -77,10 +77,10 @@ packages_build=(
     g++ meson ninja-build pkg-config ccache make
     libssl-dev libhyperscan-dev liburing-dev libjemalloc-dev libunbound-dev
     libflatbuffers-dev flatbuffers-compiler libsqlite3-dev libtomlplusplus-dev libcli11-dev libspdlog-dev
-    nlohmann-json3-dev libcpp-httplib-dev libargon2-dev libidn2-dev libgtest-dev libbenchmark-dev
+    nlohmann-json3-dev libcpp-httplib-dev libargon2-dev libidn2-dev libgtest-dev libbenchmark-dev libdpdk-dev
     ca-certificates openssl python3 procps curl
 )
-packages_test=(swaks libnet-ssleay-perl nsd postfix python3-aiosmtpd)
+packages_test=(swaks libnet-ssleay-perl nsd postfix python3-aiosmtpd iproute2 ethtool tshark)
 packages_dev=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev lld-19)
 
 # disable_services: the mail server and name server packages are tools here, not services.

@@ -186,9 +186,40 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class Network:
+    """Where the relay is and where its peers are: on loopback, over kernel sockets."""
+    relay = "127.0.0.1"
+    peer = "127.0.0.1"
+    listener = ""   # further keys of each listener
+    sections = ""   # further sections of the configuration
+
+
+class DpdkNetwork(Network):
+    """The relay on its own TCP/IP stack, on a DPDK port whose other end is a kernel interface with peer's address."""
+    relay = "10.77.0.1"
+    peer = "10.77.0.2"
+    listener = 'transport = "dpdk"'
+
+    def __init__(self, device, memory_mb=1024):
+        """device: as DPDK names it, "net_af_packet0,iface=veth1" for example."""
+        self.device = device
+        self.sections = f"""
+[dpdk]
+hugepages = false
+memory_mb = {memory_mb}
+busy_poll = false
+
+[[port]]
+name = "port0"
+device = "{device}"
+addresses = ["{self.relay}/24"]
+"""
+
+
 CONFIG = """\
 [server]
 hostname = "relay.test.example"
+egress_transport = "{egress}"
 shards = {shards}
 state_dir = "state"
 run_dir = "run"
@@ -198,21 +229,24 @@ memory = "{memory}"
 
 [[listener]]
 name = "submission"
-address = "127.0.0.1:{submission}"
+address = "{host}:{submission}"
 kind = "submission"
+{listener}
 
 [[listener]]
 name = "submissions"
-address = "127.0.0.1:{submissions}"
+address = "{host}:{submissions}"
 kind = "submissions"
+{listener}
 
 [[listener]]
 name = "relay"
-address = "127.0.0.1:{relay}"
+address = "{host}:{relay}"
 kind = "relay"
+{listener}
 
 [relay]
-networks = ["127.0.0.1", "127.0.0.2"]
+networks = ["127.0.0.1", "127.0.0.2", "10.77.0.2"]
 
 [limits]
 connections_per_client_max = 10000
@@ -239,8 +273,9 @@ class Relay:
     """millrace-control and millraced in one folder."""
 
     def __init__(self, folder, *, smart_host=None, config="", spool_size="512MiB", memory="256MiB", shards=1,
-                 site_connections=20, site_messages=100000, text=None):
+                 site_connections=20, site_messages=100000, text=None, network=Network()):
         """smart_host: "HOST:PORT" for all mail; None: as `config`, further TOML, says. text: a whole file instead."""
+        self.host = network.relay
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "relay"
         self.folder.mkdir(parents=True)
         for name in ("state", "run", "spool"):
@@ -249,7 +284,9 @@ class Relay:
         whole = text
         text = whole or CONFIG.format(submission=self.submission, submissions=self.submissions, relay=self.relay,
                              admin=self.admin, spool_size=spool_size, memory=memory, shards=shards,
-                             site_connections=site_connections, site_messages=site_messages)
+                             site_connections=site_connections, site_messages=site_messages, host=self.host,
+                             listener=network.listener, egress="dpdk" if network.sections else "kernel")
+        text += network.sections
         if smart_host is not None:
             text += f'\n[[route]]\ndefault = true\nkind = "smart_host"\nhosts = ["{smart_host}"]\n'
         self.config = self.folder / "millrace.toml"
@@ -355,16 +392,16 @@ class StockSink:
 class BenchSink:
     """millrace-bench sink."""
 
-    def __init__(self, folder, *options, port=None, ledger=False, name="bench-sink"):
+    def __init__(self, folder, *options, port=None, ledger=False, name="bench-sink", host="127.0.0.1"):
         self.folder = pathlib.Path(getattr(folder, "path", folder))
-        self.port = port or free_port()
+        self.port = port or free_port(host)
         self.json = self.folder / f"{name}.json"
         self.ledger = self.folder / f"{name}.ledger"
-        command = [binary("millrace-bench"), "sink", "--listen", f"127.0.0.1:{self.port}", "--json", str(self.json)]
+        command = [binary("millrace-bench"), "sink", "--listen", f"{host}:{self.port}", "--json", str(self.json)]
         if ledger:
             command += ["--ledger", str(self.ledger)]
         self.process = Process(name, command + list(options), self.folder)
-        wait_until("bench sink", lambda: self.process.must_run() and port_answers(self.port))
+        wait_until("bench sink", lambda: self.process.must_run() and port_answers(self.port, host))
 
     def results(self):
         """What has arrived up to now."""

@@ -11,7 +11,13 @@ TimePoint RealClock::now() const noexcept {
 }
 
 WallTime RealClock::wall_now() const noexcept {
-    return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+    // Every turn asks, and nothing that is printed needs it finer than the kernel's tick: the coarse
+    // clock is a fifth of the price.
+    timespec ts{};
+    clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    return WallTime{std::chrono::seconds{ts.tv_sec} +
+                    std::chrono::floor<std::chrono::milliseconds>(
+                        std::chrono::nanoseconds{ts.tv_nsec})};
 }
 
 } // namespace dataplane::base

@@ -6,8 +6,8 @@
 namespace dataplane::base {
 namespace {
 
-constexpr std::size_t class_bytes = 128;
-constexpr std::size_t class_count = 64; // frames up to 8 KiB; larger ones are rare and go to malloc
+constexpr std::size_t class_bytes = 32;
+constexpr std::size_t class_count = 256; // frames up to 8 KiB; larger ones are rare and go to malloc
 
 struct FreeFrame {
     FreeFrame* next;

@@ -11,6 +11,10 @@ NetHost::open(const policy::StartUp& start_up) {
         return std::unexpected("port \"" + start_up.ports[1].name +
                                "\": one port is what this version drives; keep one [[port]]");
     }
+    if (start_up.shards > 1) {
+        return std::unexpected("a [[port]] works with one shard in this version; set [server] "
+                               "shards = 1, or leave the port out");
+    }
     net::EalOptions options{.huge_pages = start_up.dpdk.hugepages,
                             .memory_mb = start_up.dpdk.memory_mb,
                             .pci = settings.is_pci(),

@@ -5,7 +5,6 @@
 #include "dataplane/daemon/relay.h"
 #include "dataplane/daemon/shard_net.h"
 #include "dataplane/net/kernel/kernel_transport.h"
-#include "dataplane/net/stack/driver.h"
 #include "queue/uring_file.h"
 
 #include <array>
@@ -140,8 +139,7 @@ void Shard::run() {
         });
         running.loop.spawn(open(running), "start");
         if (running.net) {
-            net::stack::StackDriver driver(running.net->stack(), ring,
-                                           {.idle_sleep = start_up.dpdk.idle_sleep});
+            ShardNet::Driver driver(*running.net, ring, {.idle_sleep = start_up.dpdk.idle_sleep});
             running.loop.run(driver, start_up.dpdk.busy_poll);
         } else {
             running.loop.run(ring, start_up.busy_poll);

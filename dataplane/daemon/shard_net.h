@@ -9,6 +9,7 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/daemon/net_host.h"
 #include "dataplane/net/port/capture_port.h"
+#include "dataplane/net/stack/driver.h"
 #include "dataplane/net/stack/stack.h"
 #include "dataplane/policy/net_commands.h"
 #include "dataplane/telemetry/stats.h"
@@ -20,8 +21,6 @@ public:
     ShardNet(base::Loop& loop, NetHost& host);
 
     [[nodiscard]] net::stack::Stack& stack() noexcept { return stack_; }
-    /// Before each turn: the time for the capture.
-    void advance() noexcept { tap_.advance(loop_.now()); }
     void publish_stats(telemetry::Stats& stats) const;
 
     std::size_t
@@ -31,6 +30,20 @@ public:
     std::optional<policy::CaptureState>
     capture_read(const policy::CaptureRequest& request) override;
     bool capture_stop(std::uint64_t id) override;
+
+    /// Drives the shard: the port, the ring, and the time that a capture stamps frames with.
+    class Driver final : public net::stack::StackDriver {
+    public:
+        Driver(ShardNet& shard_net, base::Uring& ring, net::stack::DriverOptions options) noexcept
+            : StackDriver(shard_net.stack_, ring, options), net_(shard_net) {}
+        void poll() override {
+            net_.tap_.advance(net_.loop_.now());
+            StackDriver::poll();
+        }
+
+    private:
+        ShardNet& net_;
+    };
 
 private:
     base::Loop& loop_;

@@ -236,6 +236,48 @@ int run_sink(const SinkCommand& command) {
     return tally.altered == 0 && tally.unique >= command.expect ? 0 : 1;
 }
 
+int run_load(const LoadCommand& command) {
+    prepare_thread(command.cpu);
+    Runtime runtime(command.net);
+    base::Loop& loop = runtime.loop();
+    SinkOptions receiving{.addresses = {command.listen}};
+    Sink sink(loop, runtime.transport(), receiving, nullptr, nullptr);
+    if (const auto started = sink.start(); !started) {
+        throw std::runtime_error("cannot listen on " + command.listen.to_string() + ": " +
+                                 std::string(base::to_string(started.error())));
+    }
+    if (!runtime.wait_for_link(30s)) throw std::runtime_error("the device has no peer");
+    Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern), nullptr,
+                  nullptr);
+    const SourceTally& sent = source.tally();
+    const SinkTally& arrived = sink.tally();
+    const base::TimePoint began = loop.now();
+    source.start();
+    runtime.run(tick, [&] {
+        const bool all = source.finished() && arrived.unique >= sent.accepted;
+        if (all || take_signals().stop || loop.now() - began >= command.limit) loop.stop();
+    });
+    const base::Duration span = arrived.last_arrival - began;
+    Json json = to_json(sent, source.elapsed());
+    json["delivered"] = arrived.unique;
+    json["duplicated"] = arrived.duplicated;
+    json["altered"] = arrived.altered;
+    json["end_to_end_per_s"] = per_second(arrived.unique, span);
+    write_json(command.json_file, json);
+    std::printf("load: accepted %llu, delivered %llu, duplicated %llu, altered %llu: %.0f/s end to "
+                "end; accept ms p50 %.2f, p99 %.2f\n",
+                print(sent.accepted), print(arrived.unique), print(arrived.duplicated),
+                print(arrived.altered), per_second(arrived.unique, span),
+                to_ms(sent.accept_latency_ns.percentile(0.5)),
+                to_ms(sent.accept_latency_ns.percentile(0.99)));
+    if (!sent.last_error.empty())
+        std::fprintf(stderr, "load: last error: %s\n", sent.last_error.c_str());
+    return sent.accepted == sent.sent && arrived.unique == sent.accepted &&
+                   arrived.duplicated == 0 && arrived.altered == 0
+               ? 0
+               : 1;
+}
+
 int run_audit(const AuditCommand& command) {
     std::ifstream source(command.source_ledger);
     if (!source) throw std::runtime_error("cannot read " + command.source_ledger);

@@ -1,4 +1,4 @@
-// commands.h: millrace-bench's three commands, as main() calls them.
+// commands.h: millrace-bench's commands about mail, as main() calls them.
 //
 // Scope      Runs a command from its parsed options and returns the process's exit status. Progress
 //            goes to stderr once a second, results to stdout, and as JSON to a file when asked.
@@ -6,6 +6,7 @@
 //            only).
 #pragma once
 
+#include "dataplane/loadgen/runtime.h"
 #include "dataplane/loadgen/sink.h"
 #include "dataplane/loadgen/source.h"
 
@@ -36,6 +37,17 @@ struct SinkCommand {
     bool quiet = false;
 };
 
+/// Source and sink in one process and on one thread, so that a relay's load fits one core and one port.
+struct LoadCommand {
+    SourceOptions source;
+    MessagePattern pattern;
+    base::SocketAddress listen; // the sink's
+    NetOptions net;
+    std::chrono::seconds limit{120}; // for the whole run
+    std::string json_file;
+    int cpu = -1;
+};
+
 struct AuditCommand {
     std::string source_ledger;
     std::string sink_ledger;
@@ -46,6 +58,8 @@ struct AuditCommand {
 [[nodiscard]] int run_source(const SourceCommand& command);
 /// 0 unless something arrived altered or, with `expect`, not enough arrived.
 [[nodiscard]] int run_sink(const SinkCommand& command);
+/// 0 when every message was accepted and arrived once, unaltered.
+[[nodiscard]] int run_load(const LoadCommand& command);
 /// 0 unless something accepted was lost or altered.
 [[nodiscard]] int run_audit(const AuditCommand& command);
 

@@ -160,6 +160,25 @@ int run(int argc, char** argv) {
     receive->add_option("--cpu", sink.cpu, "runs on this CPU only");
     receive->add_flag("--quiet", sink.quiet, "no progress");
 
+    LoadCommand load;
+    std::string load_target, load_listen, load_size = "4096";
+    CLI::App* both = app.add_subcommand(
+        "load", "source and sink on one thread: what one core can give a relay and take from it");
+    both->add_option("--target", load_target, "the relay, ADDRESS:PORT")->required();
+    both->add_option("--listen", load_listen, "where the relay delivers to, ADDRESS:PORT")
+        ->required();
+    both->add_option("--messages", load.source.messages)->required();
+    both->add_option("--connections", load.source.connections)
+        ->capture_default_str()
+        ->check(CLI::Range(std::size_t{1}, connections_max));
+    both->add_option("--size", load_size, "content bytes: N, or MIN-MAX")->capture_default_str();
+    both->add_option("--domains", load.pattern.domain_count)->capture_default_str();
+    both->add_option("--device", load.net.device, "our own TCP/IP on this DPDK device");
+    both->add_option("--own-address", load.net.addresses, "ADDRESS/PREFIX on that device");
+    both->add_option("--memory-mb", load.net.memory_mb, "for DPDK")->capture_default_str();
+    both->add_option("--json", load.json_file, "writes the results");
+    both->add_option("--cpu", load.cpu, "runs on this CPU only");
+
     NetCommand net;
     double net_seconds = 5;
     double net_delay_ms = 0;
@@ -203,6 +222,8 @@ int run(int argc, char** argv) {
     one_end->add_option("--connections-max", end.net.connections_max);
     one_end->add_flag("--huge-pages", end.net.huge_pages);
     one_end->add_option("--loss", end.net.loss);
+    one_end->add_option("--reorder", end.net.reorder);
+    one_end->add_option("--duplicate", end.net.duplicate);
     one_end->add_option("--delay-us", end_delay_us);
 
     AuditCommand audit;
@@ -219,15 +240,26 @@ int run(int argc, char** argv) {
     }
 
     if (check->parsed()) return run_audit(audit);
+    if (both->parsed()) {
+        load.source.target = read_address(load_target);
+        load.source.chunking = true;
+        load.listen = read_address(load_listen);
+        load.pattern.run = source.pattern.run;
+        read_sizes(load_size, load.pattern);
+        if (const std::string fault = check_pattern(load.pattern); !fault.empty())
+            throw std::runtime_error(fault);
+        return run_load(load);
+    }
     if (compare->parsed()) {
         net.time = to_ms(net_seconds);
-        net.delay = to_ms(net_delay_ms);
+        net.delay = std::chrono::microseconds(static_cast<std::int64_t>(net_delay_ms * 1000));
         return run_net(net);
     }
     if (one_end->parsed()) {
         const auto which = net_case(end_case);
         if (!which) throw std::runtime_error("no case is named '" + end_case + "'");
         end.which = *which;
+        end.net.busy_poll = true;
         end.time = std::chrono::milliseconds(end_ms);
         end.net.delay = std::chrono::microseconds(end_delay_us);
         return run_net_end(end);

@@ -148,12 +148,16 @@ struct Folder {
 std::size_t connections_for(NetCase which) {
     switch (which) {
     case NetCase::short_connections:
-    case NetCase::request:
         return 64;
+    case NetCase::request:
+        return 256;
     case NetCase::bulk:
         return 1;
     case NetCase::idle:
         return 1'000'000;
+    case NetCase::echo:
+    case NetCase::half_close:
+        break;
     }
     return 1;
 }
@@ -245,6 +249,8 @@ Figure measure(const NetCommand& command, NetCase which, bool own) {
                       {"server_longest_turn_us", after["longest_turn_us"]}};
     switch (which) {
     case NetCase::short_connections:
+    case NetCase::echo:
+    case NetCase::half_close:
         figure.value = grown("exchanges") / seconds;
         figure.unit = "connections/s";
         break;
@@ -282,6 +288,10 @@ int run_net(const NetCommand& command) {
             settings.delay = {};
         }
         for (const std::string& stack : command.stacks) {
+            if (lossy && stack != "millrace") {
+                std::fprintf(stderr, "net: bulk_loss: only our stack has a bad line here\n");
+                continue;
+            }
             if (!command.quiet)
                 std::fprintf(stderr, "net: %s on %s\n", name.c_str(), stack.c_str());
             try {
@@ -320,7 +330,7 @@ int run_net_end(const NetEndCommand& command) {
     Runtime runtime(command.net);
     base::Loop& loop = runtime.loop();
     base::Duration longest_turn{};
-    loop.watch(500us, [&](const base::SlowTurn& slow) {
+    loop.watch(100us, [&](const base::SlowTurn& slow) {
         longest_turn = std::max(longest_turn, slow.turn);
     });
     const base::SocketAddress address = parse_address(command.address);
@@ -335,12 +345,12 @@ int run_net_end(const NetEndCommand& command) {
             }
         }
         say("ready");
+        bool reported = false;
         runtime.run(tick, [&] {
             const SignalsSeen signals = take_signals();
-            if (signals.report) {
-                say("at " + snapshot(server.tally(), loop, longest_turn).dump());
-                longest_turn = {};
-            }
+            if (reported) longest_turn = {}; // the report's own turn does not count
+            reported = signals.report;
+            if (reported) say("at " + snapshot(server.tally(), loop, longest_turn).dump());
             if (signals.stop) loop.stop();
         });
         return 0;

@@ -3,6 +3,8 @@
 //
 // Scope      Cases: `short` (connect, 600 B each way, close), `request` (600 B each way on open
 //            connections), `bulk` (one direction, as fast as it goes), `idle` (connections that only stay).
+//            For tests against other TCPs: `echo` (all that comes goes back, until the peer's end), `half_close`
+//            (600 B, our end, then what the peer still has to say).
 // Owns       The tasks it spawns on the Loop; Loop::drop_tasks() ends them.
 // Failure    A failed connection is counted and tried again; the tally says how many failed.
 #pragma once
@@ -20,13 +22,13 @@
 
 namespace dataplane::loadgen {
 
-enum class NetCase : std::uint8_t { short_connections, request, bulk, idle };
-/// "short", "request", "bulk", "idle"; nothing for any other word.
+enum class NetCase : std::uint8_t { short_connections, request, bulk, idle, echo, half_close };
+/// "short", "request", "bulk", "idle", "echo", "half_close"; nothing for any other word.
 [[nodiscard]] std::optional<NetCase> net_case(std::string_view name) noexcept;
 [[nodiscard]] std::string_view to_string(NetCase which) noexcept;
 
 struct NetTally {
-    std::uint64_t exchanges = 0; // finished connections (short) or round trips (request)
+    std::uint64_t exchanges = 0; // finished connections, or round trips (request)
     std::uint64_t bytes = 0;     // received payload
     std::uint64_t open = 0;      // connections open now
     std::uint64_t failed = 0;    // connections that could not be made, or broke
@@ -43,10 +45,13 @@ public:
 private:
     base::Task<void> accept_all(base::Listener& listener);
     base::Task<void> serve(base::StreamPtr stream);
+    base::Task<void> take_bulk(base::Stream& stream);
+    base::Task<void> answer(base::Stream& stream, NetCase which);
 
     base::Loop& loop_;
     base::Transport& transport_;
     std::vector<std::unique_ptr<base::Listener>> listeners_;
+    std::vector<base::StreamPtr> idle_;
     NetTally tally_;
 };
 
@@ -75,6 +80,8 @@ private:
     base::Task<void> run_request();
     base::Task<void> run_bulk();
     base::Task<void> run_idle();
+    base::Task<void> run_echo();
+    base::Task<void> run_half_close();
 
     base::Loop& loop_;
     base::Transport& transport_;

@@ -122,12 +122,17 @@ struct Runtime::OwnStack {
           line(make_line(port->queue(0), options)),
           stack(loop, line ? static_cast<net::Port&>(*line) : port->queue(0), std::move(layer),
                 tcp),
-          driver(loop, ring, stack, line.get()) {}
+          driver(loop, ring, stack, line.get()), busy_poll(options.busy_poll) {}
 
     static std::unique_ptr<net::ImpairedPort> make_line(net::Port& below,
                                                         const NetOptions& options) {
-        if (options.loss == 0 && options.delay.count() == 0) return nullptr;
-        const net::ImpairmentOptions way{.delay = options.delay, .loss = options.loss};
+        net::ImpairmentOptions way;
+        way.delay = options.delay;
+        way.loss = options.loss;
+        way.reorder = options.reorder;
+        way.duplicate = options.duplicate;
+        if (way.loss == 0 && way.reorder == 0 && way.duplicate == 0 && way.delay.count() == 0)
+            return nullptr;
         return std::make_unique<net::ImpairedPort>(
             below, net::ImpairedPortOptions{.receive = way, .transmit = way});
     }
@@ -158,11 +163,14 @@ struct Runtime::OwnStack {
     std::unique_ptr<net::ImpairedPort> line;
     net::stack::Stack stack;
     PollDriver driver;
+    bool busy_poll;
 };
 
-Runtime::Runtime(const NetOptions& options)
-    : loop_(clock_), kernel_(loop_, ring_), tls_library_(loop_) {
-    if (options.device.empty()) return;
+Runtime::Runtime(const NetOptions& options) : loop_(clock_), tls_library_(loop_) {
+    if (options.device.empty()) {
+        kernel_.emplace(loop_, ring_);
+        return;
+    }
     const auto must = [](auto result) {
         if (!result) throw std::runtime_error(result.error().text);
         return std::move(*result);
@@ -192,7 +200,7 @@ Runtime::Runtime(const NetOptions& options)
 
 base::Transport& Runtime::transport() noexcept {
     if (own_ != nullptr) return own_->stack;
-    return kernel_;
+    return *kernel_;
 }
 
 bool Runtime::wait_for_link(std::chrono::seconds limit) {
@@ -240,7 +248,7 @@ std::unique_ptr<TlsWrapper> Runtime::server_tls(const std::string& host_name) {
 void Runtime::run(std::chrono::milliseconds every, std::function<void()> tick) {
     loop_.spawn(keep_ticking(every, &tick), "bench tick");
     if (own_ != nullptr) {
-        loop_.run(own_->driver, true); // polls: this is what a shard on a port does
+        loop_.run(own_->driver, own_->busy_poll);
     } else {
         loop_.run(ring_);
     }

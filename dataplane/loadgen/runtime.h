@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,9 +42,13 @@ struct NetOptions {
     std::vector<std::string> addresses; // ours: "10.88.0.2/16"
     std::uint32_t memory_mb = 512;
     bool huge_pages = false;
+    bool busy_poll =
+        false; // never naps: for a CPU that does nothing else, disk completions included
     std::uint32_t connections_max = 100'000;
-    // A bad line in front of the device: probability of loss each way, and delay each way.
+    // A bad line in front of the device, each way: probabilities per frame, and delay.
     double loss = 0;
+    double reorder = 0;
+    double duplicate = 0;
     std::chrono::microseconds delay{0};
 };
 
@@ -76,7 +81,7 @@ private:
     base::RealClock clock_;
     base::Uring ring_;
     base::Loop loop_;
-    net::kernel::KernelTransport kernel_;
+    std::optional<net::kernel::KernelTransport> kernel_; // or:
     std::unique_ptr<OwnStack> own_;
     tls_offload::TlsLibrary tls_library_;
 };

@@ -398,11 +398,11 @@ bool ClientSession::refuse_here(const queue::Message& message,
     const bool eight_bit = envelope.body == queue::BodyKind::eight_bit_mime;
     const bool binary = envelope.body == queue::BodyKind::binary_mime;
     const bool binary_offered = chunking() && capabilities_.offers(Extension::binary_mime);
-    // Clients declare 8BITMIME for plain ASCII as well; where the content lies before us, what it
-    // is counts. Larger content is believed: reading it twice is not worth the rare old host.
-    const bool needs_eight_bit = eight_bit && (!whole || has_eight_bit(content));
-    if ((binary && !binary_offered) ||
-        (needs_eight_bit && !capabilities_.offers(Extension::eight_bit_mime))) {
+    // Clients declare 8BITMIME for plain ASCII as well; for the rare old host that does not offer it,
+    // what the content is counts where it lies before us. Larger content is believed.
+    const bool eight_bit_missing = eight_bit && !capabilities_.offers(Extension::eight_bit_mime) &&
+                                   (!whole || has_eight_bit(content));
+    if ((binary && !binary_offered) || eight_bit_missing) {
         fail_locally(scratch_, Stage::mail, 554, {5, 6, 1},
                      binary ? "BINARYMIME is needed, but not offered by the host"
                             : "8BITMIME is needed, but not offered by the host");

@@ -221,6 +221,7 @@ CONFIG = """\
 hostname = "relay.test.example"
 egress_transport = "{egress}"
 shards = {shards}
+cpus = {cpus}
 state_dir = "state"
 run_dir = "run"
 spool_dir = "spool"
@@ -273,7 +274,7 @@ class Relay:
     """millrace-control and millraced in one folder."""
 
     def __init__(self, folder, *, smart_host=None, config="", spool_size="512MiB", memory="256MiB", shards=1,
-                 site_connections=20, site_messages=100000, text=None, network=Network()):
+                 site_connections=20, site_messages=100000, text=None, network=Network(), cpus=()):
         """smart_host: "HOST:PORT" for all mail; None: as `config`, further TOML, says. text: a whole file instead."""
         self.host = network.relay
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "relay"
@@ -285,7 +286,8 @@ class Relay:
         text = whole or CONFIG.format(submission=self.submission, submissions=self.submissions, relay=self.relay,
                              admin=self.admin, spool_size=spool_size, memory=memory, shards=shards,
                              site_connections=site_connections, site_messages=site_messages, host=self.host,
-                             listener=network.listener, egress="dpdk" if network.sections else "kernel")
+                             listener=network.listener, egress="dpdk" if network.sections else "kernel",
+                             cpus=list(cpus))
         text += network.sections
         if smart_host is not None:
             text += f'\n[[route]]\ndefault = true\nkind = "smart_host"\nhosts = ["{smart_host}"]\n'

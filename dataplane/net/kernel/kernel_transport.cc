@@ -68,10 +68,14 @@ KernelTransport::KernelTransport(base::Loop& loop, base::Uring& ring,
 KernelTransport::~KernelTransport() {
     pool_.abort_all();
     // The kernel still writes into our buffers until it has completed what was cancelled. That
-    // takes microseconds; when it never ends, somebody still holds a Stream, and the pool's CHECK
-    // says so.
-    for (unsigned tries = 0; tries < 50 && (pool_.live_count() > 0 || listen_count_ > 0); ++tries) {
+    // takes microseconds each; when nothing ends any more, somebody still holds a Stream, and the
+    // pool's CHECK says so.
+    std::size_t left = pool_.live_count() + listen_count_;
+    for (unsigned fruitless = 0; fruitless < 50 && left > 0; ++fruitless) {
         pool_.ring.settle(std::chrono::milliseconds{100});
+        const std::size_t now_left = pool_.live_count() + listen_count_;
+        if (now_left < left) fruitless = 0;
+        left = now_left;
     }
     CHECK(listen_count_ == 0);
 }

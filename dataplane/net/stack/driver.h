@@ -18,11 +18,11 @@ namespace dataplane::net::stack {
 
 struct DriverOptions {
     base::Duration idle_sleep =
-        std::chrono::microseconds{50}; // longest nap; 0: gives the CPU up, no more
-    base::Duration spin = std::chrono::microseconds{200}; // polls on for so long after a frame
+        std::chrono::microseconds{50};                  // longest nap; 0: gives the CPU up, no more
+    base::Duration spin = std::chrono::microseconds{2}; // polls on for so long after a frame
 };
 
-class StackDriver final : public base::Driver {
+class StackDriver : public base::Driver {
 public:
     StackDriver(Stack& stack, base::Uring& ring, DriverOptions options = {}) noexcept
         : stack_(stack), ring_(ring), options_(options) {}

@@ -400,6 +400,7 @@ TEST(Ack, SmallestMssWithSackStormsStaysBounded) {
     talk.pump();
 }
 
+// T68: no slab for what arrives.
 TEST(Ack, WithoutSlabsNothingIsAcknowledgedAndItRecovers) {
     Talk talk;
     talk.establish();

@@ -15,9 +15,8 @@ WallTime RealClock::wall_now() const noexcept {
     // clock is a fifth of the price.
     timespec ts{};
     clock_gettime(CLOCK_REALTIME_COARSE, &ts);
-    return WallTime{std::chrono::seconds{ts.tv_sec} +
-                    std::chrono::floor<std::chrono::milliseconds>(
-                        std::chrono::nanoseconds{ts.tv_nsec})};
+    return WallTime{std::chrono::seconds{ts.tv_sec} + std::chrono::floor<std::chrono::milliseconds>(
+                                                          std::chrono::nanoseconds{ts.tv_nsec})};
 }
 
 } // namespace dataplane::base

@@ -35,6 +35,8 @@ bool Connection::wants_output(TimePoint now) const noexcept {
 Connection::Plan Connection::plan(std::uint32_t payload_max, TimePoint now) const noexcept {
     if (reset_pending_) return {.kind = Kind::reset};
     if (state_ == State::closed) return {};
+    // A port copies the options into every frame that it cuts, and a D-SACK goes out once (RFC 2883 §4).
+    if (dsack_begin_ != dsack_end_) payload_max = std::min(payload_max, payload_limit());
     if (handshaking()) {
         if (answer_syn_ || sender_.nxt() == iss_ || sender_.retransmission(now)) {
             return {.kind = Kind::handshake};

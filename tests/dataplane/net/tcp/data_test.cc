@@ -357,6 +357,29 @@ TEST(Ack, DuplicatesAreReportedFirstAndOnce) {
     EXPECT_EQ(ack.header.options.sack[1], (SackBlock{talk.irs + 20, talk.irs + 25}));
 }
 
+// RFC 2883 §4: where the port cuts a large segment, each frame gets its options.
+TEST(Ack, ADuplicateIsReportedInOneFrameAlsoWhereThePortCuts) {
+    Talk talk;
+    talk.establish(Talk::full_options());
+    talk.give(flag::ack, 1, 1, "hello");
+    talk.payload_max = 60'000;
+    EXPECT_EQ(talk.c->write(base::as_bytes(std::string(8 * 1460, 'x'))), 8U * 1460);
+    talk.sent.clear();
+    talk.give(flag::ack, 1, 1, "hello");
+    std::size_t reports = 0;
+    std::size_t cut = 0;
+    for (const Sent& segment : talk.sent) {
+        if (segment.header.options.sack_count > 0) {
+            ++reports;
+            EXPECT_LE(segment.payload.size(), talk.c->mss());
+        }
+        if (segment.payload.size() > talk.c->mss()) ++cut;
+    }
+    EXPECT_EQ(reports, 1U);
+    EXPECT_GE(cut, 1U);
+    talk.sent.clear();
+}
+
 TEST(Ack, SegmentThatBeginsBeforeTheWindowGivesItsNewPart) {
     Talk talk;
     talk.establish();

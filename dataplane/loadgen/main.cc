@@ -181,7 +181,7 @@ int run(int argc, char** argv) {
 
     NetCommand net;
     double net_seconds = 5;
-    double net_delay_ms = 0;
+    double net_delay_ms = 5;
     CLI::App* compare = app.add_subcommand(
         "net", "measures our own TCP/IP beside the kernel's: the same program on both");
     compare->add_option("--case", net.cases, "short, request, bulk, bulk_loss, idle")
@@ -198,8 +198,9 @@ int run(int argc, char** argv) {
     compare->add_option("--server-cpu", net.server_cpu)->capture_default_str();
     compare->add_option("--client-cpu", net.client_cpu)->capture_default_str();
     compare->add_option("--loss", net.loss, "bulk_loss: probability, each way")
+        ->capture_default_str()
         ->check(CLI::Range(0.0, 1.0));
-    compare->add_option("--delay-ms", net_delay_ms, "bulk_loss: each way");
+    compare->add_option("--delay-ms", net_delay_ms, "bulk_loss: each way")->capture_default_str();
     compare->add_flag("--huge-pages", net.huge_pages, "for DPDK's memory");
     compare->add_option("--json", net.json_file, "writes the rows");
     compare->add_flag("--quiet", net.quiet, "no progress");

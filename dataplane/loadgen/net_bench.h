@@ -24,7 +24,7 @@ struct NetCommand {
     std::size_t connections = 0;          // 0: what suits the case
     int server_cpu = 0;
     int client_cpu = 1;
-    double loss = 0; // of case bulk, each way, on our stack: a bad line in software
+    double loss = 0.01; // of case bulk_loss, each way, on our stack: a bad line in software
     std::chrono::microseconds delay{0};
     bool huge_pages = false;
     std::string json_file;

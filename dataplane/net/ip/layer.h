@@ -1,7 +1,7 @@
 // layer.h: IP on one shard's port: frames in, TCP datagrams and errors out; datagrams in, frames out.
 //
 // Scope      Ethernet with 802.1Q, IPv4 (RFC 791, 1122), IPv6 (8200), ARP (826, 5227's probing is not ours),
-//            Neighbour Discovery (4861: NS, NA, RA only for the default router where asked), ICMP and ICMPv6
+//            Neighbour Discovery (4861: NS and NA), ICMP and ICMPv6
 //            echo, path MTU (1191, 8201), reassembly (bounded; overlaps refused, RFC 5722), static
 //            routes, thousands of addresses. It answers ARP, ND and echo by itself.
 // Owns       Neighbours, path MTUs, fragments under reassembly: each table bounded.

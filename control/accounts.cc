@@ -15,7 +15,9 @@ namespace {
 constexpr std::size_t account_name_bytes_max = 128;
 constexpr std::size_t sender_domains_max = 1000;
 constexpr int busy_limit_ms = 5000; // millracectl and the daemon may write at the same time
-constexpr int schema_version = 1;
+constexpr std::size_t certificates_max = 100; // of one account
+constexpr std::size_t credential_bytes_max = 1024;
+constexpr int schema_version = 2;
 
 constexpr const char* schema_text =
     "CREATE TABLE accounts ("
@@ -25,11 +27,16 @@ constexpr const char* schema_text =
     "  messages_per_hour_max INTEGER NOT NULL, created_s INTEGER NOT NULL, changed_s INTEGER NOT "
     "NULL) STRICT;"
     "CREATE TABLE last_generation (value INTEGER NOT NULL) STRICT;"
-    "INSERT INTO last_generation VALUES (0);"
-    "PRAGMA user_version = 1;";
+    "INSERT INTO last_generation VALUES (0);";
+// From version 1 on; a new file goes through it, too.
+constexpr const char* certificates_text =
+    "ALTER TABLE accounts ADD COLUMN certificates TEXT NOT NULL DEFAULT '';"
+    "PRAGMA user_version = 2;";
+
+constexpr char certificate_separator = '\n'; // in none of them
 
 constexpr const char* columns = "name, enabled, generation, tenant, source, sender_domains, "
-                                "messages_per_hour_max, created_s, changed_s";
+                                "messages_per_hour_max, created_s, changed_s, certificates";
 
 std::int64_t now_s() {
     return std::chrono::duration_cast<std::chrono::seconds>(
@@ -37,17 +44,19 @@ std::int64_t now_s() {
         .count();
 }
 
-std::string joined(const std::vector<std::string>& domains) {
+std::string joined(const std::vector<std::string>& parts, char separator) {
     std::string text;
-    for (const std::string& domain : domains)
-        text += (text.empty() ? "" : " ") + domain;
+    for (const std::string& part : parts) {
+        if (!text.empty()) text += separator;
+        text += part;
+    }
     return text;
 }
 
-std::vector<std::string> split(std::string_view text) {
+std::vector<std::string> split(std::string_view text, char separator) {
     std::vector<std::string> parts;
     while (!text.empty()) {
-        const std::size_t end = std::min(text.find(' '), text.size());
+        const std::size_t end = std::min(text.find(separator), text.size());
         if (end > 0) parts.emplace_back(text.substr(0, end));
         text.remove_prefix(std::min(end + 1, text.size()));
     }
@@ -87,6 +96,32 @@ std::optional<AccountFailure> refuse(Account& account) {
 }
 
 } // namespace
+
+std::optional<std::string> certificate_credential(std::string_view text) {
+    const std::size_t colon = text.find(':');
+    if (colon == std::string_view::npos || text.size() > credential_bytes_max) return std::nullopt;
+    const std::string kind = lower(text.substr(0, colon));
+    const std::string_view value = text.substr(colon + 1);
+    const bool printable = std::ranges::all_of(
+        value, [](char byte) { return static_cast<unsigned char>(byte) >= ' ' && byte != 0x7f; });
+    if (value.empty() || !printable) return std::nullopt;
+    if (kind == "subject") return "subject:" + std::string{value};
+    if (kind == "name") {
+        const std::size_t at = value.find('@');
+        const std::string_view host = at == std::string_view::npos ? value : value.substr(at + 1);
+        if (at == 0 || !is_host_name(host)) return std::nullopt;
+        return "name:" + lower(value);
+    }
+    if (kind != "sha256") return std::nullopt;
+    std::string digits;
+    for (const char byte : lower(value)) {
+        if (byte == ':') continue;
+        if ((byte < '0' || byte > '9') && (byte < 'a' || byte > 'f')) return std::nullopt;
+        digits += byte;
+    }
+    if (digits.size() != 64) return std::nullopt;
+    return "sha256:" + digits;
+}
 
 bool is_account_name(std::string_view name) noexcept {
     return !name.empty() && name.size() <= account_name_bytes_max &&
@@ -129,9 +164,16 @@ public:
         return sqlite3_column_int64(statement_, column);
     }
     [[nodiscard]] Account account() const { // of `columns`
-        return {text(0),  number(1) != 0, static_cast<std::uint64_t>(number(2)), text(3),
-                text(4),  split(text(5)), static_cast<std::uint32_t>(number(6)), number(7),
-                number(8)};
+        return {text(0),
+                number(1) != 0,
+                static_cast<std::uint64_t>(number(2)),
+                text(3),
+                text(4),
+                split(text(5), ' '),
+                static_cast<std::uint32_t>(number(6)),
+                number(7),
+                number(8),
+                split(text(9), certificate_separator)};
     }
 
 private:
@@ -198,6 +240,9 @@ AccountResult<std::unique_ptr<AccountStore>> AccountStore::open(const std::strin
         if (found == 0 &&
             sqlite3_exec(database, schema_text, nullptr, nullptr, nullptr) != SQLITE_OK)
             return failed();
+        if (found < schema_version &&
+            sqlite3_exec(database, certificates_text, nullptr, nullptr, nullptr) != SQLITE_OK)
+            return failed();
         // The statement is reset first: an open reader would keep the commit from finishing.
         version.step();
         if (!transaction.commit()) return failed();
@@ -246,9 +291,9 @@ AccountResult<Account> AccountStore::add(Account account, std::string_view passw
     if (!generation) return std::unexpected(generation.error());
     account.generation = *generation;
     account.created_s = account.changed_s = now_s();
-    const std::string domains = joined(account.sender_domains);
+    const std::string domains = joined(account.sender_domains, ' ');
     Statement insert(database_, "INSERT INTO accounts (hash, " + std::string{columns} +
-                                    ") VALUES (?,?,?,?,?,?,?,?,?,?)");
+                                    ") VALUES (?,?,?,?,?,?,?,?,?,?,'')");
     insert.bind(*hash)
         .bind(account.name)
         .bind(account.enabled ? 1 : 0)
@@ -311,6 +356,61 @@ AccountResult<Account> AccountStore::set_enabled(std::string_view name, bool ena
     Statement update(
         database_, "UPDATE accounts SET enabled = ?, generation = ?, changed_s = ? WHERE name = ?");
     update.bind(enabled ? 1 : 0)
+        .bind(static_cast<std::int64_t>(*generation))
+        .bind((*account)->changed_s)
+        .bind(low);
+    if (update.step() != SQLITE_DONE || !transaction.commit())
+        return std::unexpected(storage_failure());
+    return std::move(**account);
+}
+
+AccountResult<Account> AccountStore::set_certificates(std::string_view name,
+                                                      std::vector<std::string> certificates) {
+    const std::string low = lower(name);
+    if (certificates.size() > certificates_max) {
+        return std::unexpected(
+            AccountFailure{AccountError::bad_value, "an account has at most 100 certificates"});
+    }
+    for (std::string& certificate : certificates) {
+        auto credential = certificate_credential(certificate);
+        if (!credential) {
+            return std::unexpected(AccountFailure{
+                AccountError::bad_value,
+                in_quotes(certificate) + " stands for no certificate; write sha256:FINGERPRINT, "
+                                         "name:HOST, name:ADDRESS or subject:NAME"});
+        }
+        certificate = std::move(*credential);
+    }
+    std::ranges::sort(certificates);
+    certificates.erase(std::unique(certificates.begin(), certificates.end()), certificates.end());
+    const auto accounts = list();
+    if (!accounts) return std::unexpected(accounts.error());
+    const std::lock_guard hold(lock_);
+    Transaction transaction(database_);
+    if (!transaction.open()) return std::unexpected(storage_failure());
+    auto account = find_locked(low);
+    if (!account) return std::unexpected(account.error());
+    if (!*account) return std::unexpected(unknown(low));
+    for (const Account& other : *accounts) {
+        if (other.name == low) continue;
+        for (const std::string& certificate : certificates) {
+            if (std::ranges::find(other.certificates, certificate) == other.certificates.end())
+                continue;
+            return std::unexpected(
+                AccountFailure{AccountError::exists, in_quotes(certificate) + " is the account " +
+                                                         in_quotes(other.name) + " already"});
+        }
+    }
+    const auto generation = raise_generation();
+    if (!generation) return std::unexpected(generation.error());
+    (*account)->generation = *generation;
+    (*account)->changed_s = now_s();
+    (*account)->certificates = certificates;
+    const std::string text = joined(certificates, certificate_separator);
+    Statement update(
+        database_,
+        "UPDATE accounts SET certificates = ?, generation = ?, changed_s = ? WHERE name = ?");
+    update.bind(text)
         .bind(static_cast<std::int64_t>(*generation))
         .bind((*account)->changed_s)
         .bind(low);

@@ -41,6 +41,8 @@ struct Account {
     std::vector<std::string> sender_domains;   // lower case; empty: any
     std::uint32_t messages_per_hour_max = 0;   // 0: unlimited
     std::int64_t created_s = 0, changed_s = 0; // Unix time
+    // Client certificates that are this account: see certificate_credential().
+    std::vector<std::string> certificates;
 };
 
 struct Credential {
@@ -51,6 +53,11 @@ struct Credential {
 
 /// Lower case, at most 128 of [a-z0-9._@+-]: what AUTH carries and what stands in logs.
 [[nodiscard]] bool is_account_name(std::string_view name) noexcept;
+
+/// The stored form of what stands for a client certificate, or nothing when the text is no such
+/// thing: "sha256:" and 64 hexadecimal digits (colons between them are left out), "name:" and a host
+/// name or mail address of the certificate, "subject:" and its subject as RFC 2253 writes it.
+[[nodiscard]] std::optional<std::string> certificate_credential(std::string_view text);
 
 class AccountStore {
 public:
@@ -65,6 +72,9 @@ public:
     [[nodiscard]] AccountResult<Account> set_password(std::string_view name,
                                                       std::string_view password);
     [[nodiscard]] AccountResult<Account> set_enabled(std::string_view name, bool enabled);
+    /// These instead of the account's certificates of before. No two accounts have one in common.
+    [[nodiscard]] AccountResult<Account> set_certificates(std::string_view name,
+                                                          std::vector<std::string> certificates);
     /// Returns what was removed, with the generation of its removal.
     [[nodiscard]] AccountResult<Account> remove(std::string_view name);
 

@@ -1,6 +1,7 @@
 #include "control/admin_server.h"
 
 #include "control/notation.h"
+#include "control/schema/capture_limits.h"
 
 #include <algorithm>
 #include <array>
@@ -26,7 +27,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t body_bytes_max = 1U << 20;
 constexpr std::size_t threads = 4; // commands wait for shards; a scrape must not wait for a command
 constexpr std::uint32_t listed_max = 10'000;
-constexpr std::uint64_t capture_seconds_max = 3600, capture_bytes_max = 1U << 30;
 constexpr int ok = 200, bad_request = 400, unauthorized = 401, not_found = 404, conflict = 409,
               unprocessable = 422, unavailable = 503;
 
@@ -89,6 +89,7 @@ Json account_json(const Account& account) {
             {"source", account.source},
             {"sender_domains", account.sender_domains},
             {"messages_per_hour", account.messages_per_hour_max},
+            {"certificates", account.certificates},
             {"created", account.created_s},
             {"changed", account.changed_s}};
 }
@@ -243,6 +244,17 @@ private:
         on_account("disable", [this](const Json& body) {
             return process_.set_enabled(text_of(body, "name"), false);
         });
+        on_account("certificates", [this](const Json& body) -> AccountResult<Account> {
+            std::vector<std::string> certificates;
+            const Json given = body.value("certificates", Json::array());
+            if (given.is_array()) {
+                for (const Json& each : given)
+                    certificates.push_back(each.is_string() ? each.get<std::string>() : "");
+            } else {
+                certificates.emplace_back(); // refused as what it is: no certificate
+            }
+            return process_.set_certificates(text_of(body, "name"), std::move(certificates));
+        });
         on_account("remove", [this](const Json& body) {
             return process_.remove_account(text_of(body, "name"));
         });
@@ -273,13 +285,16 @@ private:
                       if (!events) return refuse(response, bad_request, events.error());
                       answer(response, ok, "{\"events\":" + *events + "}");
                   });
+        http_.Post(R"(/api/admin/queue/([a-z]{1,16}))", [this](const httplib::Request& request,
+                                                               httplib::Response& response) {
+            const auto reply = process_.queue(request.matches[1].str(), request.body);
+            if (reply) return answer(response, ok, *reply);
+            refuse(response, reply.error().asker ? bad_request : unavailable, reply.error().text);
+        });
         using Kind = schema::CommandKind;
         for (const auto& [path, kind] :
-             {std::pair{"queue/list", Kind::queue_list}, std::pair{"queue/show", Kind::queue_show},
-              std::pair{"queue/count", Kind::queue_count},
-              std::pair{"queue/flush", Kind::queue_flush},
-              std::pair{"queue/suspend", Kind::queue_suspend},
-              std::pair{"queue/resume", Kind::queue_resume}, std::pair{"status", Kind::status},
+             {std::pair{"status", Kind::status}, std::pair{"cert/list", Kind::cert_list},
+              std::pair{"cert/reload", Kind::cert_reload}, std::pair{"offload", Kind::offload},
               std::pair{"net/connections", Kind::net_connections}}) {
             http_.Post("/api/admin/" + std::string{path},
                        [this, command = kind](const httplib::Request& request,
@@ -329,10 +344,11 @@ private:
         command.capture.bytes = number_of(*body, "bytes");
         const std::uint64_t port = number_of(*body, "port");
         const std::uint64_t seconds = number_of(*body, "seconds");
-        if (port > UINT16_MAX || seconds > capture_seconds_max ||
-            command.capture.bytes > capture_bytes_max) {
+        if (port > UINT16_MAX || seconds > schema::capture_seconds_max ||
+            command.capture.bytes > schema::capture_bytes_max) {
             return refuse(response, bad_request,
-                          "a port is at most 65535, a capture lasts an hour and has 1 GiB at most");
+                          "a port is at most 65535, a capture lasts ten minutes and has 64 MiB at "
+                          "most");
         }
         command.capture.port = static_cast<std::uint16_t>(port);
         command.capture.seconds = static_cast<std::uint32_t>(seconds);

@@ -1,9 +1,11 @@
 #include "control/config.h"
 
+#include "control/config_dkim.h"
 #include "control/config_file.h"
 #include "control/config_network.h"
 #include "control/config_routing.h"
 #include "control/config_tables.h"
+#include "control/config_tls.h"
 #include "control/notation.h"
 
 #include <algorithm>
@@ -34,18 +36,21 @@ public:
         relay();
         limits();
         timeouts();
-        tls();
         read_routing(tables_, policy_, network_, egress);
         network_.warn_of_unused();
+        read_tls(tables_, policy_, warnings_);
         retry();
+        read_dkim(tables_, config_, warnings_);
         screen();
+        offload();
         admin();
     }
 
 private:
-    static constexpr std::array<std::string_view, 17> known{
-        "server", "listener", "relay", "limits", "timeouts", "tls",  "dns",  "source", "pool",
-        "route",  "site",     "retry", "screen", "admin",    "port", "dpdk", "tcp"};
+    static constexpr std::array<std::string_view, 20> known{
+        "server", "listener", "relay", "limits", "timeouts",    "tls",    "dns",
+        "source", "pool",     "route", "site",   "retry",       "screen", "admin",
+        "port",   "dpdk",     "tcp",   "dkim",   "certificate", "offload"};
 
     void refuse_unknown_tables() {
         for (const auto& [key, node] : tables_.root()) {
@@ -206,22 +211,6 @@ private:
         to.idle_s = from.seconds("idle");
     }
 
-    void tls() {
-        const Section from = tables_.one("tls");
-        policy_.tls = std::make_unique<schema::TlsT>();
-        policy_.tls->certificate_file = from.file("certificate");
-        policy_.tls->key_file = from.file("key");
-        policy_.tls->modern = from.flag("modern");
-        policy_.tls->ca_file = from.file("ca_file");
-        if (policy_.tls->certificate_file.empty() != policy_.tls->key_file.empty()) {
-            const bool no_key = policy_.tls->key_file.empty();
-            from.error(
-                no_key ? "key" : "certificate",
-                std::string{"is missing; tls."} + (no_key ? "certificate" : "key") +
-                    " is of no use without it: give both, or neither for a self-signed pair");
-        }
-    }
-
     void retry() {
         const Section from = tables_.one("retry");
         policy_.retry = std::make_unique<schema::RetryT>();
@@ -254,6 +243,26 @@ private:
         const std::size_t before = errors_.count();
         config_.rules_file = from.file("rules");
         if (errors_.count() != before) config_.rules_file.clear();
+    }
+
+    void offload() {
+        const Section from = tables_.one("offload");
+        policy_.start_up->offload = std::make_unique<schema::OffloadT>();
+        schema::OffloadT& to = *policy_.start_up->offload;
+        to.backend = from.choice<schema::OffloadBackend>("backend");
+        to.workers = from.integer("workers");
+        to.cores = from.integers("cores");
+        to.device = from.text("device");
+        to.engine = from.path("engine");
+        const auto only_for = [&](std::string_view key, schema::OffloadBackend backend) {
+            if (!from.given(key) || to.backend == backend ||
+                to.backend == schema::OffloadBackend::auto_)
+                return;
+            from.error(key, "is of no use with this backend; remove it, or write backend = \"" +
+                                std::string{schema::EnumNameOffloadBackend(backend)} + "\"");
+        };
+        only_for("device", schema::OffloadBackend::cryptodev);
+        only_for("engine", schema::OffloadBackend::qatengine);
     }
 
     void admin() {

@@ -37,11 +37,15 @@ struct Config {
     std::string rules_file;                // empty: no screening
     std::vector<screen::Pattern> patterns; // of the rules in policy.screen, at the same index
     std::vector<unsigned> pattern_lines;   // in the rule file, at the same index
+    std::vector<unsigned> dkim_lines;      // of the keys in policy.dkim, at the same index
     base::SocketAddress admin_address;
     std::string admin_token_file;
 
     [[nodiscard]] std::string control_socket() const {
         return policy.start_up->run_dir + "/control.sock";
+    }
+    [[nodiscard]] std::string queue_orders_file() const {
+        return policy.start_up->state_dir + "/queue_orders.json";
     }
     [[nodiscard]] std::string snapshot_file() const {
         return policy.start_up->state_dir + "/policy.snapshot";

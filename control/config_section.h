@@ -62,6 +62,7 @@ public:
     [[nodiscard]] bool has_text(std::string_view key) const {
         return given(key) && node_->get(key)->is_string();
     }
+    [[nodiscard]] const Errors& errors() const noexcept { return errors_; }
     [[nodiscard]] unsigned line() const noexcept { return line_; }
     [[nodiscard]] unsigned line(std::string_view key) const;
     /// An error about `key`, or about the table when it is empty.

@@ -51,6 +51,7 @@ ControlProcess::~ControlProcess() {
     // Workers answer through the link, so it goes last; its server ignores answers to lost
     // connections.
     checker_.reset();
+    desk_.reset();
     link_.reset();
     if (state_lock_ >= 0) close(state_lock_);
 }
@@ -60,6 +61,8 @@ ControlProcess::start(const std::string& config_file, Log log) {
     ConfigResult loaded = load_config(config_file);
     if (!loaded.errors.empty()) return std::unexpected(texts(loaded.errors));
     if (const auto errors = compile_screening(loaded.config); !errors.empty())
+        return std::unexpected(texts(errors));
+    if (const auto errors = check_dkim_keys(loaded.config, loaded.warnings); !errors.empty())
         return std::unexpected(texts(errors));
     for (const std::string& warning : loaded.warnings)
         log("warning text=" + in_quotes(warning));
@@ -105,6 +108,17 @@ std::vector<std::string> ControlProcess::open() {
     } catch (const std::system_error& error) {
         return {error.what()};
     }
+    desk_ = std::make_unique<QueueDesk>(
+        config_.queue_orders_file(),
+        [this](const CommandRequest& request) { return link_->command(request); },
+        [this](std::string_view name) {
+            const std::lock_guard hold_config(lock_);
+            const auto named = [&](const auto& each) { return each->name == name; };
+            const schema::PolicyT& policy = config_.policy;
+            return std::any_of(policy.sources.begin(), policy.sources.end(), named) ||
+                   std::any_of(policy.pools.begin(), policy.pools.end(), named);
+        });
+    if (std::string failure = desk_->open(); !failure.empty()) return {failure};
     return {};
 }
 
@@ -140,6 +154,8 @@ ReloadReport ControlProcess::reload() {
     ConfigResult loaded = load_config(file);
     report.errors = texts(loaded.errors);
     if (report.errors.empty()) report.errors = texts(compile_screening(loaded.config));
+    if (report.errors.empty())
+        report.errors = texts(check_dkim_keys(loaded.config, loaded.warnings));
     if (!report.errors.empty()) {
         log_("reload_refused errors=" + std::to_string(report.errors.size()) +
              " first=" + in_quotes(report.errors.front()));
@@ -191,6 +207,7 @@ ReloadReport ControlProcess::reload() {
 }
 
 void ControlProcess::follow_accounts() {
+    if (link_->status().connected) desk_->follow();
     const std::lock_guard hold(lock_);
     const auto generation = accounts_->last_generation();
     if (!generation || *generation == generation_) return;
@@ -241,6 +258,12 @@ AccountResult<Account> ControlProcess::set_password(std::string_view name,
 
 AccountResult<Account> ControlProcess::set_enabled(std::string_view name, bool enabled) {
     return changed(accounts_->set_enabled(name, enabled), enabled ? "enabled" : "disabled");
+}
+
+AccountResult<Account> ControlProcess::set_certificates(std::string_view name,
+                                                        std::vector<std::string> certificates) {
+    return changed(accounts_->set_certificates(name, std::move(certificates)),
+                   "certificates_changed");
 }
 
 AccountResult<Account> ControlProcess::remove_account(std::string_view name) {

@@ -15,6 +15,7 @@
 #include "control/credentials.h"
 #include "control/link_server.h"
 #include "control/metrics.h"
+#include "control/queue_desk.h"
 
 #include <expected>
 #include <functional>
@@ -55,11 +56,18 @@ public:
     [[nodiscard]] AccountResult<Account> set_password(std::string_view name,
                                                       std::string_view password);
     [[nodiscard]] AccountResult<Account> set_enabled(std::string_view name, bool enabled);
+    [[nodiscard]] AccountResult<Account> set_certificates(std::string_view name,
+                                                          std::vector<std::string> certificates);
     [[nodiscard]] AccountResult<Account> remove_account(std::string_view name);
     [[nodiscard]] AccountResult<std::vector<Account>> accounts() const { return accounts_->list(); }
 
     [[nodiscard]] std::expected<std::string, std::string> command(const CommandRequest& request) {
         return link_->command(request);
+    }
+    /// A `queue` command of the admin API; see queue_desk.h.
+    [[nodiscard]] std::expected<std::string, QueueRefusal> queue(std::string_view verb,
+                                                                 std::string_view body) {
+        return desk_->run(verb, body);
     }
     /// The events of a message as a JSON array.
     [[nodiscard]] std::expected<std::string, std::string> trace(std::string_view message_id) const;
@@ -97,6 +105,7 @@ private:
     std::unique_ptr<AccountStore> accounts_;
     std::unique_ptr<CredentialChecker> checker_;
     std::unique_ptr<LinkServer> link_;
+    std::unique_ptr<QueueDesk> desk_; // asks through the link
 };
 
 } // namespace control

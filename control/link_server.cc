@@ -123,7 +123,7 @@ public:
                                              builder, id, request.kind, request.domain.c_str(),
                                              request.tenant.c_str(), request.account.c_str(),
                                              request.sender.c_str(), request.message_id.c_str(),
-                                             request.limit, capture)));
+                                             request.limit, capture, request.arguments.c_str())));
         if (reply.wait_for(options_.command_limit) == std::future_status::ready) return reply.get();
         const std::lock_guard hold(lock_);
         commands_.erase(id);

@@ -36,6 +36,7 @@ struct CommandRequest {
     std::string domain, tenant, account, sender, message_id;
     std::uint32_t limit = 100;
     schema::CaptureT capture{}; // of the capture commands
+    std::string arguments{};    // of the queue commands, JSON
 };
 
 struct LinkServerOptions {

@@ -69,6 +69,15 @@ std::uint64_t gauge(const schema::StatsPage& page, std::size_t index) {
         }
         return oldest;
     }
+    if (index == static_cast<std::size_t>(Gauge::oldest_arrival)) {
+        std::uint64_t oldest = 0; // of the shards that have mail
+        for (std::uint32_t shard = 0; shard < shard_count(page); ++shard) {
+            const std::uint64_t each =
+                page.shards[shard].gauges[index].load(std::memory_order_relaxed);
+            if (each != 0) oldest = oldest == 0 ? each : std::min(oldest, each);
+        }
+        return oldest;
+    }
     return sum(page, [&](const schema::ShardStats& shard) {
         return shard.gauges[index].load(std::memory_order_relaxed);
     });

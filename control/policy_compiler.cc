@@ -20,6 +20,9 @@
 namespace control {
 namespace {
 
+namespace dkim = dataplane::message::dkim;
+constexpr std::size_t key_errors_max = 200; // a person mends a few at a time
+
 /// A descriptor, closed at the end of its scope.
 class File {
 public:
@@ -71,6 +74,41 @@ std::vector<ConfigError> compile_screening(Config& config) {
     return {};
 }
 
+std::vector<dkim::KeyTable> dkim_tables(const schema::PolicyT& policy) {
+    std::vector<dkim::KeyTable> tables;
+    for (const auto& from : policy.dkim) {
+        tables.push_back({.domains = from->domains,
+                          .selector = from->selector,
+                          .key_file = from->key_file,
+                          .scope = static_cast<dkim::Scope>(from->scope),
+                          .tenant = from->tenant,
+                          .kind = static_cast<dkim::KeyKind>(from->algorithm),
+                          .headers = from->headers,
+                          .oversign = from->oversign,
+                          .identity = from->identity});
+    }
+    return tables;
+}
+
+std::vector<ConfigError> check_dkim_keys(const Config& config, std::vector<std::string>& warnings) {
+    if (config.policy.dkim.empty()) return {};
+    dkim::KeyCache cache;
+    auto loaded = dkim::load_key_set(dkim_tables(config.policy), cache);
+    std::vector<ConfigError> errors;
+    if (loaded) {
+        warnings.insert(warnings.end(), loaded->warnings.begin(), loaded->warnings.end());
+        if (loaded->keys->empty())
+            warnings.emplace_back("there is a [[dkim]], and no key: no mail will be signed");
+        return errors;
+    }
+    for (dkim::LoadError& error : loaded.error()) {
+        if (errors.size() == key_errors_max) break;
+        errors.push_back(
+            {config.file, config.dkim_lines[error.table], "dkim.key", std::move(error.text)});
+    }
+    return errors;
+}
+
 std::vector<std::string> add_accounts(schema::PolicyT& policy, std::span<const Account> accounts) {
     std::set<std::string> known;
     for (const auto& source : policy.sources)
@@ -87,6 +125,7 @@ std::vector<std::string> add_accounts(schema::PolicyT& policy, std::span<const A
         to->tenant = account.tenant;
         to->sender_domains = account.sender_domains;
         to->messages_per_hour_max = account.messages_per_hour_max;
+        to->certificates = account.certificates;
         if (known.contains(account.source)) to->source = account.source;
         if (!account.source.empty() && to->source.empty()) {
             warnings.push_back("account " + account.name + " names the source or pool " +

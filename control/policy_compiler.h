@@ -9,6 +9,7 @@
 
 #include "control/accounts.h"
 #include "control/config.h"
+#include "dataplane/message/dkim/key_set.h"
 
 #include <cstdint>
 #include <expected>
@@ -21,6 +22,15 @@ namespace control {
 /// Compiles config.patterns into policy.screen. Errors name the rule file, its line and Hyperscan's
 /// reason.
 [[nodiscard]] std::vector<ConfigError> compile_screening(Config& config);
+
+/// The [[dkim]] tables as the signing side has them.
+[[nodiscard]] std::vector<dataplane::message::dkim::KeyTable>
+dkim_tables(const schema::PolicyT& policy);
+
+/// Reads every key file as millraced will; no key goes into the snapshot. Errors name the line of the
+/// table and the file; warns of files that others may read.
+[[nodiscard]] std::vector<ConfigError> check_dkim_keys(const Config& config,
+                                                       std::vector<std::string>& warnings);
 
 /// Puts the accounts into the policy; returns what an operator should know (a source that is not
 /// there).

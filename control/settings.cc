@@ -140,10 +140,49 @@ constexpr std::array all_settings{
             "strict clients refuse."},
     Setting{"tls", "key", file, optional, "\"\"", 0, 0, "", reload,
             "PEM private key of that certificate, readable by the relay only."},
-    Setting{"tls", "modern", boolean, optional, "false", 0, 0, "", reload,
-            "TLS 1.3 only. Otherwise 1.2 as well, which older submission software needs."},
+    Setting{
+        "tls", "ocsp", path, optional, "\"\"", 0, 0, "", reload,
+        "OCSP response in DER for that certificate, stapled while it is good. The file may come "
+        "later."},
+    Setting{"tls", "ocsp_command", path, optional, "\"\"", 0, 0, "", reload,
+            "Run with the certificate's file and the OCSP file as arguments when there is no good "
+            "response, or half its time is over; it writes the OCSP file."},
+    Setting{
+        "tls", "preset", choice, optional, "\"intermediate\"", 0, 0, "modern|intermediate", reload,
+        "modern: TLS 1.3 only. intermediate: 1.2 as well, which older submission software needs. "
+        "Both: AEAD suites with ephemeral keys only."},
     Setting{"tls", "ca_file", file, optional, "\"\"", 0, 0, "", reload,
-            "Who is trusted where tls = \"verify\"; empty is the system's store."},
+            "Who is trusted where tls = \"verify\" or \"secure\"; empty is the system's store."},
+    Setting{"tls", "client_certificates", choice, optional, "\"none\"", 0, 0,
+            "none|request|require", reload,
+            "Whether clients are asked for a certificate, which AUTH EXTERNAL needs. require: a "
+            "client without one gets no TLS, on every listener."},
+    Setting{
+        "tls", "client_ca_file", file, optional, "\"\"", 0, 0, "", reload,
+        "Whose client certificates verify. Empty: nobody's; an account can then only be known by "
+        "a certificate's fingerprint."},
+    Setting{"tls", "delivery_certificate", file, optional, "\"\"", 0, 0, "", reload,
+            "PEM chain shown to mail hosts that ask for a certificate; empty shows none."},
+    Setting{"tls", "delivery_key", file, optional, "\"\"", 0, 0, "", reload,
+            "PEM private key of delivery_certificate."},
+    Setting{
+        "tls", "openssl_relief", choice, optional, "\"auto\"", 0, 0, "auto|on|off", start,
+        "Keeps OpenSSL 3.0's slow key decoders out of handshakes, after a self-test. auto: where "
+        "the library is of that line."},
+
+    Setting{"certificate", "certificate", file, required, "\"/etc/millrace/b/fullchain.pem\"", 0, 0,
+            "", reload, "PEM chain, the leaf first."},
+    Setting{"certificate", "key", file, required, "\"/etc/millrace/b/privkey.pem\"", 0, 0, "",
+            reload, "PEM private key of that certificate."},
+    Setting{
+        "certificate", "names", text_list, optional, "[]", 0, 0, "", reload,
+        "The names it is shown for, \"*.example.com\" among them; [] is all that are in it. Two "
+        "with the same name and keys of different kinds stand side by side: ECDSA is preferred."},
+    Setting{"certificate", "ocsp", path, optional, "\"\"", 0, 0, "", reload,
+            "OCSP response in DER, as tls.ocsp."},
+    Setting{"certificate", "default", boolean, optional, "false", 0, 0, "", reload,
+            "Also for clients that ask for no name, or for one that no certificate has, as "
+            "tls.certificate is: an RSA one beside an ECDSA one."},
 
     Setting{"dns", "servers", server_list, optional, "[]", 0, 0, "", start,
             "Resolvers, \"IP\" or \"IP@PORT\"; empty is /etc/resolv.conf. A cache on this machine "
@@ -202,9 +241,12 @@ constexpr std::array all_settings{
             "number per second."},
     Setting{"site", "idle", duration, optional, "\"5s\"", 0, hour, "", reload,
             "How long an unused connection is kept for the next message."},
-    Setting{"site", "tls", choice, optional, "\"may\"", 0, 0, "none|may|encrypt|verify", reload,
+    Setting{"site", "tls", choice, optional, "\"may\"", 0, 0,
+            "none|may|encrypt|verify|dane|dane-only|secure", reload,
             "none: never STARTTLS. may: when offered. encrypt: only encrypted. verify: only with a "
-            "certificate that names the host."},
+            "certificate that names the host. dane: as the host's TLSA records say, or may without "
+            "any. dane-only: only so. secure: only with a certificate that names the recipient's "
+            "domain. See [TLS](tls.md)."},
     Setting{"site", "pipelining", boolean, optional, "true", 0, 0, "", reload,
             "Use PIPELINING when offered; off for hosts that break on it."},
     Setting{"site", "chunking", boolean, optional, "true", 0, 0, "", reload,
@@ -234,6 +276,61 @@ constexpr std::array all_settings{
             "The rule file; empty screens nothing."},
     Setting{"screen", "score_reject", integer, optional, "0", 0, 1'000'000, "", reload,
             "Messages whose hits score this much are refused; 0 never refuses by score."},
+
+    Setting{
+        "dkim", "domains", domain_list, required, "[\"example.com\"]", 0, 0, "", reload,
+        "Whose mail these keys sign: the domain of From, and d= of the signature. \".example.com\" "
+        "signs for its subdomains, too; \"*\" is every domain for which `key` finds a file."},
+    Setting{"dkim", "selector", text, required, "\"s2026\"", 0, 0, "", reload,
+            "The key's name in DNS: selector._domainkey.domain. Change it with the key, and keep "
+            "the old "
+            "record until the mail that it signed has arrived."},
+    Setting{"dkim", "key", path, required, "\"dkim/%d/%s.key\"", 0, 0, "", reload,
+            "The file with the private key: %d is the domain, %s the selector. PEM (RSA of 2048 to "
+            "4096 "
+            "bits, Ed25519), or an Ed25519 key's base64."},
+    Setting{"dkim", "scope", choice, optional, "\"author\"", 0, 0, "author|fallback|always", reload,
+            "author: mail From `domains`. fallback: mail that no key of its author signs. always: "
+            "all mail, "
+            "in addition, as for an ESP's own signature."},
+    Setting{"dkim", "tenant", text, optional, "\"\"", 0, 0, "", reload,
+            "Only mail of this tenant's accounts; empty is anyone's. Without it one tenant's mail "
+            "can be "
+            "signed for another's domain."},
+    Setting{"dkim", "algorithm", choice, optional, "\"any\"", 0, 0, "any|rsa-sha256|ed25519-sha256",
+            reload,
+            "What the key must be; any is what the file says. Two tables, one of each, sign with "
+            "both."},
+    Setting{"dkim", "canonicalization", choice, optional, "\"relaxed/relaxed\"", 0, 0,
+            "relaxed/relaxed|relaxed/simple|simple/relaxed|simple/simple", reload,
+            "Header and body. Simple ones do not survive hosts that fold lines or trim blanks."},
+    Setting{"dkim", "headers", text_list, optional,
+            "[\"From\", \"Reply-To\", \"Sender\", \"To\", \"Cc\", \"Subject\", \"Date\", "
+            "\"Message-ID\", "
+            "\"In-Reply-To\", \"References\", \"MIME-Version\", \"Content-Type\", "
+            "\"Content-Transfer-Encoding\", \"List-Id\", \"List-Help\", \"List-Unsubscribe\", "
+            "\"List-Unsubscribe-Post\", \"List-Subscribe\", \"List-Post\", \"List-Owner\", "
+            "\"List-Archive\", \"Feedback-ID\"]",
+            0, 0, "", reload,
+            "The fields that are signed where they are there; From always is. RFC 8058 wants both "
+            "List-Unsubscribe fields signed."},
+    Setting{"dkim", "oversign", text_list, optional,
+            "[\"From\", \"Reply-To\", \"To\", \"Cc\", \"Subject\", \"Date\", \"Message-ID\", "
+            "\"MIME-Version\", \"Content-Type\", \"Content-Transfer-Encoding\"]",
+            0, 0, "", reload,
+            "Of these, also that there are no more: a second Subject added on the way breaks the "
+            "signature. "
+            "[] for none."},
+    Setting{"dkim", "expire_after", duration, optional, "\"0s\"", 0, 365 * day, "", reload,
+            "Life of a signature (x=), against mail that is sent again by others; \"0s\" is for "
+            "ever. Longer "
+            "than retry.expiry, or late mail arrives unsigned."},
+    Setting{"dkim", "identity", text, optional, "\"\"", 0, 0, "", reload,
+            "The signature's i=, such as \"@%d\"; empty leaves it out, which means the same."},
+    Setting{
+        "dkim", "on_failure", choice, optional, "\"defer\"", 0, 0, "defer|send_unsigned", reload,
+        "What becomes of mail that could not be signed. defer: 451, and the client tries again. "
+        "send_unsigned: it goes out as it is, and is counted."},
 
     Setting{"port", "name", text, required, "\"wan\"", 0, 0, "", start,
             "Names the port in logs and errors."},
@@ -275,6 +372,26 @@ constexpr std::array all_settings{
         "settings say cannot be said here."},
     Setting{"dpdk", "file_prefix", text, optional, "\"millrace\"", 0, 0, "", start,
             "Name of DPDK's files. Give a second DPDK program on this machine another one."},
+
+    Setting{"offload", "backend", choice, optional, "\"auto\"", 0, 0,
+            "auto|inline|threads|mb8|cryptodev|qatengine", start,
+            "What does RSA's private-key operations. auto takes the best there is: a crypto card, "
+            "Intel's engine, "
+            "libcrypto_mb, threads on spare cores, the shards themselves. Any other is had or "
+            "start is refused."},
+    Setting{"offload", "workers", integer, optional, "0", 0, 64, "", start,
+            "Crypto threads, over all shards. 0: one for each core without a shard, two for each "
+            "shard at most."},
+    Setting{"offload", "cores", integer_list, optional, "[]", 0, 4095, "", start,
+            "CPU numbers to pin these threads to; without any the kernel places them. Cores of "
+            "shards are no "
+            "good place."},
+    Setting{
+        "offload", "device", text, optional, "\"\"", 0, 0, "", start,
+        "For cryptodev: the crypto device, as DPDK calls it, such as \"0000:3d:01.0_qat_asym\" or "
+        "\"crypto_openssl\"; empty is the first that signs with RSA."},
+    Setting{"offload", "engine", path, optional, "\"\"", 0, 0, "", start,
+            "For qatengine: the engine's file; empty is where OpenSSL keeps its engines."},
 
     Setting{"tcp", "congestion", choice, optional, "\"cubic\"", 0, 0, "cubic|new_reno", start,
             "cubic: RFC 9438 with HyStart++. new_reno: RFC 6582, more timid on long, fast paths."},
@@ -336,7 +453,10 @@ constexpr std::array all_tables{
     SettingTable{"relay", "[relay]", "Who may send without AUTH."},
     SettingTable{"limits", "[limits]", "What a client may do."},
     SettingTable{"timeouts", "[timeouts]", "How long each side waits for the other."},
-    SettingTable{"tls", "[tls]", "The relay's own certificate, and whom it trusts."},
+    SettingTable{"tls", "[tls]",
+                 "The relay's own certificate, and whom it trusts. See [TLS](tls.md)."},
+    SettingTable{"certificate", "[[certificate]]",
+                 "Further certificates, chosen by the name that the client asks for."},
     SettingTable{"dns", "[dns]", "How MX hosts are found."},
     SettingTable{"source", "[[source]]",
                  "An identity to send from. Without any there is one, called \"default\", whose "
@@ -352,6 +472,10 @@ constexpr std::array all_tables{
                  "`[site.default]`."},
     SettingTable{"retry", "[retry]", "When a failed attempt is repeated."},
     SettingTable{"screen", "[screen]", "Content screening before the 250."},
+    SettingTable{
+        "dkim", "[[dkim]]",
+        "Who signs which mail. Each table is one key, or one for each of its domains; all that are "
+        "for a message sign it. See [DKIM](dkim.md)."},
     SettingTable{"port", "[[port]]",
                  "A network port that Millrace drives itself, through DPDK and its own TCP/IP: for "
                  "listeners and sources with `transport = \"dpdk\"`. Each shard has a queue of it; "
@@ -359,6 +483,9 @@ constexpr std::array all_tables{
     SettingTable{"port.routes", "routes = [{ ... }]",
                  "What a [[port]] reaches through routers, each a table in its list `routes`."},
     SettingTable{"dpdk", "[dpdk]", "How DPDK is started. Needed for a [[port]] only."},
+    SettingTable{"offload", "[offload]",
+                 "Who does the private-key operations: DKIM's RSA signatures. See [Crypto "
+                 "offload](offload.md)."},
     SettingTable{
         "tcp", "[tcp]",
         "Our own TCP, for all connections with `transport = \"dpdk\"`; the kernel's has its "

@@ -46,6 +46,10 @@ constexpr std::uint64_t place_hash(std::uint32_t seed, std::uint64_t segment_seq
     return mix(mix(segment_seq + 0x9E3779B97F4A7C15ULL) ^ (std::uint64_t{seed} << 32 | offset));
 }
 
+[[nodiscard]] constexpr bool readable(std::uint16_t major) noexcept {
+    return major >= format_major_oldest && major <= format_major;
+}
+
 void seal_block(std::span<std::byte, block_bytes> block, std::uint32_t copy) noexcept {
     put(block, block_crc_at, crc32c(copy + 1, block.subspan<block_crc_from>()));
 }
@@ -59,8 +63,7 @@ check_block(std::span<const std::byte, block_bytes> block, std::uint64_t magic,
         return std::unexpected(CodecError::bad_checksum);
     }
     // A later minor version only adds what this one may ignore.
-    if (get<std::uint16_t>(block, 12) != format_major)
-        return std::unexpected(CodecError::unsupported);
+    if (!readable(get<std::uint16_t>(block, 12))) return std::unexpected(CodecError::unsupported);
     if (get<std::uint32_t>(block, 16) != 0) return std::unexpected(CodecError::unsupported);
     return {};
 }
@@ -96,6 +99,11 @@ void encode_superblock(std::span<std::byte, block_bytes> block, const Superblock
     put(block, 80, superblock.lsn_base);
     put(block, 88, superblock.segment_seq_base);
     put(block, 96, superblock.segment_floor);
+    put(block, 104, superblock.checkpoint.segment_seq);
+    put(block, 112, superblock.checkpoint.slot);
+    put(block, 116, superblock.checkpoint.offset);
+    put(block, 120, superblock.checkpoint.payload_bytes);
+    put(block, 128, superblock.checkpoint.covered);
     static_assert(sizeof superblock.bad_slots + 2048 == block_bytes);
     std::memcpy(block.data() + 2048, superblock.bad_slots.data(), superblock.bad_slots.size());
     seal_block(block, copy);
@@ -118,14 +126,24 @@ decode_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t c
     superblock.lsn_base = get<std::uint64_t>(block, 80);
     superblock.segment_seq_base = get<std::uint64_t>(block, 88);
     superblock.segment_floor = get<std::uint64_t>(block, 96);
+    superblock.checkpoint.segment_seq = get<std::uint64_t>(block, 104);
+    superblock.checkpoint.slot = get<std::uint32_t>(block, 112);
+    superblock.checkpoint.offset = get<std::uint32_t>(block, 116);
+    superblock.checkpoint.payload_bytes = get<std::uint32_t>(block, 120);
+    superblock.checkpoint.covered = get<std::uint64_t>(block, 128);
     std::memcpy(superblock.bad_slots.data(), block.data() + 2048, superblock.bad_slots.size());
 
-    const bool sane =
-        superblock.segment_bytes >= segment_bytes_min &&
-        superblock.segment_bytes <= segment_bytes_max &&
-        superblock.segment_bytes % segment_granule == 0 && superblock.segment_count > 0 &&
-        superblock.segment_count <= segment_count_max &&
-        std::uint64_t{superblock.segment_bytes} * superblock.segment_count <= superblock.pool_bytes;
+    const bool sane = superblock.segment_bytes >= segment_bytes_min &&
+                      superblock.segment_bytes <= segment_bytes_max &&
+                      superblock.segment_bytes % segment_granule == 0 &&
+                      superblock.segment_count > 0 &&
+                      superblock.segment_count <= segment_count_max &&
+                      std::uint64_t{superblock.segment_bytes} * superblock.segment_count <=
+                          superblock.pool_bytes &&
+                      (!superblock.checkpoint.valid() ||
+                       (superblock.checkpoint.slot < superblock.segment_count &&
+                        superblock.checkpoint.offset < superblock.segment_bytes &&
+                        superblock.checkpoint.payload_bytes < superblock.segment_bytes));
     if (!sane) return std::unexpected(CodecError::malformed);
     return superblock;
 }
@@ -194,8 +212,7 @@ std::expected<FrameHeader, CodecError> decode_frame_header(std::span<const std::
     if (get<std::uint32_t>(bytes, 4) != crc32c(start, bytes.subspan(8, frame_header_bytes - 8))) {
         return std::unexpected(CodecError::bad_checksum);
     }
-    if (get<std::uint16_t>(bytes, 8) != format_major)
-        return std::unexpected(CodecError::unsupported);
+    if (!readable(get<std::uint16_t>(bytes, 8))) return std::unexpected(CodecError::unsupported);
     if (header.bytes > bytes.size()) return std::unexpected(CodecError::truncated);
     if (header.bytes % block_bytes != 0 || header.used > header.bytes ||
         header.used < frame_header_bytes || header.records > header.used / record_header_bytes) {
@@ -212,6 +229,8 @@ bool known(std::uint16_t type) noexcept {
     case RecordType::status:
     case RecordType::tomb:
     case RecordType::abort:
+    case RecordType::checkpoint_part:
+    case RecordType::checkpoint_end:
     case RecordType::watermark:
     case RecordType::batch_failed:
         return true;
@@ -271,18 +290,21 @@ void encode_message_prefix(std::span<std::byte, message_prefix_bytes> bytes,
     put(bytes, 4, prefix.prelude_bytes);
     put(bytes, 8, prefix.content_bytes);
     put(bytes, 16, prefix.chunk_count);
-    put(bytes, 20, std::uint32_t{0});
+    put(bytes, 20, prefix.envelope_crc);
 }
 
-std::expected<MessagePrefix, CodecError>
-decode_message_prefix(RecordType type, std::span<const std::byte> payload) noexcept {
-    if (payload.size() < message_prefix_bytes) return std::unexpected(CodecError::truncated);
+std::expected<MessagePrefix, CodecError> decode_message_prefix(RecordType type,
+                                                               std::span<const std::byte> head,
+                                                               std::size_t payload_bytes) noexcept {
+    if (head.size() < message_prefix_bytes || payload_bytes < head.size())
+        return std::unexpected(CodecError::truncated);
     MessagePrefix prefix;
-    prefix.envelope_bytes = get<std::uint32_t>(payload, 0);
-    prefix.prelude_bytes = get<std::uint32_t>(payload, 4);
-    prefix.content_bytes = get<std::uint64_t>(payload, 8);
-    prefix.chunk_count = get<std::uint32_t>(payload, 16);
-    const std::uint64_t rest = payload.size() - message_prefix_bytes;
+    prefix.envelope_bytes = get<std::uint32_t>(head, 0);
+    prefix.prelude_bytes = get<std::uint32_t>(head, 4);
+    prefix.content_bytes = get<std::uint64_t>(head, 8);
+    prefix.chunk_count = get<std::uint32_t>(head, 16);
+    prefix.envelope_crc = get<std::uint32_t>(head, 20);
+    const std::uint64_t rest = payload_bytes - message_prefix_bytes;
     if (prefix.prelude_bytes > prefix.content_bytes) return std::unexpected(CodecError::malformed);
     if (type == RecordType::message) {
         if (prefix.content_bytes > rest) return std::unexpected(CodecError::truncated);

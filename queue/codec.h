@@ -1,4 +1,4 @@
-// codec.h: the spool's bytes, version 1: superblocks, segment headers, batch frames and records.
+// codec.h: the spool's bytes, version 2: superblocks, segment headers, batch frames and records.
 //
 // Scope      Encoding, decoding and checking over spans: no I/O, no clock, no allocation but what an
 //            Envelope needs. docs/spool-format.md says the same in prose; change both together.
@@ -26,7 +26,8 @@
 
 namespace queue {
 
-inline constexpr std::uint16_t format_major = 1;
+inline constexpr std::uint16_t format_major = 2;
+inline constexpr std::uint16_t format_major_oldest = 1; // that is still read
 inline constexpr std::uint16_t format_minor = 0;
 
 enum class CodecError : std::uint8_t {
@@ -38,6 +39,16 @@ enum class CodecError : std::uint8_t {
 };
 
 using PoolId = std::array<std::byte, 16>;
+
+/// Where the last complete checkpoint ends, and what it makes dispensable.
+struct CheckpointPointer {
+    std::uint64_t segment_seq = 0; // of its CHECKPOINT_END record; 0: there is none
+    std::uint32_t slot = 0;
+    std::uint32_t offset = 0;
+    std::uint32_t payload_bytes = 0;
+    std::uint64_t covered = 0; // what segments below say of others is in the checkpoint
+    [[nodiscard]] bool valid() const noexcept { return segment_seq != 0; }
+};
 
 struct Superblock {
     PoolId pool{};
@@ -51,6 +62,7 @@ struct Superblock {
     std::uint64_t lsn_base = 0;         // this boot's records are numbered from here
     std::uint64_t segment_seq_base = 0; // and its segments from here
     std::uint64_t segment_floor = 0;    // segments below this are dead, whatever they hold
+    CheckpointPointer checkpoint;
     std::array<std::uint8_t, segment_count_max / 8> bad_slots{}; // never read nor written again
 
     [[nodiscard]] bool bad(std::uint32_t slot) const noexcept {
@@ -111,14 +123,16 @@ decode_frame_header(std::span<const std::byte> bytes, std::uint32_t seed,
                     std::uint32_t offset) noexcept;
 
 enum class RecordType : std::uint16_t {
-    message = 0x01,        // envelope, prelude and content
-    body_chunk = 0x02,     // part of a body that is too large for one record
-    message_commit = 0x03, // envelope and prelude; valid only with all its chunks
-    status = 0x10,         // the absolute state of a message's recipients
-    tomb = 0x20,           // the message is done
-    abort = 0x21,          // the message was refused after its record had been submitted
-    watermark = 0x41,      // empty: its frame's `durable` is the point
-    batch_failed = 0x42,   // a batch that was refused: its absence is no damage
+    message = 0x01,         // envelope, prelude and content
+    body_chunk = 0x02,      // part of a body that is too large for one record
+    message_commit = 0x03,  // envelope and prelude; valid only with all its chunks
+    status = 0x10,          // the absolute state of a message's recipients
+    tomb = 0x20,            // the message is done
+    abort = 0x21,           // the message was refused after its record had been submitted
+    checkpoint_part = 0x40, // entries of the index; checkpoint.h
+    checkpoint_end = 0x43,  // what the parts are, and where the log goes on
+    watermark = 0x41,       // empty: its frame's `durable` is the point
+    batch_failed = 0x42,    // a batch that was refused: its absence is no damage
 };
 [[nodiscard]] bool known(std::uint16_t type) noexcept;
 
@@ -168,14 +182,21 @@ struct MessagePrefix {
     std::uint32_t prelude_bytes = 0;
     std::uint64_t content_bytes = 0; // prelude and body, wherever the body is
     std::uint32_t chunk_count = 0;   // 0 in MSG
+    std::uint32_t envelope_crc = 0;  // of the envelope's bytes alone; 0: not known
 };
 inline constexpr std::uint32_t message_prefix_bytes = 24;
 
 void encode_message_prefix(std::span<std::byte, message_prefix_bytes> bytes,
                            const MessagePrefix& prefix) noexcept;
 /// Also checks that the parts fill the payload exactly.
+/// \param head  the payload, or as much of it as was read; `payload_bytes` says how long it is
 [[nodiscard]] std::expected<MessagePrefix, CodecError>
-decode_message_prefix(RecordType type, std::span<const std::byte> payload) noexcept;
+decode_message_prefix(RecordType type, std::span<const std::byte> head,
+                      std::size_t payload_bytes) noexcept;
+[[nodiscard]] inline std::expected<MessagePrefix, CodecError>
+decode_message_prefix(RecordType type, std::span<const std::byte> payload) noexcept {
+    return decode_message_prefix(type, payload, payload.size());
+}
 
 /// BODY_CHUNK: this prefix, then bytes of the body.
 struct ChunkPrefix {

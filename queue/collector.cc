@@ -4,103 +4,108 @@
 #include "queue/core.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace queue {
 
 void Collector::stop() noexcept {
     task_ = {};
-    for (Copy& copy : copies_)
-        core_.log().abandon(copy.ticket);
     survivors_.clear();
+    copies_.clear();
 }
 
 void Collector::consider() {
     Log& log = core_.log();
-    if (busy_ || log.read_only()) return;
-    const auto slot = log.segments().oldest_sealed();
-    if (!slot || log.segments().live_records(*slot) == 0) return;
-    if (log.free_segments() > log.accept_reserve() + collect_margin) return;
-    // Copying goes round the log until it meets the dead bytes: without a segment's worth of them it
+    const SegmentTable& segments = log.segments();
+    if (busy_ || core_.closing() || segments.frozen() || log.read_only() || core_.side_busy())
+        return;
+    // Without a checkpoint segments come back in their order only, and nothing is won.
+    if (segments.covered() == 0) return;
+    const std::uint32_t early = std::max(collect_margin, segments.count() / 8);
+    if (log.free_segments() > log.accept_reserve() + early) return;
+    // Copying goes round the pool until it meets the dead bytes: without a segment's worth of them it
     // would only wear the device.
-    const std::uint64_t segment_bytes = log.segments().bytes_of(*slot);
-    if (log.segments().dead_bytes() < segment_bytes + segment_bytes / 2) return;
-    if (core_.loop().now() < not_before_) return;
+    if (segments.dead_bytes() < std::uint64_t{segments.bytes_min()} * 3 / 2) return;
+    if (core_.loop().now() < not_before_ || core_.checkpoint().frees_segments()) return;
+    const bool pressed = log.free_segments() <= log.accept_reserve() + collect_margin;
+    std::vector<std::uint32_t> slots =
+        segments.victims(pressed ? collect_fill_max : collect_fill_early, collect_segments_max);
+    if (slots.empty()) return;
     busy_ = true;
-    task_ = collect(*slot);
+    task_ = collect(std::move(slots));
     task_.start();
 }
 
-base::Task<void> Collector::collect(std::uint32_t slot) {
+base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
     if (window_.bytes == 0) window_ = BlockMemory{collect_window_bytes + 2 * block_bytes};
-    const std::uint64_t seq = core_.log().segments().seq_of(slot);
-    co_await gather(slot);
+    co_await gather(slots);
     std::ranges::sort(survivors_, {}, &Survivor::place);
     std::size_t first = 0;
-    while (first < survivors_.size() && !core_.log().read_only()) {
-        const std::uint64_t begin = survivors_[first].place.offset / block_bytes * block_bytes;
+    bool going = true;
+    while (going && first < survivors_.size() && !core_.log().read_only()) {
+        const Place begin{survivors_[first].place.slot,
+                          survivors_[first].place.offset / static_cast<std::uint32_t>(block_bytes) *
+                              static_cast<std::uint32_t>(block_bytes)};
         std::size_t last = first;
-        while (last < survivors_.size() && last - first < collect_records_max &&
+        while (last < survivors_.size() && survivors_[last].place.slot == begin.slot &&
                survivors_[last].place.offset + record_bytes(survivors_[last].payload_bytes) <=
-                   begin + collect_window_bytes + block_bytes) {
+                   begin.offset + collect_window_bytes + block_bytes) {
             ++last;
         }
         CHECK(last > first); // a record is at most a batch, and a batch fits the window
-        co_await copy_window(first, last, begin, slot);
+        going = co_await copy_window(first, last);
         first = last;
     }
+    if (going && frame_begun_ && !copies_.empty()) going = co_await write_frame();
+    frame_begun_ = false;
     survivors_.clear();
-    // What could not be moved waits for delivery to end it; do not try again at once.
-    const SegmentTable& segments = core_.log().segments();
-    if (segments.seq_of(slot) == seq && segments.sealed(slot) && segments.live_records(slot) != 0) {
-        not_before_ = core_.loop().now() + core_.full_check();
-    }
+    // What could not be moved waits for delivery to end it, or for space: do not try again at once.
+    if (!going) not_before_ = core_.loop().now() + core_.options().full_check;
     busy_ = false;
     core_.loop().at_turn_end(core_);
 }
 
-base::Task<void> Collector::gather(std::uint32_t slot) {
+base::Task<void> Collector::gather(std::span<const std::uint32_t> slots) {
     const MessageIndex& index = core_.index();
-    std::uint64_t generation = index.generation();
-    for (std::size_t at = 0; at < index.slots().size();) {
-        const std::size_t end = std::min(at + index_slots_per_turn_max, index.slots().size());
-        for (; at < end; ++at) {
-            const MessageRef& message = index.slots()[at];
-            if (!message) continue;
-            if (message->place_.slot == slot) {
+    const auto wanted = [&](Place place) {
+        return std::ranges::find(slots, place.slot) != slots.end();
+    };
+    for (EntryRef ref = 0; ref < index.slot_count();) {
+        const EntryRef end = std::min<EntryRef>(
+            index.slot_count(), ref + static_cast<EntryRef>(index_slots_per_turn_max));
+        for (; ref < end; ++ref) {
+            const Entry& entry = index[ref];
+            if (entry.id.value == 0) continue;
+            if (wanted(entry.place)) {
                 survivors_.push_back(
-                    {message, message->place_, message->payload_bytes_, whole_message});
+                    {entry.id, ref, entry.place, entry.payload_bytes, whole_message});
             }
-            for (std::size_t i = 0; i < message->chunks_.size(); ++i) {
-                const Message::Chunk& chunk = message->chunks_[i];
-                if (chunk.place.slot != slot) continue;
-                survivors_.push_back({message, chunk.place, chunk_prefix_bytes + chunk.bytes, i});
+            const std::span<const Chunk> chunks = index.chunks(entry);
+            for (std::size_t i = 0; i < chunks.size(); ++i) {
+                if (!wanted(chunks[i].place)) continue;
+                survivors_.push_back(
+                    {entry.id, ref, chunks[i].place, chunk_prefix_bytes + chunks[i].bytes, i});
             }
         }
         static_cast<void>(co_await base::sleep_for(core_.loop(), std::chrono::milliseconds{1}));
-        if (generation != index.generation()) { // the table has grown: everything lies elsewhere
-            generation = index.generation();
-            survivors_.clear();
-            at = 0;
-        }
     }
 }
 
-Place& Collector::place_of(const Survivor& survivor) noexcept {
-    Message& message = *survivor.message;
-    return survivor.chunk == whole_message ? message.place_ : message.chunks_[survivor.chunk].place;
+Place& Collector::place_of(const Survivor& survivor) const noexcept {
+    Entry& entry = core_.index()[survivor.entry];
+    return survivor.chunk == whole_message ? entry.place
+                                           : core_.index().chunks(entry)[survivor.chunk].place;
 }
 
-bool Collector::alive(const Survivor& survivor) noexcept {
-    const Message& message = *survivor.message;
-    if (message.phase_ == Message::Phase::done || message.phase_ == Message::Phase::blank)
-        return false;
-    if (survivor.chunk != whole_message && survivor.chunk >= message.chunks_.size()) return false;
-    return place_of(survivor) == survivor.place;
+bool Collector::alive(const Survivor& survivor) const noexcept {
+    // An id is never used twice, so the slot cannot have become another message of the same name.
+    return core_.index()[survivor.entry].id == survivor.id && place_of(survivor) == survivor.place;
 }
 
-base::Task<void> Collector::copy_window(std::size_t first, std::size_t last,
-                                        std::uint64_t window_offset, std::uint32_t slot) {
+base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
     Log& log = core_.log();
+    const std::uint32_t slot = survivors_[first].place.slot;
+    const std::uint64_t window_offset = survivors_[first].place.offset / block_bytes * block_bytes;
     const Survivor& end = survivors_[last - 1];
     const std::uint64_t window_end = end.place.offset + record_bytes(end.payload_bytes);
     const std::size_t bytes =
@@ -111,7 +116,7 @@ base::Task<void> Collector::copy_window(std::size_t first, std::size_t last,
         core_.count_read_error();
         for (std::size_t i = first; i < last; ++i)
             give_up(survivors_[i]);
-        co_return;
+        co_return true;
     }
     const std::uint64_t seq = log.segments().seq_of(slot);
     for (std::size_t i = first; i < last; ++i) {
@@ -127,58 +132,67 @@ base::Task<void> Collector::copy_window(std::size_t first, std::size_t last,
             give_up(survivor);
             continue;
         }
-        const bool appended =
-            co_await append(survivor, payload, static_cast<RecordType>(header->type));
-        if (!appended) break;
+        const bool copied = co_await copy(survivor, payload, static_cast<RecordType>(header->type));
+        if (!copied) co_return false;
     }
-    co_await finish_copies();
-}
-
-base::Task<bool> Collector::append(const Survivor& survivor, std::span<const std::byte> payload,
-                                   RecordType type) {
-    Log& log = core_.log();
-    const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
-    auto room =
-        co_await core_.wait_room(payload_bytes, AppendClass::essential, base::Deadline::never());
-    if (!room) co_return false;
-    if (!alive(survivor)) co_return true;
-    Copy& copy = copies_[copy_count_++];
-    copy.survivor = &survivor;
-    RecordWriter writer = log.begin(type, survivor.message->id, payload_bytes);
-    writer.append(payload);
-    writer.finish(&copy.ticket);
-    if (survivor.chunk != whole_message) co_return true;
-
-    // Its status lies in a segment that may go next. A later one supersedes this by its number.
-    const std::uint32_t status_bytes = QueueCore::status_bytes(*survivor.message);
-    auto status_room =
-        co_await core_.wait_room(status_bytes, AppendClass::essential, base::Deadline::never());
-    if (!status_room) co_return false;
-    if (alive(survivor)) core_.write_status(*survivor.message);
     co_return true;
 }
 
-base::Task<void> Collector::finish_copies() {
-    Log& log = core_.log();
-    const bool synced =
-        co_await log.sync(base::Deadline::never()); // copies and the statuses beside them
-    for (std::size_t i = 0; i < copy_count_; ++i) {
-        Copy& copy = copies_[i];
-        const bool durable = copy.ticket.state() == Ticket::State::durable;
-        if (synced && durable && alive(*copy.survivor)) {
-            Place& place = place_of(*copy.survivor);
-            core_.drop_record(place, copy.survivor->payload_bytes);
-            place = copy.ticket.place();
-            log.keep(copy.ticket);
-        } else {
-            log.abandon(copy.ticket);
-        }
+base::Task<bool> Collector::copy(const Survivor& survivor, std::span<const std::byte> payload,
+                                 RecordType type) {
+    const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
+    if (frame_begun_ && !writer_.fits(payload_bytes)) {
+        const bool written = co_await write_frame();
+        if (!written) co_return false;
     }
-    copy_count_ = 0;
+    if (!frame_begun_) {
+        const bool begun = co_await writer_.begin(payload_bytes);
+        if (!begun) co_return false;
+        frame_begun_ = true;
+        if (!alive(survivor)) co_return true;
+    }
+    const std::span<std::byte> to =
+        writer_.add(type, survivor.id, payload_bytes, core_.log().take_lsn());
+    std::memcpy(to.data(), payload.data(), payload.size());
+    const Place place = writer_.seal_record();
+    core_.log().segments().add_live(place.slot, record_bytes(payload_bytes));
+    copies_.push_back({survivor, place});
+    if (survivor.chunk == whole_message) copy_status(survivor.entry);
+    co_return true;
+}
+
+/// Its status lies in a segment that may go next. A later one supersedes this by its number.
+void Collector::copy_status(EntryRef ref) {
+    Entry& entry = core_.index()[ref];
+    if (entry.lsn == 0) return; // nothing has happened to it yet
+    const std::uint32_t bytes = core_.status_bytes(entry);
+    if (!writer_.fits(bytes)) return core_.mark_dirty(ref);
+    entry.lsn = core_.log().take_lsn();
+    core_.encode_status_of(entry, writer_.add(RecordType::status, entry.id, bytes, entry.lsn));
+    static_cast<void>(writer_.seal_record());
+}
+
+base::Task<bool> Collector::write_frame() {
+    frame_begun_ = false;
+    if (copies_.empty()) co_return true;
+    const bool written = co_await writer_.write();
+    for (const Copy& copy : copies_) {
+        const std::uint32_t bytes = copy.survivor.payload_bytes;
+        if (!written || !alive(copy.survivor)) {
+            core_.drop_record(copy.place, bytes);
+            continue;
+        }
+        bytes_copied_ += record_bytes(bytes);
+        Place& place = place_of(copy.survivor);
+        core_.drop_record(place, bytes);
+        place = copy.place;
+    }
+    copies_.clear();
+    co_return written;
 }
 
 void Collector::give_up(const Survivor& survivor) {
-    if (alive(survivor)) core_.hasten(*survivor.message);
+    if (alive(survivor)) core_.expedite(survivor.entry);
 }
 
 } // namespace queue

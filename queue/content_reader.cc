@@ -22,23 +22,28 @@ base::Task<SpoolResult<base::SlabChain>> ContentReader::next(base::Deadline dead
         co_return message.content.share();
     }
     for (;;) {
+        if (message.entry_ == no_entry) co_return std::unexpected(SpoolError::cancelled);
+        const MessageIndex& index = core_->index_;
         // Which record, and which part of it, holds the byte at offset_.
-        Place place = message.place_;
+        const std::span<const Chunk> chunks = index.chunks(index[message.entry_]);
+        Place place = index[message.entry_].place;
         std::uint32_t payload_bytes = message.payload_bytes_;
         std::uint32_t from = message.content_at_;
         auto bytes = static_cast<std::uint32_t>(message.payload_bytes_ - message.content_at_);
         std::uint64_t begin = 0;
         std::size_t chunk = 0;
-        for (; chunk < message.chunks_.size() && offset_ >= begin + bytes; ++chunk) {
+        for (; chunk < chunks.size() && offset_ >= begin + bytes; ++chunk) {
             begin += bytes;
-            place = message.chunks_[chunk].place;
-            bytes = message.chunks_[chunk].bytes;
+            place = chunks[chunk].place;
+            bytes = chunks[chunk].bytes;
             from = chunk_prefix_bytes;
             payload_bytes = chunk_prefix_bytes + bytes;
         }
         CHECK(offset_ == begin);
         auto piece = co_await core_->reader_.read(place, payload_bytes, from, bytes, deadline);
-        const Place now = chunk == 0 ? message.place_ : message.chunks_[chunk - 1].place;
+        if (message.entry_ == no_entry) co_return std::unexpected(SpoolError::cancelled);
+        const Entry& entry = index[message.entry_];
+        const Place now = chunk == 0 ? entry.place : index.chunks(entry)[chunk - 1].place;
         if (!piece && now != place) continue; // the collector moved it under our hands
         if (!piece) {
             if (piece.error() == SpoolError::damaged) core_->count_damage();

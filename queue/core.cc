@@ -1,6 +1,7 @@
 #include "queue/core.h"
 
 #include "dataplane/base/check.h"
+#include "queue/recovery.h"
 
 #include <algorithm>
 
@@ -26,40 +27,40 @@ namespace {
     return std::ranges::equal(a, b, {}, lower, lower);
 }
 
-/// Whether everything `narrow` selects is selected by `wide` too.
-[[nodiscard]] bool covers(const QueueFilter& wide, const QueueFilter& narrow) noexcept {
-    return (wide.domain.empty() || same_domain(wide.domain, narrow.domain)) &&
-           (wide.tenant.empty() || wide.tenant == narrow.tenant) &&
-           (wide.account.empty() || wide.account == narrow.account) &&
-           (wide.sender.empty() || wide.sender == narrow.sender) &&
-           (!wide.id || wide.id == narrow.id);
-}
-
 } // namespace
 
 QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
                      const Superblock& superblock)
     : loop_(loop), disk_(disk), options_(options), small_(small_slab_bytes, small_count(options)),
       large_(large_slab_bytes, large_count(options), block_bytes),
-      large_reserve_(std::min(64U, large_.slab_count() / 4)), scheduler_(loop), reader_(*this),
-      collector_(*this), slab_timer_(*this), log_(loop, disk, *this, superblock) {
+      large_reserve_(std::min(64U, large_.slab_count() / 4)), tick_base_(loop.now()), schedule_(0),
+      reader_(*this), side_writer_(loop, log_, disk), collector_(*this, side_writer_),
+      checkpoint_(*this, side_writer_), slab_timer_(&QueueCore::on_slab_timer, *this),
+      schedule_timer_(&QueueCore::on_schedule_timer, *this), log_(loop, disk, *this, superblock) {
+    // An entry counts content in 32 bits, the prelude included.
+    constexpr std::uint64_t countable = (std::uint64_t{1} << 32) - 1 - prelude_bytes_max;
+    options_.content_bytes_max = std::min(options_.content_bytes_max, countable);
     marks_.reserve(4096);
     dirty_.reserve(4096);
 }
 
 QueueCore::~QueueCore() {
     log_.stop();
+    recovery_.reset();
     collector_.stop();
+    checkpoint_.stop();
+    for (Load& load : loads_)
+        load.task = {};
     marks_.clear();
-    dirty_.clear();
-    index_.clear();
+    for (auto& message : storage_)
+        message->kept_.reset();
     for (auto& message : storage_) {
         if (message->reference_count() == 0) continue;
         // Somebody outlives the queue with a message: it becomes theirs, without its content.
         log_.abandon(message->ticket_);
         message->content.clear();
-        message->retry_.cancel();
         message->owner_ = nullptr;
+        message->entry_ = no_entry;
         static_cast<void>(message.release()); // deleted by retire() of the last reference
     }
 }
@@ -98,7 +99,7 @@ SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse 
     do { // the epoch in an id wraps after 65536 boots: step over what is still queued from back then
         message.id =
             MessageId::make(superblock.shard & 0xFF, superblock.epoch & 0xFFFF, next_id_++);
-    } while (index_.find(message.id) != nullptr);
+    } while (index_.find(message.id) != no_entry);
     message.phase_ = Message::Phase::draft;
     message.envelope.arrival = loop_.wall_now();
     return MessageRef{&message};
@@ -109,6 +110,7 @@ Message& QueueCore::fresh_message() {
         storage_.push_back(std::make_unique<Message>());
         first_free_ = storage_.back().get();
         first_free_->owner_ = this;
+        first_free_->number_ = static_cast<std::uint32_t>(storage_.size() - 1);
     }
     Message& message = *first_free_;
     first_free_ = message.next_free_;
@@ -117,7 +119,7 @@ Message& QueueCore::fresh_message() {
 }
 
 void QueueCore::recycle(Message& message) noexcept {
-    message.retry_.cancel();
+    detach(message);
     log_.abandon(message.ticket_);
     message.envelope.clear();
     message.status.clear();
@@ -127,12 +129,10 @@ void QueueCore::recycle(Message& message) noexcept {
     message.content_bytes = 0;
     message.content.clear();
     message.phase_ = Message::Phase::blank;
-    message.status_dirty_ = message.submitted_ = false;
-    message.place_ = {};
+    message.submitted_ = false;
     message.payload_bytes_ = message.content_at_ = message.prelude_bytes_ = 0;
     message.chunks_.clear();
     message.chunk_body_bytes_ = 0;
-    message.next_ready_ = nullptr;
     message.next_free_ = first_free_;
     first_free_ = &message;
 }
@@ -146,20 +146,34 @@ base::SlabRef QueueCore::take_slab(std::size_t slabs_held) noexcept {
     return slab;
 }
 
-base::WaitQueue& QueueCore::slab_wait() noexcept {
+void QueueCore::arm_slab_timer() noexcept {
     // Slabs come back from sockets that know nothing of us: look again soon while somebody waits.
     if (!slab_timer_.armed()) loop_.arm(slab_timer_, loop_.now() + std::chrono::milliseconds{1});
-    return slab_wait_;
 }
 
+base::WaitQueue& QueueCore::read_wait() noexcept {
+    arm_slab_timer();
+    return read_wait_;
+}
+
+/// Wakes as many as there is memory for, first come first served; who still lacks some waits again.
 void QueueCore::on_slab_timer(base::Timer& timer) noexcept {
-    static_cast<SlabTimer&>(timer).core.slab_wait_.wake_all(); // who still lacks one waits again
+    QueueCore& core = static_cast<OwnedTimer&>(timer).core;
+    const std::uint32_t large = core.large_.free_count();
+    for (std::uint32_t i = 0; i < large && !core.read_wait_.empty(); ++i)
+        core.read_wait_.wake_one();
+    const std::uint32_t spare = large > core.large_reserve_ ? large - core.large_reserve_ : 0;
+    const std::uint32_t drafts = core.small_.free_count() + spare;
+    for (std::uint32_t i = 0; i < drafts && !core.draft_wait_.empty(); ++i)
+        core.draft_wait_.wake_one();
+    if (!core.read_wait_.empty() || !core.draft_wait_.empty()) core.arm_slab_timer();
 }
 
 base::Task<SpoolResult<>> QueueCore::wait_slab(base::Deadline deadline) {
-    // The slab timer wakes everybody each millisecond, and may always be ahead of the wait's own.
+    // The slab timer may wake us each millisecond, and may always be ahead of the wait's own.
     if (loop_.now() >= deadline.at) co_return std::unexpected(SpoolError::overloaded);
-    const base::Wake woken = co_await slab_wait().wait(loop_, deadline);
+    arm_slab_timer();
+    const base::Wake woken = co_await draft_wait_.wait(loop_, deadline);
     if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
     if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
     co_return SpoolResult<>{};
@@ -173,23 +187,16 @@ void QueueCore::drop_record(Place place, std::uint32_t payload_bytes) noexcept {
     loop_.at_turn_end(*this); // its segment may be free now
 }
 
-void QueueCore::drop_records(Message& message) noexcept {
-    drop_record(std::exchange(message.place_, Place{}), message.payload_bytes_);
-    for (const Message::Chunk& chunk : message.chunks_) {
-        drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
-    }
-    message.chunks_.clear();
-}
-
-void QueueCore::mark(RecordType type, MessageRef message) {
-    marks_.push_back({type, std::move(message)});
+void QueueCore::mark(Mark mark) {
+    marks_.push_back(std::move(mark));
     loop_.at_turn_end(*this);
 }
 
-void QueueCore::mark_dirty(Message& message) {
-    if (message.status_dirty_) return;
-    message.status_dirty_ = true;
-    dirty_.emplace_back(&message);
+void QueueCore::mark_dirty(EntryRef ref) {
+    Entry& entry = index_[ref];
+    if ((entry.flags & Entry::status_dirty) != 0) return;
+    entry.flags |= Entry::status_dirty;
+    dirty_.push_back(ref);
     loop_.at_turn_end(*this);
 }
 
@@ -198,55 +205,143 @@ void QueueCore::discard(MessageRef draft) noexcept {
     log_.abandon(message.ticket_);
     message.content.clear();
     message.phase_ = Message::Phase::done;
-    if (message
-            .submitted_) { // its record may be on the disk, or get there yet: never to be delivered
-        mark(RecordType::abort, std::move(draft));
+    for (const Chunk& chunk : message.chunks_)
+        log_.segments().unpend(chunk.place.slot);
+    if (message.submitted_) { // its record may be on the disk, or get there yet: never to be
+                              // delivered
+        mark({.type = RecordType::abort, .id = message.id, .chunks = std::move(message.chunks_)});
     } else {
-        drop_records(message);
+        for (const Chunk& chunk : message.chunks_)
+            drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
     }
+    message.chunks_.clear();
+}
+
+Message* QueueCore::object_of(const Entry& entry) const noexcept {
+    return entry.object == Entry::none ? nullptr : storage_[entry.object].get();
+}
+
+void QueueCore::detach(Message& message) noexcept {
+    if (message.entry_ == no_entry) return;
+    index_[message.entry_].object = Entry::none;
+    message.entry_ = no_entry;
+}
+
+Entry& QueueCore::round_of(const Message& message) noexcept {
+    CHECK(message.entry_ != no_entry);
+    Entry& entry = index_[message.entry_];
+    CHECK(entry.state == EntryState::handed);
+    return entry;
+}
+
+/// What a round has changed goes from the message into its entry.
+void QueueCore::store(const Message& message) {
+    Entry& entry = index_[message.entry_];
+    index_.set_status(message.entry_, message.status);
+    if (message.envelope.delay_notified) entry.flags |= Entry::delay_notified;
 }
 
 void QueueCore::settle(MessageRef message) {
-    CHECK(message->phase_ == Message::Phase::handed);
+    static_cast<void>(round_of(*message));
     CHECK(message->settled());
+    const EntryRef ref = message->entry_;
     message->phase_ = Message::Phase::done;
     message->content.clear();
-    index_.erase(message->id);
-    mark(RecordType::tomb, std::move(message));
+    finish(ref);
+}
+
+void QueueCore::finish(EntryRef ref) {
+    Entry& entry = index_[ref];
+    if (Message* object = object_of(entry)) {
+        object->entry_ = no_entry;
+        object->phase_ = Message::Phase::done;
+        object->kept_.reset();
+    }
+    const std::span<const Chunk> chunks = index_.chunks(entry);
+    mark({.type = RecordType::tomb,
+          .id = entry.id,
+          .place = entry.place,
+          .payload_bytes = entry.payload_bytes,
+          .chunks = {chunks.begin(), chunks.end()}});
+    schedule_.cancel(ref);
+    index_.erase(ref);
+}
+
+void QueueCore::admit(EntryRef ref, Schedule::Share share) {
+    const Entry& entry = index_[ref];
+    schedule_.admit(ref, entry.tenant, entry.content_bytes, share);
+    if (entry.due > loop_.wall_now()) {
+        schedule_.schedule(ref, tick_of(entry.due));
+    } else {
+        schedule_.ready(ref);
+    }
+    loop_.at_turn_end(*this);
 }
 
 void QueueCore::defer(MessageRef message, base::WallTime due, std::string_view why) {
-    CHECK(message->phase_ == Message::Phase::handed);
-    message->phase_ = Message::Phase::deferred;
+    Entry& entry = round_of(*message);
     ++message->attempts;
     message->due = due;
     message->last_error.assign(why.substr(0, last_error_bytes_max));
     message->content.clear();
-    ++deferred_;
-    mark_dirty(*message);
-    scheduler_.schedule(*message);
+    entry.state = EntryState::queued;
+    entry.attempts = static_cast<std::uint16_t>(std::min(message->attempts, 0xFFFFU));
+    entry.due = due;
+    index_.set_error(message->entry_, message->last_error);
+    store(*message);
+    mark_dirty(message->entry_);
+    schedule_.set_share(message->entry_, Schedule::Share::retry);
+    schedule_.schedule(message->entry_, tick_of(due));
+}
+
+void QueueCore::park(MessageRef message, SiteRef site, base::WallTime wake_by) {
+    Entry& entry = round_of(*message);
+    message->content.clear();
+    entry.state = EntryState::queued;
+    store(*message);
+    schedule_.park(message->entry_, site, tick_of(wake_by), true);
+    loop_.at_turn_end(*this);
+}
+
+void QueueCore::hold(MessageRef message) {
+    Entry& entry = round_of(*message);
+    message->content.clear();
+    entry.state = EntryState::queued;
+    store(*message);
+    schedule_.hold(message->entry_);
 }
 
 void QueueCore::progress(const Message& message) {
-    Message* own = index_.find(message.id);
-    if (own != nullptr) mark_dirty(*own);
+    if (message.entry_ == no_entry) return;
+    store(message);
+    mark_dirty(message.entry_);
 }
 
-std::uint32_t QueueCore::status_bytes(const Message& message) noexcept {
-    return encoded_status_bytes({.last_error = message.last_error}, message.status.size());
+bool QueueCore::remove(EntryRef ref) {
+    const Entry& entry = index_[ref];
+    if (entry.state == EntryState::handed || entry.state == EntryState::loading) return false;
+    finish(ref);
+    return true;
 }
 
-void QueueCore::write_status(const Message& message) {
-    const bool deferred =
-        message.phase_ == Message::Phase::deferred || message.phase_ == Message::Phase::held;
-    const StatusView status{.due = deferred ? message.due : base::WallTime{},
-                            .attempts = message.attempts,
-                            .delay_notified = message.envelope.delay_notified,
-                            .last_error = message.last_error};
-    const std::uint32_t bytes = status_bytes(message);
-    RecordWriter writer = log_.begin(RecordType::status, message.id, bytes);
-    writer.encode(bytes,
-                  [&](std::span<std::byte> to) { encode_status(to, status, message.status); });
+std::uint32_t QueueCore::status_bytes(const Entry& entry) const noexcept {
+    return encoded_status_bytes({.last_error = index_.error(entry)}, index_.status(entry).size());
+}
+
+void QueueCore::encode_status_of(const Entry& entry, std::span<std::byte> to) const noexcept {
+    const bool in_round = entry.state == EntryState::handed || entry.state == EntryState::loading;
+    const StatusView status{.due = in_round ? base::WallTime{} : entry.due,
+                            .attempts = entry.attempts,
+                            .delay_notified = (entry.flags & Entry::delay_notified) != 0,
+                            .last_error = index_.error(entry)};
+    encode_status(to, status, index_.status(entry));
+}
+
+void QueueCore::write_status(Entry& entry) {
+    const std::uint32_t bytes = status_bytes(entry);
+    RecordWriter writer = log_.begin(RecordType::status, entry.id, bytes);
+    entry.lsn = writer.lsn();
+    writer.encode(bytes, [&](std::span<std::byte> to) { encode_status_of(entry, to); });
     writer.finish(nullptr);
 }
 
@@ -254,77 +349,33 @@ void QueueCore::flush_marks() {
     std::size_t written = 0;
     for (; written < marks_.size(); ++written) {
         if (log_.make_room(0, AppendClass::essential) != Room::now) break;
-        Message& message = *marks_[written].message;
-        log_.begin(marks_[written].type, message.id, 0).finish(nullptr);
-        drop_records(
-            message); // not earlier: its segments must not be free before this batch is durable
+        const Mark& mark = marks_[written];
+        log_.begin(mark.type, mark.id, 0).finish(nullptr);
+        // Not earlier: their segments must not be free before this batch is durable.
+        drop_record(mark.place, mark.payload_bytes);
+        for (const Chunk& chunk : mark.chunks)
+            drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
     }
     marks_.erase(marks_.begin(), marks_.begin() + static_cast<std::ptrdiff_t>(written));
 
     written = 0;
     for (; written < dirty_.size(); ++written) {
-        Message& message = *dirty_[written];
-        if (message.phase_ != Message::Phase::done) {
-            if (log_.make_room(status_bytes(message), AppendClass::essential) != Room::now) break;
-            write_status(message);
-        }
-        message.status_dirty_ = false;
+        Entry& entry = index_[dirty_[written]];
+        if ((entry.flags & Entry::status_dirty) == 0) continue; // gone, or another's slot by now
+        if (log_.make_room(status_bytes(entry), AppendClass::essential) != Room::now) break;
+        entry.flags &= static_cast<std::uint8_t>(~Entry::status_dirty);
+        write_status(entry);
     }
     dirty_.erase(dirty_.begin(), dirty_.begin() + static_cast<std::ptrdiff_t>(written));
-}
-
-// --- Handing out -------------------------------------------------------------------------------
-
-void QueueCore::set_sink(ReadySink& sink) {
-    sink_ = &sink;
-    loop_.at_turn_end(*this);
-}
-
-void QueueCore::make_ready(Message& message) noexcept {
-    message.phase_ = Message::Phase::ready;
-    message.next_ready_ = nullptr;
-    (ready_first_ == nullptr ? ready_first_ : ready_last_->next_ready_) = &message;
-    ready_last_ = &message;
-    loop_.at_turn_end(*this);
-}
-
-void QueueCore::hand_out() {
-    if (sink_ == nullptr) return;
-    for (std::size_t count = 0; ready_first_ != nullptr; ++count) {
-        if (count == handouts_per_turn_max) {
-            loop_.at_turn_end(*this);
-            return;
-        }
-        Message& message = *ready_first_;
-        ready_first_ = message.next_ready_;
-        message.next_ready_ = nullptr;
-        if (!suspensions_.empty() && suspended(message)) {
-            message.phase_ = Message::Phase::held;
-            message.content.clear();
-            continue;
-        }
-        message.phase_ = Message::Phase::handed;
-        sink_->message_ready(MessageRef{&message});
-    }
-}
-
-void QueueCore::due(Message& message) noexcept {
-    CHECK(message.phase_ == Message::Phase::deferred);
-    --deferred_;
-    make_ready(message);
-}
-
-void QueueCore::hasten(Message& message) noexcept {
-    if (message.phase_ != Message::Phase::deferred) return;
-    scheduler_.cancel(message);
-    due(message);
 }
 
 void QueueCore::turn_end() noexcept {
     flush_marks();
     log_.pump();
+    checkpoint_.consider();
     collector_.consider();
     hand_out();
+    arm_schedule();
 }
 
 // --- Waiting -----------------------------------------------------------------------------------
@@ -369,80 +420,88 @@ base::Task<SpoolResult<>> QueueCore::close(base::Deadline deadline) {
     closing_ = true;
     auto synced = co_await sync(deadline);
     if (!synced) co_return synced;
+    const bool written = co_await checkpoint_.write_last(deadline);
+    if (!written) co_return std::unexpected(SpoolError::timed_out);
     const bool closed = co_await log_.close(deadline);
     if (closed) co_return SpoolResult<>{};
     if (log_.read_only()) co_return std::unexpected(SpoolError::read_only);
     co_return std::unexpected(SpoolError::timed_out);
 }
 
+void QueueCore::continue_recovery(std::unique_ptr<Recovery> recovery) {
+    recovery_ = std::move(recovery);
+}
+
+void QueueCore::recovery_ended(bool complete) {
+    if (complete) log_.segments().thaw(); // else nothing may be overwritten
+    recovered_.wake_all();
+    loop_.at_turn_end(*this);
+}
+
+base::Task<SpoolResult<>> QueueCore::recovered(base::Deadline deadline) {
+    while (!recovery_report_.complete) {
+        const base::Wake woken = co_await recovered_.wait(loop_, deadline);
+        if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
+        if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::timed_out);
+    }
+    co_return SpoolResult<>{};
+}
+
 // --- Operator commands -------------------------------------------------------------------------
 
-bool QueueCore::matches(const QueueFilter& filter, const Message& message) const {
-    if (filter.id && *filter.id != message.id) return false;
-    const Envelope& envelope = message.envelope;
-    if (!filter.tenant.empty() && filter.tenant != envelope.tenant()) return false;
-    if (!filter.account.empty() && filter.account != envelope.account()) return false;
-    if (!filter.sender.empty() && filter.sender != envelope.sender()) return false;
+bool QueueCore::matches(const QueueFilter& filter, const Entry& entry) const {
+    const TextTable& texts = index_.texts();
+    if (filter.id && *filter.id != entry.id) return false;
+    if (!filter.tenant.empty() && filter.tenant != texts.text(entry.tenant)) return false;
+    if (!filter.account.empty() && filter.account != texts.text(entry.account)) return false;
+    if (!filter.sender.empty() && text_hash(filter.sender) != entry.sender_hash) return false;
     if (filter.domain.empty()) return true;
-    for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
-        const bool pending =
-            i >= message.status.size() || message.status[i].state == RecipientState::pending;
-        if (pending && same_domain(filter.domain, envelope.recipient_domain(i))) return true;
+    const std::span<const RecipientStatus> status = index_.status(entry);
+    const std::span<const TextId> domains = index_.domains(entry);
+    for (std::size_t i = 0; i < status.size(); ++i) {
+        const bool pending = status[i].state == RecipientState::pending;
+        if (pending && same_domain(filter.domain, texts.text(domains[i]))) return true;
     }
     return false;
 }
 
 void QueueCore::for_each(const QueueFilter& filter,
-                         const std::function<bool(const Message&)>& visit) const {
+                         const std::function<bool(EntryRef, const Entry&)>& visit) const {
     if (filter.id) {
-        const Message* message = index_.find(*filter.id);
-        if (message != nullptr && matches(filter, *message)) static_cast<void>(visit(*message));
+        const EntryRef ref = index_.find(*filter.id);
+        if (ref != no_entry && matches(filter, index_[ref]))
+            static_cast<void>(visit(ref, index_[ref]));
         return;
     }
-    for (const MessageRef& message : index_.slots()) {
-        if (message && matches(filter, *message) && !visit(*message)) return;
+    for (EntryRef ref = 0; ref < index_.slot_count(); ++ref) {
+        const Entry& entry = index_[ref];
+        if (entry.id.value != 0 && matches(filter, entry) && !visit(ref, entry)) return;
     }
+}
+
+bool QueueCore::expedite(EntryRef ref, bool held_too) {
+    const Schedule::State state = schedule_.state(ref);
+    if (state != Schedule::State::timed && state != Schedule::State::parked &&
+        (state != Schedule::State::held || !held_too)) {
+        return false;
+    }
+    schedule_.ready(ref);
+    loop_.at_turn_end(*this);
+    return true;
 }
 
 std::uint64_t QueueCore::flush(const QueueFilter& filter) {
     std::uint64_t count = 0;
-    for_each(filter, [&](const Message& message) {
-        if (message.phase_ != Message::Phase::deferred) return true;
-        ++count;
-        hasten(*index_.find(message.id));
+    for_each(filter, [&](EntryRef ref, const Entry&) {
+        if (expedite(ref)) ++count;
         return true;
     });
     return count;
-}
-
-std::uint64_t QueueCore::suspend(const QueueFilter& filter) {
-    suspensions_.push_back(filter);
-    std::uint64_t count = 0;
-    for_each(filter, [&](const Message&) {
-        ++count;
-        return true;
-    });
-    return count;
-}
-
-std::uint64_t QueueCore::resume(const QueueFilter& filter) {
-    std::erase_if(suspensions_, [&](const QueueFilter& old) { return covers(filter, old); });
-    std::uint64_t count = 0;
-    for (const MessageRef& message : index_.slots()) {
-        if (!message || message->phase_ != Message::Phase::held || suspended(*message)) continue;
-        ++count;
-        make_ready(*message);
-    }
-    return count;
-}
-
-bool QueueCore::suspended(const Message& message) const {
-    return std::ranges::any_of(suspensions_,
-                               [&](const QueueFilter& filter) { return matches(filter, message); });
 }
 
 QueueCounters QueueCore::counters() const noexcept {
     const LogCounters& log = log_.counters();
+    const Schedule::Counts waiting = schedule_.counts();
     const auto used = [](const base::SlabPool& pool) {
         return std::uint64_t{pool.slab_count() - pool.free_count()} * pool.slab_bytes();
     };
@@ -456,9 +515,12 @@ QueueCounters QueueCore::counters() const noexcept {
             .segments_free = log_.free_segments(),
             .segments_total = log_.segments().count(),
             .queued_messages = index_.size(),
-            .ready_messages = index_.size() - deferred_,
-            .deferred_messages = deferred_,
-            .resident_bytes = used(small_) + used(large_)};
+            .ready_messages = index_.size() - waiting.timed - waiting.parked,
+            .deferred_messages = waiting.timed + waiting.parked,
+            .resident_bytes = used(small_) + used(large_),
+            .collected_bytes = collector_.bytes_copied(),
+            .checkpoints = checkpoint_.count(),
+            .checkpoint_bytes = checkpoint_.bytes_written()};
 }
 
 } // namespace queue

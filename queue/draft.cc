@@ -1,6 +1,7 @@
 // draft.cc: a message on its way in: content into slabs, or in chunks into the log; then its record.
 #include "dataplane/base/check.h"
 #include "queue/core.h"
+#include "queue/crc32c.h"
 
 #include <algorithm>
 #include <cstring>
@@ -114,11 +115,13 @@ void QueueCore::write_message(Message& draft, const MessagePrefix& prefix,
     const bool chunked = prefix.chunk_count != 0;
     RecordWriter writer = log_.begin(chunked ? RecordType::message_commit : RecordType::message,
                                      draft.id, payload_bytes);
-    writer.encode(message_prefix_bytes, [&](std::span<std::byte> bytes) {
-        encode_message_prefix(bytes.first<message_prefix_bytes>(), prefix);
+    writer.encode(message_prefix_bytes + prefix.envelope_bytes, [&](std::span<std::byte> bytes) {
+        const std::span<std::byte> envelope = bytes.subspan(message_prefix_bytes);
+        encode_envelope(envelope, draft.envelope);
+        MessagePrefix complete = prefix;
+        complete.envelope_crc = crc32c(0, envelope);
+        encode_message_prefix(bytes.first<message_prefix_bytes>(), complete);
     });
-    writer.encode(prefix.envelope_bytes,
-                  [&](std::span<std::byte> bytes) { encode_envelope(bytes, draft.envelope); });
     for (const base::SlabView& view : draft.content.views())
         writer.append(view.bytes());
     writer.finish(&draft.ticket_);
@@ -163,13 +166,29 @@ base::Task<SpoolResult<>> QueueCore::commit(Message& draft, std::string_view pre
 }
 
 void QueueCore::accept(Message& message) {
-    message.place_ = message.ticket_.place();
+    const EntryRef ref = index_.insert(message.id);
+    index_.describe(ref, message.envelope);
+    index_.set_chunks(ref, message.chunks_);
+    message.chunks_.clear();
+    Entry& entry = index_[ref];
+    entry.place = message.ticket_.place();
+    entry.payload_bytes = message.payload_bytes_;
+    entry.content_bytes = static_cast<std::uint32_t>(message.content_bytes);
+    entry.object = message.number_;
     log_.keep(message.ticket_);
-    if (!message.chunks_.empty() || memory_scarce()) message.content.clear();
+    log_.segments().unpend(entry.place.slot);
+    for (const Chunk& chunk : index_.chunks(entry))
+        log_.segments().unpend(chunk.place.slot);
+    message.entry_ = ref;
+    message.phase_ = Message::Phase::queued;
+    if (entry.extra != Entry::none && !index_.chunks(entry).empty()) message.content.clear();
+    if (memory_scarce()) message.content.clear();
+    if (!message.content.empty()) message.kept_ = MessageRef{&message};
     ++accepted_;
     accepted_bytes_ += message.content_bytes;
-    index_.insert(MessageRef{&message});
-    make_ready(message); // at the turn's end, so that the session reports it first
+    schedule_.admit(ref, entry.tenant, entry.content_bytes, Schedule::Share::fresh);
+    schedule_.ready(ref);
+    loop_.at_turn_end(*this); // so that the session reports it first
 }
 
 Draft::Draft(QueueCore& core, MessageRef message) noexcept

@@ -29,7 +29,7 @@ inline constexpr std::uint32_t segment_granule = 64U << 10;
 inline constexpr std::uint32_t segment_count_min = 8;
 inline constexpr std::uint32_t segment_count_max = 16384; // the bitmap of bad slots in a superblock
 // Free segments that new mail cannot begin on: 5 %, at least this many.
-inline constexpr std::uint32_t accept_reserve_min = 3;
+inline constexpr std::uint32_t accept_reserve_min = 4;
 inline constexpr std::uint32_t accept_reserve_percent = 5;
 // Free segments that only status, completion and collection may take: one to copy a full segment
 // into, one because the copy's frames fall differently.
@@ -47,12 +47,43 @@ inline constexpr unsigned resident_keep_percent = 75;
 inline constexpr std::size_t envelope_bytes_max = 400U << 10; // about 3,000 recipients
 inline constexpr std::size_t envelope_text_bytes_max = 65535; // one field's length on disk
 inline constexpr std::size_t last_error_bytes_max = 512;
+// Different last errors kept in memory at a time; those beyond are cut to this many bytes: "451 4.7.1".
+inline constexpr std::size_t error_texts_max = 65536;
+inline constexpr std::size_t error_code_bytes = 9;
 inline constexpr std::size_t recipients_max = 65535;
+
+// Messages that are read back for delivery at a time. Enough to keep a device busy; new mail, which
+// seldom needs it, has some to itself.
+inline constexpr std::size_t loads_in_flight_max = 64;
+inline constexpr std::size_t loads_for_fresh_min = 16;
+// Up to this size a message is read back with its content, memory permitting; of others the head first.
+inline constexpr std::uint32_t load_whole_bytes_max = 96U << 10;
+inline constexpr std::uint32_t load_head_bytes = 8192;
+// A message that the device did not give back is asked for again after this.
+inline constexpr std::chrono::seconds load_retry{60};
+// Entries of the schedule looked at in one turn.
+inline constexpr std::uint32_t schedule_steps_per_turn_max = 2048;
 
 // Messages given to the sink, index slots walked and the like in one turn.
 inline constexpr std::size_t handouts_per_turn_max = 1024;
 inline constexpr std::size_t index_slots_per_turn_max = 8192;
+// A checkpoint's part: what one turn encodes.
+inline constexpr std::uint32_t checkpoint_entries_per_part = 2048;
+inline constexpr std::size_t checkpoint_part_bytes_max = 128U << 10;
+// A checkpoint is not worth it before the log has grown by this many times its own size.
+inline constexpr std::uint64_t checkpoint_log_factor = 20;
+// From this many segments on checkpoints and collected mail have segments apart, so that a start need not
+// read the one to find the other.
+inline constexpr std::uint32_t side_segments_apart_min = 64;
+inline constexpr std::size_t recovery_reads_in_flight = 16;
 inline constexpr std::uint32_t collect_window_bytes = 1U << 20; // read at once by the collector
-inline constexpr std::size_t collect_records_max = 256;         // copied before it waits for them
+// Segments whose survivors one walk over the index looks for.
+inline constexpr std::size_t collect_segments_max = 8;
+// How long a checkpoint or a copy waits for a segment before it is given up.
+inline constexpr std::chrono::seconds side_segment_wait{1};
+// Per cent of a segment that may be alive for it to be collected: early on, and when space is short. What
+// is fuller costs more writing than it wins, and empties by itself in time.
+inline constexpr unsigned collect_fill_early = 20;
+inline constexpr unsigned collect_fill_max = 90;
 
 } // namespace queue

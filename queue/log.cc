@@ -103,7 +103,9 @@ bool Log::segment_for(std::uint32_t frame_bytes) {
     }
     if (current_.valid()) segments_.seal(current_.slot);
     current_ = std::exchange(next_, OpenSegment{});
-    segments_.opened(current_.slot);
+    // A batch that lost its segment brings older records along.
+    const bool moving = open_ != nullptr && open_->records > 0;
+    segments_.opened(current_.slot, moving ? std::min(open_->first_lsn, next_lsn_) : next_lsn_);
     loop_.at_turn_end(turn_end_); // prepares the one after it
     return true;
 }
@@ -137,9 +139,11 @@ bool Log::find_home(Batch& batch) {
     for (Ticket* ticket : batch.tickets) {
         if (ticket == nullptr) continue;
         segments_.drop_live(ticket->place_.slot, ticket->bytes_);
+        segments_.unpend(ticket->place_.slot);
         ticket->place_ = {current_.slot,
                           ticket->place_.offset - old_offset + current_.write_offset};
         segments_.add_live(ticket->place_.slot, ticket->bytes_);
+        segments_.pend(ticket->place_.slot);
     }
     batch.slot = current_.slot;
     batch.segment_seq = segments_.seq_of(current_.slot);
@@ -330,8 +334,10 @@ void Log::settle_tickets(Batch& batch, Ticket::State state) noexcept {
         if (ticket == nullptr) continue;
         ticket->state_ = state;
         ticket->batch_ = nullptr;
-        if (state == Ticket::State::failed)
+        if (state == Ticket::State::failed) {
             segments_.drop_live(ticket->place_.slot, ticket->bytes_);
+            segments_.unpend(ticket->place_.slot);
+        }
     }
     batch.tickets.clear();
     batch.done.wake_all();
@@ -348,6 +354,7 @@ void Log::add_ticket(Ticket& ticket, std::uint32_t bytes) {
     batch.tickets.push_back(&ticket);
     batch.urgent = true;
     segments_.add_live(batch.slot, bytes);
+    segments_.pend(batch.slot);
 }
 
 base::WaitQueue& Log::settled(Ticket& ticket) noexcept {
@@ -359,7 +366,10 @@ void Log::abandon(Ticket& ticket) noexcept {
     const bool alive =
         ticket.state_ == Ticket::State::pending || ticket.state_ == Ticket::State::durable;
     if (ticket.batch_ != nullptr) ticket.batch_->tickets[ticket.index_] = nullptr;
-    if (alive) segments_.drop_live(ticket.place_.slot, ticket.bytes_);
+    if (alive) {
+        segments_.drop_live(ticket.place_.slot, ticket.bytes_);
+        segments_.unpend(ticket.place_.slot);
+    }
     ticket.batch_ = nullptr;
     ticket.state_ = Ticket::State::idle;
     if (alive && !stopping_) loop_.at_turn_end(turn_end_); // its segment may be free now
@@ -474,7 +484,8 @@ void Log::prepare() {
         segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
     if (!slot) return;
     preparing_ = true;
-    prepare_task_ = prepare_segment(*slot, next_segment_seq_++);
+    preparing_seq_ = next_segment_seq_++;
+    prepare_task_ = prepare_segment(*slot, preparing_seq_);
     prepare_task_.start();
 }
 
@@ -492,6 +503,7 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
     auto result =
         co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), Durable::yes);
     preparing_ = false;
+    preparing_seq_ = 0;
     if (result) {
         segments_.prepared(slot, seq);
         next_ = {slot, segment_header_bytes};
@@ -504,6 +516,67 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
     wake();
 }
 
+std::optional<Log::SideSegment> Log::take_side() {
+    if (preparing_ || retiring_ || !bad_taken_.empty()) return std::nullopt;
+    if (!started_ || read_only_ || closed_) return std::nullopt;
+    const auto slot = segments_.take(durable_mark());
+    if (!slot) return std::nullopt;
+    preparing_ = true;
+    preparing_seq_ = next_segment_seq_++;
+    return SideSegment{*slot, preparing_seq_};
+}
+
+void Log::side_prepared(SideSegment side, bool written) {
+    preparing_ = false;
+    preparing_seq_ = 0;
+    if (written) {
+        segments_.prepared(side.slot, side.seq);
+        segments_.opened(side.slot, next_lsn_);
+    } else {
+        bad_taken_.push_back(side.slot);
+        count_failure();
+    }
+    wake();
+}
+
+void Log::side_failed(std::uint32_t slot) {
+    segments_.mark_bad(slot);
+    count_failure();
+    wake();
+}
+
+/// Of the segment that the log opens next. One beside the log may have a higher number and be open already.
+std::uint64_t Log::next_log_seq() const noexcept {
+    if (next_.valid()) return segments_.seq_of(next_.slot);
+    return preparing_seq_ != 0 ? preparing_seq_ : next_segment_seq_;
+}
+
+Log::Position Log::position() const noexcept {
+    if (const auto pending = segments_.oldest_pending())
+        return {segments_.seq_of(*pending), segments_.first_lsn(*pending)};
+    if (current_.valid())
+        return {segments_.seq_of(current_.slot), segments_.first_lsn(current_.slot)};
+    return {next_log_seq(), next_lsn_};
+}
+
+base::Task<bool> Log::adopt_checkpoint(CheckpointPointer pointer) {
+    CHECK(!retiring_);
+    retiring_ = true;
+    const CheckpointPointer before = std::exchange(superblock_.checkpoint, pointer);
+    auto written = co_await write_superblock();
+    retiring_ = false;
+    if (written) {
+        segments_.cover(pointer.covered);
+    } else {
+        // Some copies may name the new one, some the old: both stay as they are.
+        superblock_.checkpoint = before;
+        count_failure();
+        end_writing();
+    }
+    wake();
+    co_return written.has_value();
+}
+
 void Log::retire_bad() {
     if (retiring_ || read_only_) return;
     std::optional<std::uint32_t> slot;
@@ -511,7 +584,7 @@ void Log::retire_bad() {
         slot = bad_taken_.back();
         bad_taken_.pop_back();
     } else {
-        slot = segments_.free_oldest(last_batch_seq());
+        slot = segments_.free_dead(last_batch_seq());
     }
     if (!slot) return;
     retiring_ = true;
@@ -535,10 +608,8 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     ++superblock_.generation;
     // Raised together with the bitmap of bad slots: completion records in a slot that nobody will read
     // again are not missed, because the messages they end are below the floor as well.
-    const bool prepared =
-        next_.valid() || preparing_; // then it has the last number that was given out
     superblock_.segment_floor =
-        segments_.oldest_seq().value_or(next_segment_seq_ - (prepared ? 1 : 0));
+        std::min(segments_.oldest_seq().value_or(next_log_seq()), next_log_seq());
     const std::span<std::byte> blocks = superblock_blocks_.span();
     for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
         encode_superblock(blocks.subspan(copy * block_bytes).first<block_bytes>(), superblock_,
@@ -589,6 +660,7 @@ void RecordWriter::finish(Ticket* ticket) noexcept {
     encode_record_header(record.first<record_header_bytes>(), header_, seeds_);
     if (ticket != nullptr) log_.add_ticket(*ticket, bytes);
     if (header_.type != static_cast<std::uint16_t>(RecordType::watermark)) batch_.filled = true;
+    if (batch_.records == 0) batch_.first_lsn = header_.lsn;
     batch_.used += bytes;
     ++batch_.records;
     log_.loop_.at_turn_end(log_.turn_end_);

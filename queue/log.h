@@ -24,6 +24,7 @@
 #include <expected>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -62,7 +63,8 @@ struct Batch {
     std::uint32_t capacity = 0; // bytes the frame may take there
     std::uint32_t used = 0;
     std::uint32_t records = 0;
-    std::uint32_t salvaged = 0; // bytes walked while salvaging
+    std::uint32_t salvaged = 0;  // bytes walked while salvaging
+    std::uint64_t first_lsn = 0; // of its first record
     std::uint64_t seq = 0;
     std::uint64_t watermark = 0;
     std::vector<Ticket*> tickets; // null where its owner has lost interest
@@ -117,8 +119,37 @@ public:
     [[nodiscard]] base::WaitQueue& settled(Ticket& ticket) noexcept;
     /// Loses interest: a pending or durable record counts as dead from now on. Any ticket may come.
     void abandon(Ticket& ticket) noexcept;
-    /// Keeps the record alive and makes the ticket blank again.
+    /// Keeps the record alive and makes the ticket blank again. It counts as pending until the index
+    /// has it: SegmentTable::unpend().
     void keep(Ticket& ticket) noexcept;
+
+    // Segments beside the log: what is collected, and checkpoints; side_writer.h.
+    struct SideSegment {
+        std::uint32_t slot = 0;
+        std::uint64_t seq = 0;
+    };
+    /// A slot whose header the caller writes next; nothing when none is to be had now. The caller says
+    /// how that ended, before anybody else gets one.
+    [[nodiscard]] std::optional<SideSegment> take_side();
+    void side_prepared(SideSegment side, bool written);
+    /// A frame of a side segment was refused: its slot is not used again.
+    void side_failed(std::uint32_t slot);
+    [[nodiscard]] std::uint64_t take_lsn() noexcept { return next_lsn_++; }
+    [[nodiscard]] std::uint64_t next_lsn() const noexcept { return next_lsn_; }
+    /// Where everything begins that the index does not have yet.
+    struct Position {
+        std::uint64_t segment_seq = 0;
+        std::uint64_t lsn = 0;
+    };
+    [[nodiscard]] Position position() const noexcept;
+    [[nodiscard]] bool free_for_good(std::uint32_t slot) const noexcept {
+        return segments_.free_for_good(slot, durable_mark());
+    }
+    /// Makes the checkpoint known on disk; from then on what it covers may be freed.
+    [[nodiscard]] base::Task<bool> adopt_checkpoint(CheckpointPointer pointer);
+    /// At start: it cannot be read.
+    void forget_checkpoint() noexcept { superblock_.checkpoint = {}; }
+    [[nodiscard]] bool busy_with_superblock() const noexcept { return retiring_; }
 
     /// Waits until everything appended so far is durable; false when the log became read-only, or
     /// the deadline passed.
@@ -168,6 +199,7 @@ private:
     void settle_tickets(Batch& batch, Ticket::State state) noexcept;
     void count_failure() noexcept;
 
+    [[nodiscard]] std::uint64_t next_log_seq() const noexcept;
     void prepare();
     base::Task<void> prepare_segment(std::uint32_t slot, std::uint64_t seq);
     void retire_bad();
@@ -203,6 +235,7 @@ private:
     OpenSegment current_;
     OpenSegment next_;
     bool preparing_ = false;
+    std::uint64_t preparing_seq_ = 0; // of the segment whose header is being written
     bool retiring_ = false;
     BlockMemory header_blocks_;
     BlockMemory superblock_blocks_;
@@ -241,6 +274,7 @@ public:
         fill(part);
         filled(part);
     }
+    [[nodiscard]] std::uint64_t lsn() const noexcept { return header_.lsn; }
     /// Stamps the header. Without a ticket nobody waits for the record, and it may travel lazily.
     void finish(Ticket* ticket) noexcept;
 

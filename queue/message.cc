@@ -28,8 +28,6 @@ std::size_t Message::pending_count() const noexcept {
         std::ranges::count(status, RecipientState::pending, &RecipientStatus::state));
 }
 
-Message::RetryTimer::RetryTimer() noexcept : Timer(&RetryScheduler::on_timer) {}
-
 void Message::retire() noexcept {
     if (owner_ == nullptr) {
         delete this;

@@ -48,10 +48,17 @@ MessageQueue::~MessageQueue() = default;
 
 base::Task<SpoolResult<std::unique_ptr<MessageQueue>>>
 MessageQueue::open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryReport& report) {
-    Recovery recovery{loop, disk, options, report};
-    auto core = co_await recovery.run();
+    auto core = co_await Recovery::open(loop, disk, options, report);
     if (!core) co_return std::unexpected(core.error());
     co_return std::unique_ptr<MessageQueue>{new MessageQueue{std::move(*core)}};
+}
+
+const RecoveryReport& MessageQueue::recovery() const noexcept {
+    return core_->recovery();
+}
+
+base::Task<SpoolResult<>> MessageQueue::recovered(base::Deadline deadline) {
+    return core_->recovered(deadline);
 }
 
 SpoolResult<Draft> MessageQueue::begin(std::uint64_t expected_bytes, DraftUse use) {
@@ -75,27 +82,74 @@ void MessageQueue::progress(const Message& message) {
 base::Task<SpoolResult<>> MessageQueue::sync(base::Deadline deadline) {
     return core_->sync(deadline);
 }
+void MessageQueue::park(MessageRef message, SiteRef site, base::WallTime wake_by) {
+    core_->park(std::move(message), site, wake_by);
+}
+void MessageQueue::hold(MessageRef message) {
+    core_->hold(std::move(message));
+}
+std::uint32_t MessageQueue::release_held(std::uint32_t count) {
+    core_->pull();
+    return core_->schedule().release_held(count);
+}
+void MessageQueue::pull() {
+    core_->pull();
+}
+SiteRef MessageQueue::site(std::string_view key) {
+    return core_->schedule().site(key);
+}
+void MessageQueue::leave(SiteRef site) noexcept {
+    core_->schedule().leave(site);
+}
+void MessageQueue::pause(SiteRef site, base::WallTime until) {
+    core_->schedule().pause(site, core_->tick_of(until));
+    core_->pull();
+}
+void MessageQueue::unpause(SiteRef site) {
+    core_->schedule().unpause(site);
+    core_->pull();
+}
+void MessageQueue::set_failures(SiteRef site, std::uint32_t failures, std::string_view why) {
+    core_->schedule().set_failures(site, failures, why);
+}
+std::uint32_t MessageQueue::release(SiteRef site, std::uint32_t count) {
+    core_->pull();
+    return core_->schedule().release(site, count);
+}
+Schedule::SiteView MessageQueue::site_view(SiteRef site) const noexcept {
+    return core_->schedule().view(site);
+}
+const Schedule& MessageQueue::schedule() const noexcept {
+    return core_->schedule();
+}
+const MessageIndex& MessageQueue::index() const noexcept {
+    return core_->index();
+}
+base::Task<SpoolResult<MessageRef>> MessageQueue::load(MessageId id, base::Deadline deadline) {
+    return core_->load(id, deadline);
+}
+bool MessageQueue::remove(EntryRef entry) {
+    return core_->remove(entry);
+}
+bool MessageQueue::expedite(EntryRef entry, bool held_too) {
+    return core_->expedite(entry, held_too);
+}
 void MessageQueue::for_each(const QueueFilter& filter,
-                            const std::function<bool(const Message&)>& visit) const {
+                            const std::function<bool(EntryRef, const Entry&)>& visit) const {
     core_->for_each(filter, visit);
 }
 std::uint64_t MessageQueue::flush(const QueueFilter& filter) {
     return core_->flush(filter);
-}
-std::uint64_t MessageQueue::suspend(const QueueFilter& filter) {
-    return core_->suspend(filter);
-}
-std::uint64_t MessageQueue::resume(const QueueFilter& filter) {
-    return core_->resume(filter);
-}
-bool MessageQueue::suspended(const Message& message) const {
-    return core_->suspended(message);
 }
 base::Task<SpoolResult<>> MessageQueue::close(base::Deadline deadline) {
     return core_->close(deadline);
 }
 QueueCounters MessageQueue::counters() const noexcept {
     return core_->counters();
+}
+
+std::array<std::span<std::byte>, 2> MessageQueue::arenas() const noexcept {
+    return core_->arenas();
 }
 
 } // namespace queue

@@ -1,9 +1,9 @@
 // queue.h: the durable queue of one shard: accept, hand out, settle, defer, recover.
 //
 // Scope      The interface of this room. Below it: the log of records in segments (log.h), their bytes
-//            (codec.h), the disk (disk.h) and the retry scheduler (scheduler.h). It knows nothing of
-//            SMTP: who may send, where mail goes and what a reply means are decided elsewhere.
-// Owns       The index of all messages on this shard, their timers, and the write path.
+//            (codec.h), the disk (disk.h), the index (index.h) and the schedule (schedule.h). It knows
+//            nothing of SMTP: who may send, where mail goes and what a reply means are decided elsewhere.
+// Owns       The index of all messages on this shard, their turns, and the write path.
 // Threading  Bound to one shard.
 // Failure    SpoolError. commit() returns success only when the message is durable; after any other
 //            result it is certain that the message will not be delivered, unless the process dies
@@ -15,12 +15,18 @@
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
 #include "queue/disk.h"
+#include "queue/entry.h"
+#include "queue/index.h"
 #include "queue/message.h"
+#include "queue/schedule.h"
 
+#include <array>
 #include <cstdint>
 #include <expected>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,6 +54,10 @@ struct QueueOptions {
     std::uint32_t resident_bytes_max = 256U
                                        << 20; // content kept for first attempts, slabs included
     std::chrono::seconds full_check{1};
+    std::uint64_t checkpoint_bytes = 1ULL
+                                     << 30; // of log between two checkpoints, at most an eighth
+                                            // of the pool
+    std::chrono::milliseconds recovery_wait{500}; // open() goes on in the background after that
     std::uint32_t segment_bytes =
         64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
 };
@@ -59,8 +69,12 @@ struct RecoveryReport {
     std::uint64_t records_damaged = 0; // below the durable watermark: acknowledged data that rotted
     std::uint64_t torn_tails = 0; // above it: writes that the crash cut short; never acknowledged
     std::uint64_t possible_duplicates = 0;
-    std::chrono::milliseconds took{};
-    std::string problem; // why open() refused, for people
+    std::uint64_t checkpoint_entries = 0; // messages that the checkpoint knew
+    bool checkpoint_lost = false;         // it could not be read: everything was scanned
+    bool complete = false;                // false: the rest is found in the background
+    std::chrono::milliseconds took{};     // until mail could be accepted
+    std::chrono::milliseconds took_all{}; // until all mail was found
+    std::string problem;                  // why open() refused, for people
 };
 
 struct QueueCounters {
@@ -70,6 +84,8 @@ struct QueueCounters {
     std::uint64_t segments_free = 0, segments_total = 0;
     std::uint64_t queued_messages = 0, ready_messages = 0, deferred_messages = 0;
     std::uint64_t resident_bytes = 0;
+    std::uint64_t collected_bytes = 0; // copied for messages that outlived their segment
+    std::uint64_t checkpoints = 0, checkpoint_bytes = 0;
 };
 
 /// What a draft is for when the spool is too full for new mail.
@@ -138,11 +154,17 @@ class ReadySink {
 public:
     virtual ~ReadySink() = default;
     /// Called once per delivery round. Whoever takes the message ends the round with exactly one of
-    /// MessageQueue::settle() and defer().
+    /// MessageQueue::settle(), defer(), park() and hold().
     virtual void message_ready(MessageRef message) = 0;
+    /// How many more it takes now; fresh ones have not been attempted yet. What has to wait costs less
+    /// in the queue. Whoever has said 0 calls MessageQueue::pull() when there is room again.
+    [[nodiscard]] virtual std::size_t room([[maybe_unused]] bool fresh) const noexcept {
+        return std::numeric_limits<std::size_t>::max();
+    }
 };
 
-/// What an operator's queue command selects; empty fields select everything.
+/// What an operator's queue command selects; empty fields select everything. The sender is compared by
+/// a hash of 32 bits: who must be sure loads the message and looks.
 struct QueueFilter {
     std::string domain, tenant, account, sender;
     std::optional<MessageId> id;
@@ -155,10 +177,16 @@ public:
     MessageQueue(const MessageQueue&) = delete;
     MessageQueue& operator=(const MessageQueue&) = delete;
 
-    /// Opens or creates the log on `disk`, reads what is valid and makes every unfinished message
-    /// ready or deferred. `disk` and `loop` outlive the queue.
+    /// Opens or creates the log on `disk` and makes every unfinished message ready or deferred. Where that
+    /// takes longer than recovery_wait it goes on in the background, while new mail is accepted already:
+    /// see recovery(). `disk` and `loop` outlive the queue.
     [[nodiscard]] static base::Task<SpoolResult<std::unique_ptr<MessageQueue>>>
     open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryReport& report);
+
+    /// What was found so far.
+    [[nodiscard]] const RecoveryReport& recovery() const noexcept;
+    /// Waits until all mail has been found.
+    [[nodiscard]] base::Task<SpoolResult<>> recovered(base::Deadline deadline);
 
     /// Begins a message, or says `full`, `overloaded` or `read_only`. `expected_bytes` is the client's
     /// SIZE, 0 when it gave none.
@@ -174,24 +202,51 @@ public:
     /// Ends a round with recipients still pending: writes the status, drops the content from memory
     /// and wakes the message at `due`. Counts the round in Message::attempts.
     void defer(MessageRef message, base::WallTime due, std::string_view why);
+    /// Ends a round in which nothing was attempted: the message waits with its site, which says when.
+    /// Nothing is written or counted.
+    /// \param wake_by  when it is handed out in any case
+    void park(MessageRef message, SiteRef site, base::WallTime wake_by);
+    /// Ends a round in which nothing was attempted: the message waits until release_held().
+    void hold(MessageRef message);
+    std::uint32_t release_held(std::uint32_t count);
+    /// The sink has room again.
+    void pull();
     /// Records progress within a round (some recipients final) so that a crash does not repeat them.
     void progress(const Message& message);
     /// Waits until all records written so far are durable.
     [[nodiscard]] base::Task<SpoolResult<>> sync(base::Deadline deadline);
 
-    /// Operator commands. Each returns how many messages it touched. for_each goes in no particular
-    /// order until `visit` returns false. Suspensions are kept in memory only; resume() ends those
-    /// that its filter covers.
+    // Sites that take nothing for a while: see Schedule.
+    [[nodiscard]] SiteRef site(std::string_view key);
+    void leave(SiteRef site) noexcept;
+    void pause(SiteRef site, base::WallTime until);
+    void unpause(SiteRef site);
+    void set_failures(SiteRef site, std::uint32_t failures, std::string_view why);
+    std::uint32_t release(SiteRef site, std::uint32_t count);
+    [[nodiscard]] Schedule::SiteView site_view(SiteRef site) const noexcept;
+    [[nodiscard]] const Schedule& schedule() const noexcept;
+
+    /// What is queued, to walk over without touching the disk. Slots stay good from turn to turn.
+    [[nodiscard]] const MessageIndex& index() const noexcept;
+    /// The message as it is now, from the disk when nobody works on it; without its content. It is for
+    /// looking at: only the round that it is in may change it.
+    [[nodiscard]] base::Task<SpoolResult<MessageRef>> load(MessageId id, base::Deadline deadline);
+    /// Ends a message without a word to anybody; false while it is in a delivery round.
+    [[nodiscard]] bool remove(EntryRef entry);
+    /// A message that waits for its time or its site is handed out next; false for any other.
+    bool expedite(EntryRef entry, bool held_too = false);
+
+    /// In no particular order, until `visit` returns false; all in one turn.
     void for_each(const QueueFilter& filter,
-                  const std::function<bool(const Message&)>& visit) const;
-    std::uint64_t flush(const QueueFilter& filter);   // deferred ones become due now
-    std::uint64_t suspend(const QueueFilter& filter); // applies to mail that comes later as well
-    std::uint64_t resume(const QueueFilter& filter);
-    [[nodiscard]] bool suspended(const Message& message) const;
+                  const std::function<bool(EntryRef, const Entry&)>& visit) const;
+    std::uint64_t
+    flush(const QueueFilter& filter); // deferred ones become due now; returns how many
 
     /// Stops taking new mail, finishes what is in the commit path, writes a clean mark.
     [[nodiscard]] base::Task<SpoolResult<>> close(base::Deadline deadline);
     [[nodiscard]] QueueCounters counters() const noexcept;
+    /// The memory that all content lies in, for telling a device that reads it in place.
+    [[nodiscard]] std::array<std::span<std::byte>, 2> arenas() const noexcept;
 
 private:
     friend class ContentReader;

@@ -50,15 +50,16 @@ void RecordReader::give_back(Job& job) noexcept {
 base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
                                                             std::uint32_t payload_bytes,
                                                             std::uint32_t from, std::uint32_t bytes,
-                                                            base::Deadline deadline) {
+                                                            base::Deadline deadline, Check check) {
     CHECK(from + bytes <= payload_bytes);
     const std::uint32_t skew = place.offset % block_bytes;
-    const std::size_t slab_count =
-        (skew + record_bytes(payload_bytes) + large_slab_bytes - 1) / large_slab_bytes;
+    const std::uint32_t read_bytes =
+        check == Check::payload ? record_bytes(payload_bytes) : record_header_bytes + from + bytes;
+    const std::size_t slab_count = (skew + read_bytes + large_slab_bytes - 1) / large_slab_bytes;
     CHECK(slab_count <= slabs_max);
     while (core_.large_slabs().free_count() <
            slab_count) { // all at once, so that two never starve each other
-        const base::Wake woken = co_await core_.slab_wait().wait(core_.loop(), deadline);
+        const base::Wake woken = co_await core_.read_wait().wait(core_.loop(), deadline);
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
     }
@@ -66,11 +67,12 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
     job.place = place;
     job.payload_bytes = payload_bytes;
     job.skew = skew;
+    job.read_bytes = read_bytes;
+    job.check = check;
     for (std::size_t i = 0; i < slab_count; ++i)
         job.slabs[i] = core_.large_slabs().take();
     job.slab_count = slab_count;
-    job.task = run(job);
-    job.task.start();
+    start(job);
 
     const Hold hold{*this, job};
     while (!job.done) {
@@ -101,19 +103,31 @@ void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t b
     }
 }
 
-base::Task<void> RecordReader::run(Job& job) {
+void RecordReader::start(Job& job) {
     std::uint64_t from =
         core_.log().segments().begin_of(job.place.slot) + job.place.offset - job.skew;
-    std::uint32_t left = job.skew + record_bytes(job.payload_bytes);
+    std::uint32_t left = job.skew + job.read_bytes;
     left = static_cast<std::uint32_t>((left + block_bytes - 1) / block_bytes * block_bytes);
-    for (std::size_t i = 0; i < job.slab_count && job.result; ++i) {
-        const std::uint32_t part = std::min(left, large_slab_bytes);
-        const std::span<std::byte> to{job.slabs[i].data(), part};
-        auto read = co_await core_.disk().read(from, to);
-        if (!read) job.result = std::unexpected(SpoolError::read_failed);
-        from += part;
-        left -= part;
+    job.parts_open = job.slab_count;
+    for (std::size_t i = 0; i < job.slab_count; ++i) {
+        const std::uint32_t bytes = std::min(left, large_slab_bytes);
+        job.parts[i] = read_part(job, i, from, bytes);
+        from += bytes;
+        left -= bytes;
     }
+    for (std::size_t i = 0; i < job.slab_count; ++i)
+        job.parts[i].start();
+}
+
+base::Task<void> RecordReader::read_part(Job& job, std::size_t part, std::uint64_t from,
+                                         std::uint32_t bytes) {
+    const std::span<std::byte> to{job.slabs[part].data(), bytes};
+    auto read = co_await core_.disk().read(from, to);
+    if (!read) job.result = std::unexpected(SpoolError::read_failed);
+    if (--job.parts_open == 0) end(job);
+}
+
+void RecordReader::end(Job& job) {
     if (!job.result) {
         core_.count_read_error();
     } else {
@@ -139,6 +153,7 @@ SpoolResult<> RecordReader::check(const Job& job) const noexcept {
     auto header = decode_record_header(header_bytes, record_bytes(job.payload_bytes), seeds);
     if (!header || header->payload_bytes != job.payload_bytes)
         return std::unexpected(SpoolError::damaged);
+    if (job.check == Check::header) return {};
     std::uint32_t crc = seeds.payload;
     for_range(job, record_header_bytes, job.payload_bytes,
               [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {

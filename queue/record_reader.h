@@ -1,6 +1,7 @@
 // record_reader.h: reads one record's payload from disk into slabs and checks it.
 //
-// Scope      Whole records only: nothing is handed out before the checksum over all of it was right.
+// Scope      Nothing is handed out before the checksum over all of the record was right, unless the caller
+//            says that it checks what it takes itself. The parts of a large record are read at once.
 // Owns       Its jobs. A job whose waiter has gone keeps its memory until the disk is done with it.
 // Threading  Bound to one shard.
 // Failure    SpoolError::read_failed or damaged; timed_out and cancelled from the deadline.
@@ -28,10 +29,14 @@ public:
     RecordReader(const RecordReader&) = delete;
     RecordReader& operator=(const RecordReader&) = delete;
 
+    enum class Check : std::uint8_t {
+        payload, // reads the record to its end, whatever is asked of it
+        header,  // reads no further than what is asked, and checks only that it is this record's
+    };
     /// The payload's bytes [from, from + bytes) of a record with `payload_bytes` of payload.
     [[nodiscard]] base::Task<SpoolResult<base::SlabChain>>
     read(Place place, std::uint32_t payload_bytes, std::uint32_t from, std::uint32_t bytes,
-         base::Deadline deadline);
+         base::Deadline deadline, Check check = Check::payload);
 
 private:
     // A record is at most a batch, and may begin and end inside a block.
@@ -41,18 +46,23 @@ private:
         std::size_t slab_count = 0;
         Place place;
         std::uint32_t payload_bytes = 0;
-        std::uint32_t skew = 0; // of the record's first byte in the first slab
+        std::uint32_t read_bytes = 0; // from the record's first byte on
+        std::uint32_t skew = 0;       // of that byte in the first slab
+        Check check = Check::payload;
+        std::size_t parts_open = 0;
         bool done = false;
         bool abandoned = false;
         SpoolResult<> result;
         base::WaitQueue wait{"spool read"};
-        base::Task<void> task;
+        std::array<base::Task<void>, slabs_max> parts;
     };
     class Hold; // gives the job back, or leaves it to its task when that is still at work
 
     [[nodiscard]] Job& take_job();
     void give_back(Job& job) noexcept;
-    base::Task<void> run(Job& job);
+    void start(Job& job);
+    base::Task<void> read_part(Job& job, std::size_t part, std::uint64_t from, std::uint32_t bytes);
+    void end(Job& job);
     [[nodiscard]] SpoolResult<> check(const Job& job) const noexcept;
     template <class Visit>
     static void for_range(const Job& job, std::uint32_t from, std::uint32_t bytes, Visit&& visit);

@@ -6,6 +6,7 @@
 #include <bit>
 #include <optional>
 #include <ranges>
+#include <utility>
 
 namespace queue {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 // Numbers a boot may use up; the next one begins behind them without having to know the last.
 constexpr std::uint64_t lsns_per_boot = std::uint64_t{1} << 40;
 constexpr std::uint64_t segments_per_boot = std::uint64_t{1} << 32;
-constexpr std::size_t read_bytes_max = 1U << 20;
+constexpr std::size_t piece_bytes = 1U << 20;
 // Header copies and the first frame's block: zeros there say that a segment was never used.
 constexpr std::size_t probe_bytes = segment_header_bytes + block_bytes;
 
@@ -32,17 +33,38 @@ constexpr std::size_t probe_bytes = segment_header_bytes + block_bytes;
 
 } // namespace
 
-Recovery::Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options,
-                   RecoveryReport& report)
-    : loop_(loop), disk_(disk), options_(options), report_(report) {}
+Recovery::Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options)
+    : loop_(loop), disk_(disk), options_(options), began_(loop.now()) {}
 
 std::unexpected<SpoolError> Recovery::refuse(SpoolError error, std::string problem) {
-    report_.problem = std::move(problem);
+    (core_ != nullptr ? core_->recovery_report() : report_).problem = std::move(problem);
     return std::unexpected(error);
 }
 
-base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::run() {
-    const base::TimePoint began = loop_.now();
+base::Task<SpoolResult<std::unique_ptr<QueueCore>>>
+Recovery::open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryReport& report) {
+    auto owned = std::make_unique<Recovery>(loop, disk, options);
+    Recovery& recovery = *owned;
+    auto begun = co_await recovery.begin();
+    if (!begun) {
+        report = recovery.report_;
+        co_return std::unexpected(begun.error());
+    }
+    std::unique_ptr<QueueCore> core = std::move(*begun);
+    QueueCore& queue = *core;
+    queue.continue_recovery(std::move(owned));
+    recovery.task_ = recovery.fold();
+    recovery.task_.start();
+    const auto wait = base::Deadline::in(loop, options.recovery_wait);
+    const auto waited = co_await queue.recovered(wait);
+    report = queue.recovery();
+    if (waited && recovery.failed_) co_return std::unexpected(recovery.result_.error());
+    co_return std::move(core);
+}
+
+// --- In the foreground -------------------------------------------------------------------------
+
+base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
     // What was written but not synced before a crash may still be only in the device's cache: make it
     // lasting before anything is concluded from it.
     auto flushed = co_await disk_.flush();
@@ -55,18 +77,26 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::run() {
     next.clean = false;
     next.lsn_base += lsns_per_boot;
     next.segment_seq_base += segments_per_boot;
-    core_ = std::make_unique<QueueCore>(loop_, disk_, options_, next);
-    auto ordered = co_await order_segments();
-    if (!ordered) co_return std::unexpected(ordered.error());
-    auto taken = co_await read_segments();
-    if (!taken) co_return std::unexpected(taken.error());
-    judge_frames();
-    enter_segments();
-    enter_messages();
+    auto core = std::make_unique<QueueCore>(loop_, disk_, options_, next);
+    SegmentTable& segments = core->log().segments();
+    segments.freeze();
+    core->recovery_report() = report_;
+    core_ = core.get();
+    auto probed = co_await probe_slots();
+    if (!probed) {
+        report_ = core_->recovery_report();
+        co_return std::unexpected(probed.error());
+    }
+    co_await read_checkpoint_end();
+    sort_slots();
     auto started = co_await core_->log().start();
-    if (!started) co_return refuse(SpoolError::write_failed, "cannot write the superblock");
-    report_.took = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - began);
-    co_return std::move(core_);
+    if (!started) {
+        report_.problem = "cannot write the superblock";
+        co_return std::unexpected(SpoolError::write_failed);
+    }
+    core_->recovery_report().took =
+        std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - began_);
+    co_return std::move(core);
 }
 
 base::Task<SpoolResult<>> Recovery::read_superblock() {
@@ -163,100 +193,209 @@ base::Task<SpoolResult<>> Recovery::format() {
     co_return SpoolResult<>{};
 }
 
-base::Task<bool> Recovery::read_bytes(std::uint64_t offset, std::span<std::byte> bytes) {
-    bool readable = true;
-    while (!bytes.empty()) {
-        const std::span<std::byte> part = bytes.first(std::min(bytes.size(), read_bytes_max));
-        auto read = co_await disk_.read(offset, part);
-        // One bad block must not cost the rest: go through the part block by block.
-        for (std::size_t at = 0; !read && at < part.size(); at += block_bytes) {
-            auto block = co_await disk_.read(offset + at, part.subspan(at, block_bytes));
-            if (block) continue;
-            readable = false;
-            std::ranges::fill(part.subspan(at, block_bytes), std::byte{0});
-        }
-        offset += part.size();
-        bytes = bytes.subspan(part.size());
+base::Task<SpoolResult<>> Recovery::probe_slots() {
+    const std::uint32_t count = core_->log().segments().count();
+    co_await all_of(count,
+                    [this](std::size_t slot) { return probe(static_cast<std::uint32_t>(slot)); });
+    if (later_version_) {
+        co_return refuse(SpoolError::damaged,
+                         "a segment was written by a later version of this program");
     }
-    co_return readable;
-}
-
-base::Task<SpoolResult<>> Recovery::order_segments() {
-    SegmentTable& segments = core_->log().segments();
-    BlockMemory probe{probe_bytes};
-    for (std::uint32_t slot = 0; slot < segments.count(); ++slot) {
-        if (superblock_.bad(slot)) continue; // out of use: a table entry's first state
-        const bool readable = co_await read_bytes(segments.begin_of(slot), probe.span());
-        const std::span<const std::byte> bytes = probe.span();
-        if (readable && all_zero(bytes)) {
-            free_.push_back(slot);
-            continue;
-        }
-        std::uint64_t seq = 0;
-        for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-            auto header =
-                decode_segment_header(bytes.subspan(copy * block_bytes).first<block_bytes>(), copy);
-            if (header) seq = std::max(seq, header->segment_seq);
-            if (!header && header.error() == CodecError::unsupported) {
-                co_return refuse(SpoolError::damaged,
-                                 "a segment was written by a later version of this program");
-            }
-        }
-        if (seq != 0 && seq < superblock_.segment_floor) {
-            free_.push_back(slot);
-            continue;
-        }
-        order_.push_back({seq, slot});
-    }
+    std::ranges::sort(blank_);
     // Newest first: a completion record is then known before the message it ends is built.
-    std::ranges::sort(order_, std::ranges::greater{}, &UsedSegment::seq);
+    std::ranges::sort(used_, [](const UsedSegment& a, const UsedSegment& b) {
+        return a.seq != b.seq ? a.seq > b.seq : a.slot < b.slot;
+    });
     co_return SpoolResult<>{};
 }
 
-base::Task<SpoolResult<>> Recovery::read_segments() {
+base::Task<void> Recovery::probe(std::uint32_t slot) {
+    if (superblock_.bad(slot)) co_return; // out of use: a table entry's first state
+    const BlockMemory memory{probe_bytes};
+    bool readable = true;
+    co_await read_piece(core_->log().segments().begin_of(slot), memory.span(), &readable);
+    const std::span<const std::byte> bytes = memory.span();
+    if (readable && all_zero(bytes)) {
+        blank_.push_back(slot);
+        co_return;
+    }
+    std::uint64_t seq = 0;
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+        auto header =
+            decode_segment_header(bytes.subspan(copy * block_bytes).first<block_bytes>(), copy);
+        if (header && header->pool == superblock_.pool && header->shard == superblock_.shard &&
+            header->slot == slot) {
+            seq = std::max(seq, header->segment_seq);
+        }
+        if (!header && header.error() == CodecError::unsupported) later_version_ = true;
+    }
+    used_.push_back({seq, slot});
+}
+
+/// Without it everything is scanned, which takes longer and may bring finished mail back.
+base::Task<void> Recovery::read_checkpoint_end() {
+    const CheckpointPointer& pointer = superblock_.checkpoint;
+    if (!pointer.valid()) co_return;
     SegmentTable& segments = core_->log().segments();
-    if (!order_.empty()) buffer_ = BlockMemory{superblock_.segment_bytes};
-    for (const UsedSegment& segment : order_) {
+    const std::uint32_t skew = pointer.offset % block_bytes;
+    const std::size_t wanted = skew + record_bytes(pointer.payload_bytes);
+    const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
+    core_->recovery_report().checkpoint_lost = true;
+    if (pointer.offset - skew + bytes > segments.bytes_of(pointer.slot)) co_return;
+    const BlockMemory memory{bytes};
+    bool readable = true;
+    co_await read_piece(segments.begin_of(pointer.slot) + pointer.offset - skew, memory.span(),
+                        &readable);
+    if (!readable) co_return;
+    const std::span<const std::byte> record = memory.span().subspan(skew);
+    const RecordSeeds seeds =
+        record_seeds(core_->log().seed(), pointer.segment_seq, pointer.offset);
+    auto header = decode_record_header(record, record.size(), seeds);
+    if (!header || header->type != static_cast<std::uint16_t>(RecordType::checkpoint_end) ||
+        header->payload_bytes != pointer.payload_bytes) {
+        co_return;
+    }
+    const auto payload = record.subspan(record_header_bytes, pointer.payload_bytes);
+    if (!payload_valid(*header, payload, seeds)) co_return;
+    auto decoded = decode_checkpoint_end(payload);
+    if (!decoded) co_return;
+    checkpoint_ = std::move(*decoded);
+    with_checkpoint_ = true;
+    read_from_ = checkpoint_.from.segment_seq;
+    messages_from_ = checkpoint_.from.lsn;
+    core_->recovery_report().checkpoint_lost = false;
+}
+
+/// Every slot is free for certain, or counts as used until it is known what lives there.
+void Recovery::sort_slots() {
+    SegmentTable& segments = core_->log().segments();
+    std::vector<UsedSegment> kept;
+    std::vector<std::uint32_t> free = blank_;
+    for (const UsedSegment& segment : used_) {
+        const bool dead = segment.seq != 0 && segment.seq < superblock_.segment_floor;
+        const bool was_free = with_checkpoint_ && segment.seq != 0 && segment.seq < read_from_ &&
+                              std::ranges::binary_search(checkpoint_.free, segment.slot);
+        if (dead || was_free) {
+            free.push_back(segment.slot);
+        } else if (segment.seq != 0 && segments.slot_of(segment.seq)) {
+            ++core_->recovery_report().records_damaged; // a write that went astray: stays unused
+        } else {
+            if (segment.seq != 0) segments.add_sealed(segment.slot, segment.seq);
+            kept.push_back(segment);
+        }
+    }
+    for (const std::uint32_t slot : free)
+        segments.add_free(slot);
+    used_ = std::move(kept);
+    if (with_checkpoint_) {
+        segments.cover(read_from_);
+    } else {
+        core_->log().forget_checkpoint();
+    }
+}
+
+// --- Reading -----------------------------------------------------------------------------------
+
+base::Task<void> Recovery::all_of(std::size_t count,
+                                  std::function<base::Task<void>(std::size_t)> work) {
+    struct Shared {
+        std::size_t next = 0;
+        std::size_t running = 0;
+        base::WaitQueue done{"spool recovery"};
+    } shared;
+    const auto worker =
+        [](Shared* state, std::size_t total,
+           const std::function<base::Task<void>(std::size_t)>* one) -> base::Task<void> {
+        while (state->next < total) {
+            const std::size_t number = state->next++;
+            base::Task<void> task = (*one)(number);
+            co_await std::move(task);
+        }
+        if (--state->running == 0) state->done.wake_all();
+    };
+    std::vector<base::Task<void>> workers;
+    shared.running = std::min(count, recovery_reads_in_flight);
+    for (std::size_t i = shared.running; i > 0; --i)
+        workers.push_back(worker(&shared, count, &work));
+    for (base::Task<void>& task : workers)
+        task.start();
+    while (shared.running > 0)
+        static_cast<void>(co_await shared.done.wait(loop_, base::Deadline::never()));
+}
+
+/// Makes zeros of what the device does not give back.
+base::Task<void> Recovery::read_piece(std::uint64_t offset, std::span<std::byte> bytes,
+                                      bool* readable) {
+    auto read = co_await disk_.read(offset, bytes);
+    // One bad block must not cost the rest: go through the piece block by block.
+    for (std::size_t at = 0; !read && at < bytes.size(); at += block_bytes) {
+        auto block = co_await disk_.read(offset + at, bytes.subspan(at, block_bytes));
+        if (block) continue;
+        *readable = false;
+        std::ranges::fill(bytes.subspan(at, block_bytes), std::byte{0});
+    }
+}
+
+base::Task<bool> Recovery::read_bytes(std::uint64_t offset, std::span<std::byte> bytes) {
+    bool readable = true;
+    co_await all_of((bytes.size() + piece_bytes - 1) / piece_bytes, [&](std::size_t piece) {
+        const std::size_t at = piece * piece_bytes;
+        return read_piece(offset + at, bytes.subspan(at, std::min(piece_bytes, bytes.size() - at)),
+                          &readable);
+    });
+    co_return readable;
+}
+
+base::Task<SpoolResult<>> Recovery::read_log(std::vector<UsedSegment> read) {
+    SegmentTable& segments = core_->log().segments();
+    if (!read.empty()) buffer_ = BlockMemory{superblock_.segment_bytes};
+    for (const UsedSegment& segment : read) {
         const std::span<std::byte> bytes = buffer_.span().first(segments.bytes_of(segment.slot));
         const bool readable = co_await read_bytes(segments.begin_of(segment.slot), bytes);
-        auto taken = take_segment(segment.slot, readable);
+        log_bytes_ += bytes.size();
+        auto taken = take_segment(segment, readable);
         if (!taken) co_return taken;
+        static_cast<void>(co_await base::sleep_for(loop_, std::chrono::milliseconds{0}));
     }
     buffer_ = {};
     co_return SpoolResult<>{};
 }
 
-SpoolResult<> Recovery::take_segment(std::uint32_t slot, bool readable) {
-    const std::uint32_t bytes = core_->log().segments().bytes_of(slot);
-    SegmentScan scan =
-        scan_segment(buffer_.span().first(bytes), superblock_.pool, superblock_.shard, slot);
-    ++report_.segments_read;
-    report_.records_read += scan.records.size();
-    if (!readable) ++report_.records_damaged;
-    if (scan.records.empty() || scan.segment_seq < superblock_.segment_floor) {
-        // Nothing in it can be of use or do harm; one that cannot be read stays out of use, though.
-        if (readable) free_.push_back(slot);
-        return {};
+SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
+    SegmentTable& segments = core_->log().segments();
+    RecoveryReport& report = core_->recovery_report();
+    SegmentScan scan = scan_segment(buffer_.span().first(segments.bytes_of(segment.slot)),
+                                    superblock_.pool, superblock_.shard, segment.slot);
+    ++report.segments_read;
+    report.records_read += scan.records.size();
+    if (!readable) ++report.records_damaged;
+    if (segment.seq == 0) { // its header is lost: what was found in it says what it is
+        const bool useless = scan.records.empty() || scan.segment_seq < superblock_.segment_floor;
+        if (useless && readable) segments.add_free(segment.slot);
+        if (useless) return {};
+        if (segments.slot_of(scan.segment_seq)) { // a write that went astray: the slot stays unused
+            ++report.records_damaged;
+            return {};
+        }
+        segments.add_sealed(segment.slot, scan.segment_seq);
+        std::ranges::find(used_, segment.slot, &UsedSegment::slot)->seq = scan.segment_seq;
+        // Mostly one that was about to be used again: what it held before is in the checkpoint.
+        if (scan.segment_seq < read_from_) return {};
     }
-    if (std::ranges::find(used_, scan.segment_seq, &UsedSegment::seq) != used_.end()) {
-        // Those with a good header came first: this is a write that went astray. Its slot stays unused.
-        ++report_.records_damaged;
-        return {};
-    }
-    used_.push_back({scan.segment_seq, slot});
     for (const FoundFrame& frame : scan.frames) {
+        if (frame.header.batch_seq == 0) continue; // beside the log: nobody waited for it
         Epoch& epoch = epochs_[frame.header.epoch];
         epoch.durable = std::max(epoch.durable, frame.header.durable);
         epoch.frames.push_back(frame);
     }
     for (const FoundRecord& record : scan.records) {
-        auto taken = take_record(slot, record);
+        auto taken = take_record(segment.slot, record);
         if (!taken) return taken;
     }
-    for (const FoundRecord& record : std::views::reverse(scan.records)) {
+    for (const FoundRecord& record : scan.records) {
         const auto type = static_cast<RecordType>(record.header.type);
         if (type == RecordType::message || type == RecordType::message_commit)
-            take_message(slot, record);
+            take_message(segment.slot, record);
     }
     return {};
 }
@@ -282,7 +421,7 @@ SpoolResult<> Recovery::take_record(std::uint32_t slot, const FoundRecord& recor
             chunks_[header.id.value].push_back({header.lsn, *prefix, Place{slot, record.offset},
                                                 header.payload_bytes - chunk_prefix_bytes});
         } else {
-            ++report_.records_damaged;
+            ++core_->recovery_report().records_damaged;
         }
         break;
     case RecordType::batch_failed:
@@ -292,6 +431,8 @@ SpoolResult<> Recovery::take_record(std::uint32_t slot, const FoundRecord& recor
         break;
     case RecordType::message:
     case RecordType::message_commit:
+    case RecordType::checkpoint_part:
+    case RecordType::checkpoint_end:
     case RecordType::watermark:
         break;
     }
@@ -303,7 +444,7 @@ void Recovery::take_status(const FoundRecord& record) {
     Status status;
     auto view = decode_status(record.payload, status.recipients);
     if (!view) {
-        ++report_.records_damaged;
+        ++core_->recovery_report().records_damaged;
         return;
     }
     Status& kept = statuses_[record.header.id.value];
@@ -315,63 +456,274 @@ void Recovery::take_status(const FoundRecord& record) {
     kept = std::move(status);
 }
 
-/// Newest first. Of several copies the newest counts, as it did before the crash: an older one would bring
-/// segments back to life that the collector had emptied. But a copy that it was still making may lie behind
-/// its message's status; the older one stands until there is a status behind the newer.
+/// Of several copies the newest counts, as it did before the crash: an older one would bring segments back
+/// to life that the collector had emptied.
 void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
-    const std::uint64_t id = record.header.id.value;
-    if (finished_.contains(id)) return;
+    if (record.header.lsn < messages_from_ || finished_.contains(record.header.id.value)) return;
     auto prefix =
         decode_message_prefix(static_cast<RecordType>(record.header.type), record.payload);
-    if (!prefix) {
-        ++report_.records_damaged;
+    if (!prefix || prefix->content_bytes > std::numeric_limits<std::uint32_t>::max() ||
+        record.header.id.value == 0) {
+        ++core_->recovery_report().records_damaged;
         return;
     }
-    Found& found = found_[id];
-    if (found.message) {
-        const auto status = statuses_.find(id);
-        if (status == statuses_.end() || found.lsn < status->second.lsn) return;
-    }
-    if (!found.message) {
-        Message& message = core_->fresh_message();
-        found.message = MessageRef{&message};
-        message.id = {id};
-        if (!decode_envelope(record.payload.subspan(message_prefix_bytes, prefix->envelope_bytes),
-                             message.envelope)) {
-            ++report_.records_damaged;
-            found_.erase(id);
-            return;
-        }
-        message.status.assign(message.envelope.recipient_count(), RecipientStatus{});
-    }
-    found.lsn = record.header.lsn;
-    found.chunk_count = prefix->chunk_count;
-    Message& message = *found.message;
-    message.content_bytes = prefix->content_bytes;
-    message.prelude_bytes_ = prefix->prelude_bytes;
-    message.place_ = {slot, record.offset};
-    message.payload_bytes_ = record.header.payload_bytes;
-    message.content_at_ = message_prefix_bytes + prefix->envelope_bytes;
+    Found& found = found_[record.header.id.value];
+    if (found.lsn > record.header.lsn) return;
+    const auto envelope = record.payload.subspan(message_prefix_bytes, prefix->envelope_bytes);
+    found = {.lsn = record.header.lsn,
+             .place = {slot, record.offset},
+             .prefix = *prefix,
+             .payload_bytes = record.header.payload_bytes,
+             .envelope = {envelope.begin(), envelope.end()}};
 }
 
-bool Recovery::gather_chunks(const Found& found) {
-    Message& message = *found.message;
-    if (found.chunk_count == 0) return true;
-    std::vector<ChunkFound>& chunks = chunks_[message.id.value];
-    std::ranges::sort(chunks, [](const ChunkFound& a, const ChunkFound& b) {
-        return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index : a.lsn > b.lsn;
-    });
-    std::uint64_t body_bytes = 0;
-    for (const ChunkFound& chunk : chunks) {
-        if (chunk.prefix.index < message.chunks_.size()) continue; // an earlier copy of the same
-        if (chunk.prefix.index != message.chunks_.size() || chunk.prefix.body_offset != body_bytes)
-            return false;
-        message.chunks_.push_back({chunk.place, chunk.bytes});
-        body_bytes += chunk.bytes;
+// --- In the background -------------------------------------------------------------------------
+
+base::Task<void> Recovery::fold() {
+    std::vector<UsedSegment> log;
+    std::set<std::uint64_t> parts; // segments with nothing but the checkpoint
+    if (superblock_.segment_count >= side_segments_apart_min) {
+        for (const CheckpointPart& part : checkpoint_.parts)
+            parts.insert(part.segment_seq);
     }
-    message.chunk_body_bytes_ = body_bytes;
-    return message.chunks_.size() == found.chunk_count &&
-           message.content_bytes == message.prelude_bytes_ + body_bytes;
+    for (const UsedSegment& segment : used_) {
+        const bool newer = segment.seq >= read_from_ || segment.seq == 0;
+        const bool also =
+            std::ranges::find(checkpoint_.also, segment.seq) != checkpoint_.also.end();
+        if ((newer || also) && !parts.contains(segment.seq)) log.push_back(segment);
+    }
+    auto read = co_await read_log(std::move(log));
+    if (!read) co_return end(read);
+    // Without the checkpoint there are gaps where segments had been freed.
+    if (!core_->recovery_report().checkpoint_lost) judge_frames();
+    if (with_checkpoint_) {
+        co_await read_checkpoint();
+        auto rest = co_await read_rest();
+        if (!rest) co_return end(rest);
+        core_->checkpoint().adopt(superblock_.checkpoint, checkpoint_, log_bytes_);
+    }
+    enter_rest();
+    end({});
+}
+
+base::Task<void> Recovery::read_checkpoint() {
+    return all_of(checkpoint_.parts.size(),
+                  [this](std::size_t number) { return read_part(number); });
+}
+
+base::Task<void> Recovery::read_part(std::size_t number) {
+    const CheckpointPart part = checkpoint_.parts[number];
+    SegmentTable& segments = core_->log().segments();
+    RecoveryReport& report = core_->recovery_report();
+    const std::uint32_t skew = part.offset % block_bytes;
+    const std::size_t wanted = skew + std::size_t{record_bytes(part.payload_bytes)};
+    const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
+    const auto slot = segments.slot_of(part.segment_seq);
+    if (!slot || part.payload_bytes > batch_bytes_max ||
+        part.offset - skew + bytes > segments.bytes_of(*slot)) {
+        report.checkpoint_lost = true;
+        co_return;
+    }
+    const BlockMemory memory{bytes};
+    bool readable = true;
+    co_await read_piece(segments.begin_of(*slot) + part.offset - skew, memory.span(), &readable);
+    const std::span<const std::byte> record = memory.span().subspan(skew);
+    const RecordSeeds seeds = record_seeds(core_->log().seed(), part.segment_seq, part.offset);
+    auto header = decode_record_header(record, record.size(), seeds);
+    const auto payload = record.subspan(record_header_bytes, part.payload_bytes);
+    if (!header || header->type != static_cast<std::uint16_t>(RecordType::checkpoint_part) ||
+        header->payload_bytes != part.payload_bytes || !payload_valid(*header, payload, seeds)) {
+        report.checkpoint_lost = true;
+        co_return;
+    }
+    auto reader = CheckpointReader::open(payload);
+    CheckpointEntry entry;
+    while (reader && reader->next(entry))
+        enter_entry(entry);
+    if (!reader || !reader->good()) report.checkpoint_lost = true;
+}
+
+/// What a damaged checkpoint did not tell, the older segments do.
+base::Task<SpoolResult<>> Recovery::read_rest() {
+    if (!core_->recovery_report().checkpoint_lost) co_return SpoolResult<>{};
+    std::vector<UsedSegment> log;
+    for (const UsedSegment& segment : used_) {
+        if (segment.seq != 0 && segment.seq < read_from_) log.push_back(segment);
+    }
+    messages_from_ = 0;
+    auto read = co_await read_log(std::move(log));
+    co_return read;
+}
+
+std::optional<Place> Recovery::place_of(const CheckpointPart& part) const {
+    const SegmentTable& segments = core_->log().segments();
+    const auto slot = segments.slot_of(part.segment_seq);
+    if (!slot || part.offset >= segments.bytes_of(*slot)) return std::nullopt;
+    return Place{*slot, part.offset};
+}
+
+/// Where a checkpoint's chunk is now: copies that were made afterwards are in the log, and what they were
+/// made of may be overwritten.
+std::optional<Place> Recovery::place_of_chunk(MessageId id, std::size_t number,
+                                              const CheckpointPart& part) const {
+    std::uint64_t newest = 0;
+    std::optional<Place> place = place_of(part);
+    const auto found = chunks_.find(id.value);
+    if (found == chunks_.end()) return place;
+    for (const ChunkFound& copy : found->second) {
+        if (copy.lsn < std::max(messages_from_, newest) || copy.prefix.index != number ||
+            copy.bytes != part.payload_bytes) {
+            continue;
+        }
+        newest = copy.lsn;
+        place = copy.place;
+    }
+    return place;
+}
+
+void Recovery::enter_entry(const CheckpointEntry& found) {
+    MessageIndex& index = core_->index();
+    RecoveryReport& report = core_->recovery_report();
+    const std::uint64_t id = found.id.value;
+    if (finished_.contains(id) || index.find(found.id) != no_entry) return;
+    const auto copy = found_.find(id);
+    std::optional<Place> place =
+        copy != found_.end() ? std::optional{copy->second.place} : place_of(found.place);
+    std::vector<Chunk> chunks;
+    for (std::size_t i = 0; i < found.chunks.size(); ++i) {
+        const auto at = place_of_chunk(found.id, i, found.chunks[i]);
+        if (!at) place = std::nullopt;
+        chunks.push_back({at.value_or(Place{}), found.chunks[i].payload_bytes});
+    }
+    if (!place) {
+        ++report.records_damaged;
+        return;
+    }
+    TextTable& texts = index.texts();
+    const EntryRef ref = index.insert(found.id);
+    Entry& entry = index[ref];
+    entry.place = *place;
+    entry.payload_bytes = found.place.payload_bytes;
+    entry.content_bytes = found.content_bytes;
+    entry.arrival_s = found.arrival_s;
+    entry.expiry_s = found.expiry_s;
+    entry.sender_hash = found.sender_hash;
+    entry.recipient_hash = found.recipient_hash;
+    entry.lsn = found.lsn;
+    entry.due = found.due;
+    entry.attempts = found.attempts;
+    entry.flags = found.flags & Entry::delay_notified;
+    entry.tenant = texts.take(found.tenant);
+    entry.account = texts.take(found.account);
+    entry.source = texts.take(found.source);
+    std::vector<TextId> domains;
+    for (const std::string_view domain : found.domains)
+        domains.push_back(texts.take(domain));
+    index.set_recipients(ref, domains);
+    for (const TextId domain : domains)
+        texts.drop(domain);
+    index.set_status(ref, found.status);
+    index.set_error(ref, found.error);
+    index.set_chunks(ref, chunks);
+    ++report.checkpoint_entries;
+    const std::uint64_t copy_lsn = copy != found_.end() ? copy->second.lsn : 0;
+    if (copy != found_.end()) found_.erase(copy);
+    finish_entry(ref, copy_lsn);
+}
+
+void Recovery::enter_message(MessageId id, const Found& found) {
+    MessageIndex& index = core_->index();
+    RecoveryReport& report = core_->recovery_report();
+    if (finished_.contains(id.value) || index.find(id) != no_entry) return;
+    if (!decode_envelope(found.envelope, envelope_)) {
+        ++report.records_damaged;
+        return;
+    }
+    std::vector<Chunk> chunks;
+    if (found.prefix.chunk_count != 0) {
+        std::vector<ChunkFound>& parts = chunks_[id.value];
+        std::ranges::sort(parts, [](const ChunkFound& a, const ChunkFound& b) {
+            return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index
+                                                    : a.lsn > b.lsn;
+        });
+        std::uint64_t body_bytes = 0;
+        for (const ChunkFound& part : parts) {
+            if (part.prefix.index < chunks.size()) continue; // an earlier copy of the same
+            if (part.prefix.index != chunks.size() || part.prefix.body_offset != body_bytes) break;
+            chunks.push_back({part.place, part.bytes});
+            body_bytes += part.bytes;
+        }
+        if (chunks.size() != found.prefix.chunk_count ||
+            found.prefix.content_bytes != found.prefix.prelude_bytes + body_bytes) {
+            ++report
+                  .records_damaged; // chunks are durable before the record that needs them is written
+            return;
+        }
+    }
+    const EntryRef ref = index.insert(id);
+    index.describe(ref, envelope_);
+    index.set_chunks(ref, chunks);
+    Entry& entry = index[ref];
+    entry.place = found.place;
+    entry.payload_bytes = found.payload_bytes;
+    entry.content_bytes = static_cast<std::uint32_t>(found.prefix.content_bytes);
+    finish_entry(ref, found.lsn);
+}
+
+/// The newest status, what lives where, and its turn.
+void Recovery::finish_entry(EntryRef ref, std::uint64_t copy_lsn) {
+    MessageIndex& index = core_->index();
+    RecoveryReport& report = core_->recovery_report();
+    Entry& entry = index[ref];
+    const auto status = statuses_.find(entry.id.value);
+    if (status != statuses_.end() && status->second.lsn > entry.lsn &&
+        status->second.recipients.size() == index.status(entry).size()) {
+        index.set_status(ref, status->second.recipients);
+        index.set_error(ref, status->second.last_error);
+        entry.attempts =
+            static_cast<std::uint16_t>(std::min(status->second.view.attempts, 0xFFFFU));
+        entry.due = status->second.view.due;
+        entry.lsn = status->second.lsn;
+        if (status->second.view.delay_notified) entry.flags |= Entry::delay_notified;
+    }
+    SegmentTable& segments = core_->log().segments();
+    segments.add_live(entry.place.slot, record_bytes(entry.payload_bytes));
+    for (const Chunk& chunk : index.chunks(entry))
+        segments.add_live(chunk.place.slot, record_bytes(chunk_prefix_bytes + chunk.bytes));
+    if (index.pending_count(entry) == 0) { // all that is missing is its completion record
+        core_->schedule().admit(ref, entry.tenant, 0, Schedule::Share::retry);
+        return core_->finish(ref);
+    }
+    ++report.messages_recovered;
+    if (entry.due <= loop_.wall_now() && !superblock_.clean)
+        ++report.possible_duplicates; // it may have been on its way
+    core_->admit(ref, Schedule::Share::retry);
+    // A copy that was just being made lies behind its status: that must not go before the message.
+    if (entry.lsn != 0 && entry.lsn < copy_lsn) core_->mark_dirty(ref);
+}
+
+void Recovery::enter_rest() {
+    std::vector<std::uint64_t> ids;
+    ids.reserve(found_.size());
+    for (const auto& [id, found] : found_)
+        ids.push_back(id);
+    std::ranges::sort(ids);
+    for (const std::uint64_t id : ids)
+        enter_message(MessageId{id}, found_.at(id));
+}
+
+void Recovery::end(SpoolResult<> result) {
+    RecoveryReport& report = core_->recovery_report();
+    report.complete = true;
+    report.took_all = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - began_);
+    failed_ = !result.has_value();
+    result_ = result;
+    found_.clear();
+    finished_.clear();
+    statuses_.clear();
+    chunks_.clear();
+    epochs_.clear();
+    core_->recovery_ended(!failed_);
 }
 
 void Recovery::judge_frames() {
@@ -393,80 +745,19 @@ void Recovery::judge_epoch(Epoch& epoch, bool last) {
     for (const FoundFrame& frame : epoch.frames) {
         const std::uint64_t seq = frame.header.batch_seq;
         const std::uint64_t acknowledged = std::min(seq, std::max(expected, epoch.durable + 1));
-        report_.records_damaged += count_missing(expected, acknowledged);
-        if (last) report_.torn_tails += count_missing(acknowledged, seq);
+        core_->recovery_report().records_damaged += count_missing(expected, acknowledged);
+        if (last) core_->recovery_report().torn_tails += count_missing(acknowledged, seq);
         if (frame.header.records > frame.records_valid && !epoch.failed.contains(seq)) {
             if (seq <= epoch.durable) {
-                report_.records_damaged += frame.header.records - frame.records_valid;
+                core_->recovery_report().records_damaged +=
+                    frame.header.records - frame.records_valid;
             } else if (last) {
-                ++report_.torn_tails;
+                ++core_->recovery_report().torn_tails;
             }
         }
         expected = std::max(expected, seq + 1);
     }
-    report_.records_damaged += count_missing(expected, epoch.durable + 1);
-}
-
-void Recovery::enter_segments() {
-    SegmentTable& segments = core_->log().segments();
-    std::ranges::sort(used_, {}, &UsedSegment::seq);
-    for (const UsedSegment& segment : used_)
-        segments.add_sealed(segment.slot, segment.seq);
-    for (const std::uint32_t slot : free_)
-        segments.add_free(slot);
-}
-
-void Recovery::enter_messages() {
-    std::vector<Found*> ordered;
-    ordered.reserve(found_.size());
-    for (auto& [id, found] : found_) {
-        if (!finished_.contains(id)) ordered.push_back(&found);
-    }
-    std::ranges::sort(ordered, {}, [](const Found* found) { return found->message->id; });
-    for (Found* found : ordered)
-        enter(*found);
-    found_.clear();
-}
-
-void Recovery::enter(Found& found) {
-    Message& message = *found.message;
-    if (!gather_chunks(found)) {
-        ++report_
-              .records_damaged; // chunks are durable before the record that needs them is written
-        message.chunks_.clear();
-        return;
-    }
-    bool deferred = false;
-    if (const auto status = statuses_.find(message.id.value);
-        status != statuses_.end() && status->second.recipients.size() == message.status.size()) {
-        message.status = std::move(status->second.recipients);
-        message.attempts = status->second.view.attempts;
-        message.due = status->second.view.due;
-        message.envelope.delay_notified |= status->second.view.delay_notified;
-        message.last_error = status->second.last_error;
-        deferred = message.due > loop_.wall_now();
-    }
-    SegmentTable& segments = core_->log().segments();
-    segments.add_live(message.place_.slot, record_bytes(message.payload_bytes_));
-    for (const Message::Chunk& chunk : message.chunks_) {
-        segments.add_live(chunk.place.slot, record_bytes(chunk_prefix_bytes + chunk.bytes));
-    }
-    message.submitted_ = true;
-    if (message.settled()) { // all that is missing is its completion record
-        message.phase_ = Message::Phase::done;
-        core_->mark(RecordType::tomb, found.message);
-        return;
-    }
-    core_->index_.insert(found.message);
-    ++report_.messages_recovered;
-    if (deferred) {
-        message.phase_ = Message::Phase::deferred;
-        ++core_->deferred_;
-        core_->scheduler_.schedule(message);
-        return;
-    }
-    if (!superblock_.clean) ++report_.possible_duplicates; // it may have been on its way
-    core_->make_ready(message);
+    core_->recovery_report().records_damaged += count_missing(expected, epoch.durable + 1);
 }
 
 } // namespace queue

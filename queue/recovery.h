@@ -1,21 +1,27 @@
 // recovery.h: from what a disk holds to a queue that can go on.
 //
-// Scope      Formats a blank disk; otherwise reads every segment, takes every record that checks out,
-//            folds status and completion into the messages, and tells damage to acknowledged data from
-//            writes that a crash cut short. Finding more than was acknowledged is only a duplicate, so
-//            there is no order to respect and no point at which to stop.
-// Owns       What it needs to fold, until run() ends.
+// Scope      Formats a blank disk; otherwise makes this boot known, finds slots that are free for certain so
+//            that new mail has a place at once, and then folds what there is into the index: the newest
+//            part of the log, newest first, and the checkpoint before it; without one, all of the log.
+//            Takes every record that checks out and tells damage to acknowledged data from writes that a
+//            crash cut short. Finding more than was acknowledged is only a duplicate, so there is no
+//            order to respect and no point at which to stop.
+// Owns       What it needs to fold, until that is done.
 // Threading  Bound to one shard.
 // Failure    SpoolError::damaged when the disk cannot be trusted or understood, read_failed and
-//            write_failed from the device; RecoveryReport::problem says it for people.
+//            write_failed from the device; RecoveryReport::problem says it for people. Found out in the
+//            background, it leaves a queue that goes on with what it has and frees nothing.
 #pragma once
 
 #include "queue/core.h"
 #include "queue/segment_scan.h"
 
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -26,11 +32,12 @@ namespace queue {
 
 class Recovery {
 public:
-    Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options, RecoveryReport& report);
+    Recovery(base::Loop& loop, Disk& disk, const QueueOptions& options);
     Recovery(const Recovery&) = delete;
     Recovery& operator=(const Recovery&) = delete;
 
-    [[nodiscard]] base::Task<SpoolResult<std::unique_ptr<QueueCore>>> run();
+    [[nodiscard]] static base::Task<SpoolResult<std::unique_ptr<QueueCore>>>
+    open(base::Loop& loop, Disk& disk, QueueOptions options, RecoveryReport& report);
 
 private:
     struct Status {
@@ -45,10 +52,12 @@ private:
         Place place;
         std::uint32_t bytes = 0; // of body
     };
-    struct Found {
-        MessageRef message;
+    struct Found { // a message's newest record
         std::uint64_t lsn = 0;
-        std::uint32_t chunk_count = 0;
+        Place place;
+        MessagePrefix prefix;
+        std::uint32_t payload_bytes = 0;
+        std::vector<std::byte> envelope;
     };
     // The frames of one boot, for finding what is missing among them.
     struct Epoch {
@@ -57,44 +66,73 @@ private:
         std::set<std::uint64_t> failed;
     };
     struct UsedSegment {
-        std::uint64_t seq = 0;
+        std::uint64_t seq = 0; // 0: the header does not say
         std::uint32_t slot = 0;
     };
 
+    // In the foreground.
+    base::Task<SpoolResult<std::unique_ptr<QueueCore>>> begin();
     base::Task<SpoolResult<>> read_superblock();
     [[nodiscard]] SpoolResult<> adopt(const Superblock& superblock);
     base::Task<SpoolResult<>> format();
     base::Task<SpoolResult<bool>> any_segment_header();
-    base::Task<SpoolResult<>> order_segments();
-    base::Task<SpoolResult<>> read_segments();
+    base::Task<SpoolResult<>> probe_slots();
+    base::Task<void> probe(std::uint32_t slot);
+    base::Task<void> read_checkpoint_end();
+    void sort_slots();
+
+    // In the background.
+    base::Task<void> fold();
+    base::Task<SpoolResult<>> read_log(std::vector<UsedSegment> segments);
+    base::Task<void> read_checkpoint();
+    base::Task<void> read_part(std::size_t number);
+    base::Task<SpoolResult<>> read_rest();
+    void end(SpoolResult<> result);
+
     base::Task<bool> read_bytes(std::uint64_t offset, std::span<std::byte> bytes);
-    [[nodiscard]] SpoolResult<> take_segment(std::uint32_t slot, bool readable);
+    base::Task<void> read_piece(std::uint64_t offset, std::span<std::byte> bytes, bool* readable);
+    /// Runs work(0) to work(count - 1), some at a time.
+    base::Task<void> all_of(std::size_t count, std::function<base::Task<void>(std::size_t)> work);
+    [[nodiscard]] SpoolResult<> take_segment(UsedSegment segment, bool readable);
     [[nodiscard]] SpoolResult<> take_record(std::uint32_t slot, const FoundRecord& record);
     void take_status(const FoundRecord& record);
     void take_message(std::uint32_t slot, const FoundRecord& record);
-    [[nodiscard]] bool gather_chunks(const Found& found);
+    void enter_entry(const CheckpointEntry& found);
+    void enter_message(MessageId id, const Found& found);
+    void enter_rest();
+    void finish_entry(EntryRef ref, std::uint64_t copy_lsn);
+    [[nodiscard]] std::optional<Place> place_of(const CheckpointPart& part) const;
+    [[nodiscard]] std::optional<Place> place_of_chunk(MessageId id, std::size_t number,
+                                                      const CheckpointPart& part) const;
     void judge_frames();
     void judge_epoch(Epoch& epoch, bool last);
-    void enter_segments();
-    void enter_messages();
-    void enter(Found& found);
     [[nodiscard]] std::unexpected<SpoolError> refuse(SpoolError error, std::string problem);
 
     base::Loop& loop_;
     Disk& disk_;
     QueueOptions options_;
-    RecoveryReport& report_;
+    RecoveryReport report_; // until there is a core, which has it from then on
+    base::TimePoint began_{};
     Superblock superblock_; // as it was found
+    CheckpointEnd checkpoint_;
+    bool with_checkpoint_ = false;
     BlockMemory buffer_;
-    std::unique_ptr<QueueCore> core_;
-    std::vector<UsedSegment> order_; // to read, newest first
+    Envelope envelope_; // of the message being built
+    QueueCore* core_ = nullptr;
     std::vector<UsedSegment> used_;
-    std::vector<std::uint32_t> free_;
+    std::vector<std::uint32_t> blank_;
+    bool later_version_ = false;
+    std::uint64_t read_from_ = 0;     // log segments below are not read
+    std::uint64_t messages_from_ = 0; // messages of older records are in the checkpoint
+    std::uint64_t log_bytes_ = 0;     // read
     std::unordered_map<std::uint64_t, Found> found_;
     std::unordered_set<std::uint64_t> finished_;
     std::unordered_map<std::uint64_t, Status> statuses_;
     std::unordered_map<std::uint64_t, std::vector<ChunkFound>> chunks_;
     std::map<std::uint32_t, Epoch> epochs_;
+    base::Task<void> task_;
+    bool failed_ = false;
+    SpoolResult<> result_;
 };
 
 } // namespace queue

@@ -3,6 +3,9 @@
 #include "dataplane/base/check.h"
 
 #include <algorithm>
+#include <functional>
+
+#include <algorithm>
 
 namespace queue {
 
@@ -33,19 +36,22 @@ void SegmentTable::add_free(std::uint32_t slot) {
 }
 
 void SegmentTable::add_sealed(std::uint32_t slot, std::uint64_t seq) {
-    CHECK(used_.empty() || segments_[used_.back()].seq < seq);
+    const bool added = used_.emplace(seq, slot).second;
+    CHECK(added);
     segments_[slot] = Segment{.seq = seq, .state = State::sealed};
-    used_.push_back(slot);
     sealed_bytes_ += bytes_of(slot);
+    may_free_ = true;
 }
 
 void SegmentTable::retire(std::uint32_t slot) noexcept {
-    if (!used_.empty() && used_.front() == slot) {
-        CHECK(segments_[slot].live_records == 0);
+    Segment& segment = segments_[slot];
+    if (segment.state == State::sealed) {
+        CHECK(segment.live_records == 0);
         sealed_bytes_ -= bytes_of(slot);
-        used_.pop_front();
+        used_.erase(segment.seq);
     }
-    segments_[slot] = Segment{.state = State::retired};
+    segment = Segment{.state = State::retired};
+    may_free_ = true;
 }
 
 std::optional<std::uint32_t> SegmentTable::take(std::uint64_t durable) {
@@ -62,11 +68,12 @@ void SegmentTable::prepared(std::uint32_t slot, std::uint64_t seq) noexcept {
     segments_[slot].seq = seq;
 }
 
-void SegmentTable::opened(std::uint32_t slot) {
+void SegmentTable::opened(std::uint32_t slot, std::uint64_t first_lsn) {
     CHECK(segments_[slot].state == State::taken);
-    CHECK(used_.empty() || segments_[used_.back()].seq < segments_[slot].seq);
+    const bool added = used_.emplace(segments_[slot].seq, slot).second;
+    CHECK(added);
     segments_[slot].state = State::open;
-    used_.push_back(slot);
+    segments_[slot].first_lsn = first_lsn;
 }
 
 void SegmentTable::seal(std::uint32_t slot) noexcept {
@@ -75,6 +82,7 @@ void SegmentTable::seal(std::uint32_t slot) noexcept {
     segment.state = State::sealed;
     sealed_bytes_ += bytes_of(slot);
     sealed_live_bytes_ += segment.live_bytes;
+    may_free_ = true;
 }
 
 void SegmentTable::mark_bad(std::uint32_t slot) noexcept {
@@ -100,26 +108,92 @@ void SegmentTable::drop_live(std::uint32_t slot, std::uint32_t bytes) noexcept {
     --segment.live_records;
     segment.live_bytes -= bytes;
     if (segment.state == State::sealed) sealed_live_bytes_ -= bytes;
+    if (segment.live_records == 0) may_free_ = true;
+}
+
+void SegmentTable::unpend(std::uint32_t slot) noexcept {
+    CHECK(segments_[slot].pending > 0);
+    --segments_[slot].pending;
+}
+
+std::optional<std::uint32_t> SegmentTable::oldest_pending() const noexcept {
+    for (const auto& [seq, slot] : used_) {
+        if (segments_[slot].pending > 0) return slot;
+    }
+    return std::nullopt;
+}
+
+std::optional<std::uint32_t> SegmentTable::slot_of(std::uint64_t seq) const noexcept {
+    const auto found = used_.find(seq);
+    if (found == used_.end()) return std::nullopt;
+    return found->second;
 }
 
 void SegmentTable::write_ended(std::uint32_t slot) noexcept {
     CHECK(segments_[slot].writes > 0);
     --segments_[slot].writes;
+    may_free_ = true;
 }
 
-std::optional<std::uint32_t> SegmentTable::free_oldest(std::uint64_t behind) {
-    while (auto slot = oldest_sealed()) {
-        Segment& segment = segments_[*slot];
-        if (segment.live_records != 0 || segment.writes != 0) return std::nullopt;
+std::optional<std::uint32_t> SegmentTable::free_dead(std::uint64_t behind) {
+    if (frozen_ || !may_free_) return std::nullopt;
+    const bool in_order = covered_ == 0;
+    for (auto at = used_.begin(); at != used_.end();) {
+        const auto [seq, slot] = *at;
+        Segment& segment = segments_[slot];
+        if (!in_order && seq >= covered_) break;
+        if (segment.state != State::sealed || segment.live_records != 0 || segment.writes != 0) {
+            if (in_order) break;
+            ++at;
+            continue;
+        }
         CHECK(segment.live_bytes == 0);
         if (segment.bad) return slot;
-        used_.pop_front();
-        sealed_bytes_ -= bytes_of(*slot);
+        at = used_.erase(at);
+        sealed_bytes_ -= bytes_of(slot);
         segment.state = State::free;
         segment.freed_behind = behind;
-        free_.push_back(*slot);
+        free_.push_back(slot);
     }
+    may_free_ = false;
     return std::nullopt;
+}
+
+std::uint32_t SegmentTable::uncovered_dead() const noexcept {
+    std::uint32_t count = 0;
+    for (auto at = used_.lower_bound(covered_); at != used_.end(); ++at) {
+        const Segment& segment = segments_[at->second];
+        if (segment.state == State::sealed && segment.live_records == 0) ++count;
+    }
+    return count;
+}
+
+std::vector<std::uint32_t> SegmentTable::victims(unsigned fill_max, std::size_t count_max) const {
+    // Rosenblum and Ousterhout's cost and benefit (LFS, 1992): what is won, weighed by its age, for the
+    // price of reading the segment and writing what lives.
+    struct Candidate {
+        double score;
+        std::uint32_t slot;
+    };
+    std::vector<Candidate> candidates;
+    auto age = static_cast<double>(used_.size());
+    for (const auto& [seq, slot] : used_) {
+        age -= 1;
+        const Segment& segment = segments_[slot];
+        if (segment.state != State::sealed || segment.live_records == 0 || segment.pending != 0)
+            continue;
+        const double fill =
+            static_cast<double>(segment.live_bytes) / static_cast<double>(bytes_of(slot));
+        if (fill * 100 > fill_max) continue;
+        candidates.push_back({(1 - fill) * (age + 1) / (1 + fill), slot});
+    }
+    std::ranges::sort(candidates, std::ranges::greater{}, &Candidate::score);
+    std::vector<std::uint32_t> slots;
+    for (const Candidate& candidate : candidates) {
+        if (slots.size() == count_max) break;
+        slots.push_back(candidate.slot);
+    }
+    return slots;
 }
 
 void SegmentTable::free_behind(std::uint64_t batch_seq) noexcept {
@@ -129,12 +203,7 @@ void SegmentTable::free_behind(std::uint64_t batch_seq) noexcept {
 
 std::optional<std::uint64_t> SegmentTable::oldest_seq() const noexcept {
     if (used_.empty()) return std::nullopt;
-    return segments_[used_.front()].seq;
-}
-
-std::optional<std::uint32_t> SegmentTable::oldest_sealed() const noexcept {
-    if (used_.empty() || segments_[used_.front()].state != State::sealed) return std::nullopt;
-    return used_.front();
+    return used_.begin()->first;
 }
 
 } // namespace queue

@@ -1,9 +1,11 @@
 // segments.h: which segment slots are free, which hold what, and in which order they come back.
 //
-// Scope      Bookkeeping only. A slot is taken, filled, sealed, and freed once nothing in it lives.
-//            Slots are freed strictly in the order in which they were taken: a completion record lies
-//            behind the message it ends, so the message's bytes are overwritten before it is, and no
-//            finished mail can rise again (docs/spool-format.md, "Recycling").
+// Scope      Bookkeeping only. A slot is taken, filled, sealed, and freed once nothing in it lives and
+//            nobody needs what it says of others. With a checkpoint that holds for all segments that
+//            it covers, in any order. Without one slots are freed in the order in which they were
+//            taken: a completion record lies behind the message it ends, so the message's bytes are
+//            overwritten before it is, and no finished mail can rise again (docs/spool-format.md,
+//            "Recycling").
 // Owns       The table, sized once.
 // Threading  Bound to one shard.
 #pragma once
@@ -12,6 +14,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -30,38 +33,75 @@ public:
     [[nodiscard]] std::uint32_t bytes_min() const noexcept; // of the smallest slot
 
     // Slots, in the order of their use.
-    /// Says that a slot is free (at start), or holds segment `seq` (at start, oldest first).
+    /// Says that a slot is free, or holds segment `seq`: at start, in any order.
     void add_free(std::uint32_t slot);
     void add_sealed(std::uint32_t slot, std::uint64_t seq);
-    void retire(std::uint32_t slot) noexcept; // known bad, and the oldest if in use: out for good
+    void retire(std::uint32_t slot) noexcept; // known bad, and nothing lives in it: out for good
+    /// Frees nothing until thaw(): what lives is not known yet.
+    void freeze() noexcept { frozen_ = true; }
+    void thaw() noexcept {
+        frozen_ = false;
+        may_free_ = true;
+    }
+    [[nodiscard]] bool frozen() const noexcept { return frozen_; }
     /// Takes the free slot that was freed first, if what it was freed behind is durable by now.
     [[nodiscard]] std::optional<std::uint32_t> take(std::uint64_t durable);
     void prepared(std::uint32_t slot, std::uint64_t seq) noexcept; // its header is durable
-    void opened(std::uint32_t slot);                               // records go there now
+    /// Records go there now.
+    /// \param first_lsn  none that is written there is lower, completion and status aside
+    void opened(std::uint32_t slot, std::uint64_t first_lsn);
     void seal(std::uint32_t slot) noexcept;
     void mark_bad(std::uint32_t slot) noexcept;
     [[nodiscard]] std::uint64_t seq_of(std::uint32_t slot) const noexcept {
         return segments_[slot].seq;
     }
     [[nodiscard]] bool sealed(std::uint32_t slot) const noexcept;
+    /// Whether it can be overwritten even after a crash now.
+    [[nodiscard]] bool free_for_good(std::uint32_t slot, std::uint64_t durable) const noexcept {
+        return segments_[slot].state == State::free && segments_[slot].freed_behind <= durable;
+    }
+    /// The slot that holds this segment.
+    [[nodiscard]] std::optional<std::uint32_t> slot_of(std::uint64_t seq) const noexcept;
+    [[nodiscard]] std::uint64_t first_lsn(std::uint32_t slot) const noexcept {
+        return segments_[slot].first_lsn;
+    }
 
     // What lives in them.
     void add_live(std::uint32_t slot, std::uint32_t bytes) noexcept;
     void drop_live(std::uint32_t slot, std::uint32_t bytes) noexcept;
+    // Records that live although the index does not know them yet: a checkpoint must not pass them.
+    void pend(std::uint32_t slot) noexcept { ++segments_[slot].pending; }
+    void unpend(std::uint32_t slot) noexcept;
+    /// The oldest segment with such records.
+    [[nodiscard]] std::optional<std::uint32_t> oldest_pending() const noexcept;
     void write_begun(std::uint32_t slot) noexcept { ++segments_[slot].writes; }
     void write_ended(std::uint32_t slot) noexcept;
     [[nodiscard]] std::uint32_t live_records(std::uint32_t slot) const noexcept {
         return segments_[slot].live_records;
     }
 
-    /// Frees sealed segments from the oldest on. Stops at one that lives, or at a bad one, which is
-    /// returned: its slot must be written down as bad before later segments go.
+    [[nodiscard]] std::uint64_t live_bytes(std::uint32_t slot) const noexcept {
+        return segments_[slot].live_bytes;
+    }
+
+    /// A checkpoint has everything that segments below this say; 0: there is none.
+    void cover(std::uint64_t seq) noexcept {
+        covered_ = seq;
+        may_free_ = true;
+    }
+    [[nodiscard]] std::uint64_t covered() const noexcept { return covered_; }
+    /// Frees what can be. Stops at a bad one, which is returned: its slot must be written down as bad
+    /// before later segments go.
     /// \param behind  the batch by which all completion records written so far will be durable
-    [[nodiscard]] std::optional<std::uint32_t> free_oldest(std::uint64_t behind);
+    [[nodiscard]] std::optional<std::uint32_t> free_dead(std::uint64_t behind);
+    /// Sealed segments in which nothing lives, and which wait for a checkpoint.
+    [[nodiscard]] std::uint32_t uncovered_dead() const noexcept;
+    /// The sealed segments that collection gains most from, with little alive, and that for long; none
+    /// that is fuller than `fill_max` percent.
+    [[nodiscard]] std::vector<std::uint32_t> victims(unsigned fill_max,
+                                                     std::size_t count_max) const;
     /// Completion records are written again: what is free now must wait for this batch.
     void free_behind(std::uint64_t batch_seq) noexcept;
-    /// The oldest segment when it is sealed: what keeps all behind it from being freed.
-    [[nodiscard]] std::optional<std::uint32_t> oldest_sealed() const noexcept;
 
     /// The number of the oldest segment in use; nothing when there is none.
     [[nodiscard]] std::optional<std::uint64_t> oldest_seq() const noexcept;
@@ -80,6 +120,8 @@ private:
         std::uint64_t seq = 0;
         std::uint64_t live_bytes = 0;
         std::uint64_t freed_behind = 0;
+        std::uint64_t first_lsn = 0;
+        std::uint32_t pending = 0;
         std::uint32_t live_records = 0;
         std::uint32_t writes = 0; // in flight: a slot must not be reused under one
         State state = State::retired;
@@ -88,8 +130,11 @@ private:
 
     std::uint32_t segment_bytes_;
     std::vector<Segment> segments_;
-    std::deque<std::uint32_t> free_; // freed first at the front
-    std::deque<std::uint32_t> used_; // open or sealed, oldest at the front
+    std::deque<std::uint32_t> free_;              // freed first at the front
+    std::map<std::uint64_t, std::uint32_t> used_; // open or sealed, by number
+    std::uint64_t covered_ = 0;
+    bool frozen_ = false;
+    bool may_free_ = false; // something has died since the last look
     std::uint64_t sealed_bytes_ = 0;
     std::uint64_t sealed_live_bytes_ = 0;
 };

@@ -62,11 +62,13 @@ def tree_cpu_seconds(roots):
 class MillraceSystem:
     name = "millrace"
 
-    def __init__(self, folder, port, values):
-        self.folder = folder
-        values = dict(values, PORT=port, ADMIN_PORT=harness.free_port(),
+    def __init__(self, folder, port, values, network=harness.Network()):
+        self.folder, self.network = folder, network
+        values = dict(values, PORT=port, ADMIN_PORT=harness.free_port(), HOST=network.relay, PEER=network.peer,
+                      LISTENER=network.listener,
+                      EGRESS="dpdk" if network.sections else "kernel",
                       TLS_SITE="may" if values["TLS_LEVEL"] == "may" else "none")
-        self.relay = harness.Relay(folder, text=filled(CONFIGS / "millrace" / "millrace.toml", values))
+        self.relay = harness.Relay(folder, text=filled(CONFIGS / "millrace" / "millrace.toml", values), network=network)
         self.relay.start()
 
     def roots(self):
@@ -74,6 +76,16 @@ class MillraceSystem:
 
     def stop(self):
         self.relay.stop()
+
+
+class MillraceDpdkSystem(MillraceSystem):
+    """The relay wholly on our own TCP/IP, over memif. No packet of it passes through the kernel, so that its CPU time is
+    all there is; source and sink are one process at the other end, as memif joins two."""
+    name = "millrace-dpdk"
+
+    def __init__(self, folder, port, values):
+        super().__init__(folder, port, values, harness.MemifNetwork(folder.path))
+        self.port, self.sink_port = port, values["SINK_PORT"]
 
 
 class PostfixSystem:
@@ -139,7 +151,7 @@ def install_haraka():
     return program
 
 
-SYSTEMS = {system.name: system for system in (MillraceSystem, PostfixSystem, HarakaSystem)}
+SYSTEMS = {system.name: system for system in (MillraceSystem, MillraceDpdkSystem, PostfixSystem, HarakaSystem)}
 
 
 def certificate(folder):
@@ -151,58 +163,91 @@ def certificate(folder):
     return paths
 
 
+def message_count(name, size, tls, options):
+    counts = MESSAGES["millrace" if name == "millrace-dpdk" else name]
+    if options.messages:
+        return options.messages
+    if name == "haraka" and tls:
+        return HARAKA_TLS_MESSAGES
+    return counts.get(size) or max(1000, counts[4096] * 4096 // size)
+
+
+def row_of(name, size, tls, options, source, end_to_end_per_s, cpu, sink, lost):
+    """A row of the table, out of what source and sink have said."""
+    return {
+        "system": name, "size_bytes": size, "connections": options.connections, "tls": tls, "dkim": False,
+        "durable": True, "accept_per_s": round(source["accept_per_s"], 1),
+        "end_to_end_per_s": round(end_to_end_per_s, 1),
+        "cpu_s_per_1000": round(1000 * cpu / max(source["accepted"], 1), 4),
+        "lost": lost, "duplicated": sink["duplicated"], "altered": sink["altered"],
+        "messages": source["accepted"], "refused": source["rejected"] + source["unknown"],
+        "accept_ms_p50": round(source["accept_ms_p50"], 3), "accept_ms_p99": round(source["accept_ms_p99"], 3),
+    }
+
+
+def measure_apart(folder, started_systems, name, size, tls, options):
+    """Source and sink are processes of their own, on loopback."""
+    sink = harness.BenchSink(folder, *(["--starttls"] if tls else []))
+    cert, key = certificate(folder)
+    port = harness.free_port()
+    system = SYSTEMS[name](folder, port, {"SINK_PORT": sink.port, "CERTIFICATE": cert, "KEY": key,
+                                          "TLS_LEVEL": "may" if tls else "none"})
+    started_systems.append(system)
+    # A few messages first: connections, caches and processes are then as they are in the midst of work.
+    warm_up = 200
+    harness.bench_source(folder, port, "--messages", str(warm_up), "--connections", "10", "--run-id", "warm-up",
+                         *(["--tls"] if tls else []), name="warm-up", check=False)
+    sink.wait_for(warm_up, 60)
+    cpu_before = tree_cpu_seconds(system.roots())
+    started = time.time()
+    source = harness.bench_source(
+        folder, port, "--messages", str(message_count(name, size, tls, options)), "--connections",
+        str(options.connections), "--size", str(size), "--chunking", "--domains", "1", "--run-id", "compare",
+        *(["--tls"] if tls else []), check=False, limit_s=600)
+    wanted = warm_up + source["accepted"]
+    last, since = -1, time.monotonic()
+    while True:  # until all is there, or nothing has come for 20 s
+        got = sink.results()
+        if got["unique"] >= wanted:
+            break
+        if got["unique"] != last:
+            last, since = got["unique"], time.monotonic()
+        if time.monotonic() - since > 20:
+            break
+        time.sleep(0.2)
+    cpu = tree_cpu_seconds(system.roots()) - cpu_before
+    system.stop()
+    got = sink.stop()
+    # The sink notes when the last message came; both processes read the same clock.
+    took = max(got["last_arrival"] - started, 1e-9)
+    return row_of(name, size, tls, options, source, source["accepted"] / took, cpu, got, wanted - got["unique"])
+
+
+def measure_memif(folder, started_systems, name, size, tls, options):
+    """Source and sink are one process, at the other end of a memif; no messages beforehand."""
+    system = SYSTEMS[name](folder, 2525, {"SINK_PORT": 2526, "TLS_LEVEL": "may" if tls else "none"})
+    started_systems.append(system)
+    system.relay.relay = system.port
+    cpu_before = tree_cpu_seconds(system.roots())
+    got = harness.bench_load(
+        folder, system.relay, system.network, system.sink_port, "--messages",
+        str(message_count(name, size, tls, options)), "--connections", str(options.connections), "--size", str(size),
+        "--domains", "1", *(["--tls"] if tls else []), limit_s=600)
+    cpu = tree_cpu_seconds(system.roots()) - cpu_before
+    return row_of(name, size, tls, options, got, got["end_to_end_per_s"], cpu, got, got["accepted"] - got["delivered"])
+
+
 def measure(name, size, tls, options):
     """One row of the table."""
     folder = harness.Folder(f"{name}-{size}-{'tls' if tls else 'plain'}", CACHE / "runs")
-    messages = options.messages or (HARAKA_TLS_MESSAGES if name == "haraka" and tls else 0) or MESSAGES[name].get(size) or max(1000, MESSAGES[name][4096] * 4096 // size)
-    system = sink = None
+    started_systems = []
     try:
-        sink = harness.BenchSink(folder, *(["--starttls"] if tls else []))
-        cert, key = certificate(folder)
-        port = harness.free_port()
-        system = SYSTEMS[name](folder, port, {"SINK_PORT": sink.port, "CERTIFICATE": cert, "KEY": key,
-                                              "TLS_LEVEL": "may" if tls else "none"})
-        # A few messages first: connections, caches and processes are then as they are in the midst of work.
-        warm_up = 200
-        harness.bench_source(folder, port, "--messages", str(warm_up), "--connections", "10", "--run-id", "warm-up",
-                             *(["--tls"] if tls else []), name="warm-up", check=False)
-        sink.wait_for(warm_up, 60)
-        cpu_before = tree_cpu_seconds(system.roots())
-        started = time.time()
-        source = harness.bench_source(
-            folder, port, "--messages", str(messages), "--connections", str(options.connections), "--size", str(size),
-            "--chunking", "--domains", "1", "--run-id", "compare", *(["--tls"] if tls else []), check=False,
-            limit_s=600)
-        wanted = warm_up + source["accepted"]
-        last, since = -1, time.monotonic()
-        while True:  # until all is there, or nothing has come for 20 s
-            got = sink.results()
-            if got["unique"] >= wanted:
-                break
-            if got["unique"] != last:
-                last, since = got["unique"], time.monotonic()
-            if time.monotonic() - since > 20:
-                break
-            time.sleep(0.2)
-        cpu = tree_cpu_seconds(system.roots()) - cpu_before
-        system.stop()
-        got = sink.stop()
-        # The sink notes when the last message came; both processes read the same clock.
-        took = max(got["last_arrival"] - started, 1e-9)
-        return {
-            "system": name, "size_bytes": size, "connections": options.connections, "tls": tls, "dkim": False,
-            "durable": True, "accept_per_s": round(source["accept_per_s"], 1),
-            "end_to_end_per_s": round(source["accepted"] / took, 1),
-            "cpu_s_per_1000": round(1000 * cpu / max(source["accepted"], 1), 4),
-            "lost": wanted - got["unique"], "duplicated": got["duplicated"], "altered": got["altered"],
-            "messages": source["accepted"], "refused": source["rejected"] + source["unknown"],
-            "accept_ms_p50": round(source["accept_ms_p50"], 3), "accept_ms_p99": round(source["accept_ms_p99"], 3),
-        }
+        how = measure_memif if name == "millrace-dpdk" else measure_apart
+        return how(folder, started_systems, name, size, tls, options)
     finally:
-        if system is not None:
+        for system in started_systems:
             system.stop()
-        if sink is not None and sink.process.running():
-            sink.process.stop()
+        harness.end_all()
         if options.keep:
             say(f"kept {folder.path}")
         else:
@@ -230,7 +275,7 @@ def table(rows):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/compare")
     parser.add_argument("--json", help="writes the rows")
-    parser.add_argument("--systems", default="millrace,postfix,haraka")
+    parser.add_argument("--systems", default="millrace,millrace-dpdk,postfix,haraka")
     parser.add_argument("--sizes", default="4096,32768")
     parser.add_argument("--tls", nargs="?", const="on", default="off,on", help="off,on (default), off, or on")
     parser.add_argument("--connections", type=int, default=50)

@@ -131,21 +131,22 @@ def generate_mail(folder, relay, sink, count):
     return sent, got, json.loads(audit.read_text())
 
 
-def start_relay(folder, network, sinks):
+def start_relay(folder, network, sinks, shards):
     say("starting millrace-control and millraced")
-    relay = harness.Relay(folder, config=ROUTES.format(peer=network.peer, **sinks), spool_size="1GiB", network=network)
+    relay = harness.Relay(folder, config=ROUTES.format(peer=network.peer, **sinks), spool_size="1GiB", network=network,
+                          shards=shards)
     relay.start()
     relay.add_account(USER, PASSWORD)
     return relay
 
 
-def start_on_dpdk(folder, interface, sinks):
+def start_on_dpdk(folder, interface, sinks, shards):
     """On the first kind of port that works here: AF_XDP goes past the kernel's stack, AF_PACKET works everywhere."""
     for device in (f"net_af_xdp0,iface={interface}", f"net_af_packet0,iface={interface}"):
         attempt = folder / device.split(",")[0]
         attempt.mkdir()
         try:
-            relay = start_relay(attempt, harness.DpdkNetwork(device), sinks)
+            relay = start_relay(attempt, harness.DpdkNetwork(device), sinks, shards)
         except harness.HarnessError as error:
             say(f"  {device} does not start here: {error}")
             for process in list(harness.Process.alive):
@@ -168,9 +169,9 @@ def demonstrate(folder, options):
     bench = harness.BenchSink(folder, "--starttls", ledger=True, host=network.peer)
     sinks = {"stock": stock.port, "bench": bench.port}
     if options.dpdk_interface:
-        relay = start_on_dpdk(folder, options.dpdk_interface, sinks)
+        relay = start_on_dpdk(folder, options.dpdk_interface, sinks, options.shards)
     else:
-        relay = start_relay(folder, harness.Network(), sinks)
+        relay = start_relay(folder, harness.Network(), sinks, options.shards)
 
     say(f"submitting {len(messages)} real messages with smtplib (STARTTLS, AUTH)")
     wanted = submit_real_mail(relay, messages)
@@ -237,6 +238,7 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/demo")
     parser.add_argument("--json")
     parser.add_argument("--messages", type=int, default=50000)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--dpdk-interface")  # set by scripts/demo --dpdk, which has made it
     options = parser.parse_args()

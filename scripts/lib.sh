@@ -80,14 +80,14 @@ packages_build=(
     nlohmann-json3-dev libcpp-httplib-dev libargon2-dev libidn2-dev libgtest-dev libbenchmark-dev libdpdk-dev
     ca-certificates openssl python3 procps curl
 )
-packages_test=(swaks libnet-ssleay-perl nsd postfix python3-aiosmtpd iproute2 ethtool tshark)
+packages_test=(fio swaks libnet-ssleay-perl nsd ldnsutils postfix python3-aiosmtpd iproute2 ethtool tshark opendkim opendkim-tools python3-dkim python3-nacl)
 packages_dev=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev lld-19)
 
 # disable_services: the mail server and name server packages are tools here, not services.
 disable_services() {
     local unit
     command -v systemctl >/dev/null 2>&1 || return 0
-    for unit in postfix nsd; do
+    for unit in postfix nsd opendkim; do
         if [ -e "/etc/systemd/system/multi-user.target.wants/$unit.service" ]; then
             as_root systemctl disable --now "$unit" >/dev/null 2>&1 || true
         fi

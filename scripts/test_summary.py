@@ -99,7 +99,7 @@ def main():
                       for name, count in parts.items()},
             "failures": total.failures}, indent=1) + "\n")
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
-    sys.exit(1 if total.failed or not total.passed else 0)
+    sys.exit(1 if total.failed or not total.passed + total.skipped else 0)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 
 #include "tls_offload/block_pool.h"
 #include "tls_offload/openssl.h"
+#include "tls_offload/server_set.h"
 #include "tls_offload/session_cache.h"
+#include "tls_offload/ticket_keys.h"
 #include "tls_offload/tls_context.h"
 
 namespace tls_offload {
@@ -14,34 +16,40 @@ struct LibraryState final : base::RefCounted<LibraryState> {
     void retire() noexcept { delete this; }
 
     base::Loop& loop;
-    LibCtxHandle openssl;
+    LibCtxPtr openssl;
     BioMethodHandle bio_method; // a stream's lower side; see tls_stream.cc
+    CipherHandle ticket_cipher; // fetched once: each fetch takes the library's locks
+    TicketKeysPtr ticket_keys;
     BlockPool blocks;
     TlsCounters counters;
 };
 
 struct ServerState final : base::RefCounted<ServerState> {
-    explicit ServerState(base::Ref<LibraryState> owner) : library(std::move(owner)) {}
+    ServerState(base::Ref<LibraryState> owner, std::unique_ptr<ServerSet> certificates)
+        : library(std::move(owner)), set(std::move(certificates)) {}
     void retire() noexcept { delete this; }
 
     base::Ref<LibraryState> library; // before what was made from it
-    SslCtxHandle context;
+    std::unique_ptr<ServerSet> set;
 };
 
 struct ClientState final : base::RefCounted<ClientState> {
-    ClientState(base::Ref<LibraryState> owner, std::size_t session_keys)
-        : library(std::move(owner)), sessions(session_keys) {}
+    ClientState(base::Ref<LibraryState> owner, std::unique_ptr<ClientSet> contexts,
+                std::size_t session_keys)
+        : library(std::move(owner)), set(std::move(contexts)), sessions(session_keys) {}
     void retire() noexcept { delete this; }
 
     base::Ref<LibraryState> library;
+    std::unique_ptr<ClientSet> set;
     SessionCache sessions;
-    SslCtxHandle opportunistic; // may, encrypt
-    SslCtxHandle verified;      // verify
 };
 
 /// The methods of the BIO that ties an SSL to its stream.
 [[nodiscard]] BioMethodHandle make_stream_bio_method();
 /// OpenSSL's new-session callback of a client: files the session under its connection's key.
 int remember_session(SSL* ssl, SSL_SESSION* session) noexcept;
+/// OpenSSL's ticket callback of a server: picks the key that seals or opens a ticket.
+int seal_ticket(SSL* ssl, unsigned char* name, unsigned char* vector, EVP_CIPHER_CTX* cipher,
+                EVP_MAC_CTX* mac, int sealing) noexcept;
 
 } // namespace tls_offload

@@ -3,6 +3,7 @@
 
 #include "dataplane/base/clock.h"
 
+#include <chrono>
 #include <cstddef>
 
 namespace tls_offload {
@@ -26,6 +27,14 @@ inline constexpr std::size_t sessions_per_key_max = 4;
 
 inline constexpr int verify_depth_max =
     10; // certificates above the leaf; public chains have 2 or 3
+// Certificates in one file; public chains have 2 or 3.
+inline constexpr std::size_t chain_certificates_max = 16;
+inline constexpr std::size_t file_bytes_max = 1U << 20; // of a certificate, key or OCSP response
+inline constexpr std::size_t certificates_max = 1'000;  // pairs of one server
+inline constexpr std::size_t tlsa_records_max = 32;     // of one host; more are not looked at
+// Tickets: keys that are still taken besides the current one, and how long each is current.
+inline constexpr std::size_t ticket_keys_previous_max = 6;
+inline constexpr std::chrono::hours ticket_rotation{4};
 // close() may spend this long on handing the last records and the close_notify down.
 inline constexpr base::Duration close_flush_max = std::chrono::seconds{10};
 

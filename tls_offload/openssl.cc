@@ -1,8 +1,26 @@
 #include "tls_offload/openssl.h"
 
+#include <array>
 #include <system_error>
 
 namespace tls_offload {
+
+std::string fingerprint_of(const X509& certificate) {
+    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+    unsigned bytes = 0;
+    if (X509_digest(&certificate, EVP_sha256(), digest.data(), &bytes) != 1) return {};
+    std::string text;
+    for (unsigned i = 0; i < bytes; ++i) {
+        constexpr std::string_view hex = "0123456789abcdef";
+        text += hex[digest[i] >> 4];
+        text += hex[digest[i] & 15];
+    }
+    return text;
+}
+
+int refuse_pass_phrase(char*, int, int, void*) noexcept {
+    return -1;
+}
 
 std::string error_text(unsigned long code) {
     if (code == 0) return "no reason given by OpenSSL";

@@ -29,8 +29,13 @@ using BioMethodHandle = std::unique_ptr<BIO_METHOD, Release<BIO_meth_free>>;
 using BioHandle = std::unique_ptr<BIO, Release<BIO_free_all>>;
 using KeyHandle = std::unique_ptr<EVP_PKEY, Release<EVP_PKEY_free>>;
 using CertificateHandle = std::unique_ptr<X509, Release<X509_free>>;
+using CipherHandle = std::unique_ptr<EVP_CIPHER, Release<EVP_CIPHER_free>>;
 using ExtensionHandle = std::unique_ptr<X509_EXTENSION, Release<X509_EXTENSION_free>>;
 
+/// Lower-case hexadecimal SHA-256 of the whole certificate; empty when it cannot be made.
+[[nodiscard]] std::string fingerprint_of(const X509& certificate);
+/// There is nobody to ask for a pass phrase; OpenSSL's default asks the terminal.
+[[nodiscard]] int refuse_pass_phrase(char*, int, int, void*) noexcept;
 /// What a packed error code says in words: OpenSSL's reason, or errno's when it is a system error.
 [[nodiscard]] std::string error_text(unsigned long code);
 /// The oldest error of this thread's queue in words; empties the queue.

@@ -6,19 +6,22 @@
 //            its connections go on, and the old one dies with the last of them.
 // Threading  All bound to the shard of the TlsLibrary's Loop. OpenSSL 3.0 takes locks on everything
 //            that hangs off a library context, so shards share none.
-// Failure    create() reads files, which blocks: at start-up, or on a reload that may cost a few
-//            milliseconds. It returns TlsContextError and leaves the old context alone. Out of
-//            memory in TlsLibrary's constructor throws std::runtime_error (start-up).
+// Failure    create() reads files, which blocks: for start-up, tools and tests. A running shard is
+//            given finished sets by keeper.h instead. It returns TlsContextError. Out of memory in
+//            TlsLibrary's constructor throws std::runtime_error (start-up).
 #pragma once
 
 #include "dataplane/base/loop.h"
 #include "dataplane/base/ref.h"
+#include "tls_offload/certificate.h"
 #include "tls_offload/limits.h"
+#include "tls_offload/ticket_keys.h"
 
 #include <cstdint>
 #include <expected>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tls_offload {
 
@@ -45,24 +48,14 @@ public:
     [[nodiscard]] const TlsCounters& counters() const noexcept;
     /// Buffers lent to streams that hold bytes right now; 0 when all are idle.
     [[nodiscard]] std::size_t lent_blocks() const noexcept;
+    /// Seals and opens tickets with these from now on. Until then the library has keys of its own.
+    void use_ticket_keys(TicketKeysPtr keys) noexcept;
 
 private:
     friend class ServerContext;
     friend class ClientContext;
+    friend class TlsPort;
     base::Ref<LibraryState> state_;
-};
-
-enum class TlsContextErrorKind : std::uint8_t {
-    library,          // OpenSSL itself: out of memory, or a policy it does not know
-    certificate_file, // missing, unreadable, or not a PEM certificate chain
-    key_file,         // missing, unreadable, encrypted, or not a PEM private key
-    key_mismatch,     // the key is not the certificate's
-    ca_file,
-    ca_dir,
-};
-struct TlsContextError {
-    TlsContextErrorKind kind = TlsContextErrorKind::library;
-    std::string text; // names the file and gives the reason
 };
 
 /// What a server offers. Both have AEAD suites with (EC)DHE only, session tickets and resumption;
@@ -72,10 +65,20 @@ enum class TlsPolicy : std::uint8_t {
     intermediate, // TLS 1.2 and 1.3
 };
 
+/// Whether clients are asked for a certificate. None is refused in the handshake for what it is:
+/// whose it is, and whether that suffices, is decided above by PeerCertificate.
+enum class ClientAuth : std::uint8_t { none, request, require };
+
 struct ServerOptions {
+    // The default pair: for whoever asks for no name, or for one that no other certificate has.
     std::string certificate_file; // PEM: the leaf first, then its chain
     std::string key_file;         // PEM, not encrypted
     TlsPolicy policy = TlsPolicy::intermediate;
+    std::string ocsp_file = {};              // DER, of the default pair; empty: nothing is stapled
+    std::vector<CertificateFiles> more = {}; // by name, or of another kind of key
+    ClientAuth client_auth = ClientAuth::none;
+    std::string client_ca_file = {}; // whose client certificates verify; empty: nobody's
+    bool operator==(const ServerOptions&) const = default;
 };
 
 class ServerContext {
@@ -89,6 +92,7 @@ public:
     [[nodiscard]] const base::Ref<ServerState>& state() const noexcept { return state_; }
 
 private:
+    friend class TlsPort;
     explicit ServerContext(base::Ref<ServerState> state) noexcept;
     base::Ref<ServerState> state_;
 };
@@ -98,7 +102,8 @@ enum class TlsLevel : std::uint8_t {
     none,    // never passed to connect_tls
     may,     // any certificate; the widest set of suites that TLS 1.2 and 1.3 have
     encrypt, // as may: the difference is what the caller does without TLS
-    verify,  // a chain to a known CA, the right name, AEAD with forward secrecy
+    verify,  // a chain to a known CA, a right name, AEAD with forward secrecy
+    dane,    // a certificate that one of the TLSA records stands for (RFC 7672), AEAD
 };
 
 struct ClientContextOptions {
@@ -107,6 +112,9 @@ struct ClientContextOptions {
     std::string ca_file;
     std::string ca_dir;
     std::size_t session_keys_max = tls_offload::session_keys_max; // 0: never resume
+    std::string certificate_file = {}; // shown to hosts that ask for one; empty: none
+    std::string key_file = {};
+    bool operator==(const ClientContextOptions&) const = default;
 };
 
 class ClientContext {
@@ -122,6 +130,7 @@ public:
     [[nodiscard]] const base::Ref<ClientState>& state() const noexcept { return state_; }
 
 private:
+    friend class TlsPort;
     explicit ClientContext(base::Ref<ClientState> state) noexcept;
     base::Ref<ClientState> state_;
 };

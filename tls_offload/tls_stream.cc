@@ -1,6 +1,7 @@
 #include "tls_offload/tls_stream.h"
 
 #include "tls_offload/context_state.h"
+#include "tls_offload/peer.h"
 
 #include <algorithm>
 #include <array>
@@ -21,10 +22,11 @@ enum class Step : std::uint8_t { done, want_read, want_room, failed };
 /// outlives a stream destroyed under a suspended reader and the last flush after close().
 class Connection final : public base::RefCounted<Connection>, private base::TurnEnd {
 public:
+    /// One of `client` and `server` is null.
     Connection(base::StreamPtr lower, base::Ref<LibraryState> library,
-               base::Ref<ClientState> client)
-        : library_(std::move(library)), client_(std::move(client)), lower_(std::move(lower)),
-          info_(lower_->info()), close_timer_(*this) {}
+               base::Ref<ClientState> client, base::Ref<ServerState> server)
+        : library_(std::move(library)), client_(std::move(client)), server_(std::move(server)),
+          lower_(std::move(lower)), info_(lower_->info()), close_timer_(*this) {}
     ~Connection() override {
         for (Sealed& sealed : sealed_)
             library_->blocks.give_back(std::move(sealed.block));
@@ -36,7 +38,9 @@ public:
     /// Ties a new SSL to this connection. False when OpenSSL is out of memory.
     [[nodiscard]] bool set_up(SSL_CTX* context, bool server);
     [[nodiscard]] bool offer_session(const ClientOptions& options);
-    [[nodiscard]] bool require_name(const ClientOptions& options);
+    [[nodiscard]] bool demand_of_peer(const ClientOptions& options) {
+        return demand(*ssl_, options, loop().wall_now());
+    }
     void remember(SessionHandle session) {
         client_->sessions.put(session_key_, std::move(session));
     }
@@ -64,6 +68,7 @@ public:
     }
     [[nodiscard]] const base::StreamInfo& info() const noexcept { return info_; }
     [[nodiscard]] const TlsState& state() const noexcept { return state_; }
+    [[nodiscard]] const LibraryState& library() const noexcept { return *library_; }
 
     // The BIO's two directions: bytes moved, 0 for "not now".
     std::size_t read_lower(std::span<std::byte> into) noexcept;
@@ -108,7 +113,6 @@ private:
         if (closed_ || write_ended_) return NetError::closed;
         return error_;
     }
-    [[nodiscard]] TlsFailure diagnose() const;
     TlsFailure fail_handshake(TlsFailure failure);
     void fail_tls();
     void fail(NetError error) noexcept;
@@ -119,11 +123,13 @@ private:
 
     base::Ref<LibraryState> library_; // first: the SSL dies before its library
     base::Ref<ClientState> client_;   // null on the server side
+    base::Ref<ServerState> server_;   // null on the client side; SNI looks into it
     base::StreamPtr lower_;
     SslHandle ssl_;
     base::StreamInfo info_;
     TlsState state_;
-    std::string session_key_; // of a client
+    std::string session_key_;              // of a client
+    const SSL_SESSION* offered_ = nullptr; // told apart from what the handshake ended with
 
     BlockPool::BlockPtr read_block_; // plaintext [read_first_, read_end_) is unread
     std::size_t read_first_ = 0;
@@ -178,10 +184,6 @@ long bio_ctrl(BIO*, int command, long, void*) noexcept {
     return command == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
-bool is_address(const std::string& name) {
-    return base::IpAddress::parse(name).has_value();
-}
-
 bool Connection::set_up(SSL_CTX* context, bool server) {
     ERR_clear_error();
     ssl_.reset(SSL_new(context));
@@ -194,6 +196,7 @@ bool Connection::set_up(SSL_CTX* context, bool server) {
     SSL_set_bio(ssl_.get(), both_sides, both_sides);
     SSL_set_app_data(ssl_.get(), this);
     if (server) {
+        set_time(*ssl_, loop().wall_now());
         SSL_set_accept_state(ssl_.get());
     } else {
         SSL_set_connect_state(ssl_.get());
@@ -201,27 +204,10 @@ bool Connection::set_up(SSL_CTX* context, bool server) {
     return true;
 }
 
-bool Connection::require_name(const ClientOptions& options) {
-    X509_VERIFY_PARAM* verify = SSL_get0_param(ssl_.get());
-    // Certificates are judged by the loop's clock like everything else.
-    X509_VERIFY_PARAM_set_time(verify, std::chrono::system_clock::to_time_t(loop().wall_now()));
-    if (options.server_name.empty()) return options.level != TlsLevel::verify;
-
-    const bool address = is_address(options.server_name);
-    if (!address && SSL_set_tlsext_host_name(ssl_.get(), options.server_name.c_str()) != 1)
-        return false;
-    if (options.level != TlsLevel::verify) return true;
-    X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (address) return X509_VERIFY_PARAM_set1_ip_asc(verify, options.server_name.c_str()) == 1;
-    return SSL_set1_host(ssl_.get(), options.server_name.c_str()) == 1;
-}
-
 bool Connection::offer_session(const ClientOptions& options) {
-    session_key_ = options.server_name;
-    session_key_ += '\n'; // in no host name
-    session_key_ += static_cast<char>('0' + static_cast<int>(options.level));
-    session_key_ += options.session_scope;
+    session_key_ = session_key(options);
     const SessionHandle session = client_->sessions.take(session_key_);
+    offered_ = session.get();
     return session == nullptr || SSL_set_session(ssl_.get(), session.get()) == 1;
 }
 
@@ -275,38 +261,17 @@ void Connection::finish_handshake() {
     info_.tls_version = SSL_get_version(ssl_.get());
     info_.tls_cipher = SSL_get_cipher_name(ssl_.get());
     info_.tls_resumed = SSL_session_reused(ssl_.get()) == 1;
-    const long verdict = SSL_get_verify_result(ssl_.get());
-    state_.verified = verdict == X509_V_OK && SSL_get0_peer_certificate(ssl_.get()) != nullptr;
-    state_.verify_result = X509_verify_cert_error_string(verdict);
+    describe_peer(*ssl_, state_);
+    // A TLS 1.2 server may resume and give a new ticket for the old one, which then is void. OpenSSL
+    // tells nobody.
+    if (client_ && info_.tls_resumed && SSL_version(ssl_.get()) < TLS1_3_VERSION &&
+        SSL_get0_session(ssl_.get()) != offered_) {
+        client_->sessions.forget(session_key_);
+        remember(SessionHandle{SSL_get1_session(ssl_.get())});
+    }
     TlsCounters& counters = library_->counters;
     ++(client_ ? counters.connected : counters.accepted);
     if (info_.tls_resumed) ++counters.resumed;
-}
-
-/// Reads why the last OpenSSL call failed.
-TlsFailure Connection::diagnose() const {
-    TlsFailure failure;
-    const unsigned long code = ERR_peek_error();
-    const int reason = ERR_GET_REASON(code);
-    const long verdict = SSL_get_verify_result(ssl_.get());
-    if (ERR_GET_LIB(code) != ERR_LIB_SSL) {
-        failure.text = error_text(code);
-        return failure;
-    }
-    if (reason >= SSL_AD_REASON_OFFSET) {
-        failure.reason = TlsFailureReason::alert;
-        failure.alert = reason - SSL_AD_REASON_OFFSET;
-        failure.text = std::string{"peer's alert: "} + SSL_alert_desc_string_long(failure.alert);
-    } else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verdict != X509_V_OK) {
-        failure.reason = TlsFailureReason::certificate;
-        failure.text = X509_verify_cert_error_string(verdict);
-    } else if (reason == ERR_R_MALLOC_FAILURE || reason == ERR_R_INTERNAL_ERROR) {
-        failure.text = error_text(code);
-    } else {
-        failure.reason = TlsFailureReason::protocol;
-        failure.text = error_text(code);
-    }
-    return failure;
 }
 
 TlsFailure Connection::fail_handshake(TlsFailure failure) {
@@ -315,17 +280,6 @@ TlsFailure Connection::fail_handshake(TlsFailure failure) {
     // A session that was offered may be the reason; without it the next try has one cause less.
     if (client_) client_->sessions.forget(session_key_);
     state_.failure = failure;
-    return failure;
-}
-
-TlsFailure wait_failure(NetError error) {
-    TlsFailure failure;
-    failure.net_error = error;
-    failure.text = std::string{to_string(error)} + " in the TLS handshake";
-    failure.reason = TlsFailureReason::network;
-    if (error == NetError::timed_out) failure.reason = TlsFailureReason::timed_out;
-    if (error == NetError::cancelled) failure.reason = TlsFailureReason::cancelled;
-    if (error == NetError::end_of_stream) failure.reason = TlsFailureReason::peer_closed;
     return failure;
 }
 
@@ -548,7 +502,7 @@ void Connection::fail(NetError error) noexcept {
 /// TLS itself broke, after the handshake. OpenSSL may have left an alert, which flush() still
 /// sends.
 void Connection::fail_tls() {
-    state_.failure = diagnose();
+    state_.failure = diagnose(*ssl_);
     ERR_clear_error();
     ++library_->counters.broken;
     error_ = NetError::tls;
@@ -629,7 +583,7 @@ Task<std::expected<base::StreamPtr, TlsFailure>> Connection::handshake(base::Ref
         const Step step = self->step_handshake();
         if (step == Step::done) break;
         if (step == Step::failed) {
-            TlsFailure failure = self->fail_handshake(self->diagnose());
+            TlsFailure failure = self->fail_handshake(diagnose(*self->ssl_));
             stream->close(); // after our alert
             co_return std::unexpected(std::move(failure));
         }
@@ -669,6 +623,15 @@ int remember_session(SSL* ssl, SSL_SESSION* session) noexcept {
     return 1;
 }
 
+int seal_ticket(SSL* ssl, unsigned char* name, unsigned char* vector, EVP_CIPHER_CTX* cipher,
+                EVP_MAC_CTX* mac, int sealing) noexcept {
+    const LibraryState& library = static_cast<Connection*>(SSL_get_app_data(ssl))->library();
+    // TLS 1.3 tickets are used once: each resumption brings the next one.
+    return use_ticket_key(*library.ticket_keys, *library.ticket_cipher,
+                          SSL_version(ssl) >= TLS1_3_VERSION, name, vector, cipher, mac,
+                          sealing != 0);
+}
+
 std::string_view to_string(TlsFailureReason reason) noexcept {
     switch (reason) {
     case TlsFailureReason::timed_out:
@@ -693,10 +656,10 @@ std::string_view to_string(TlsFailureReason reason) noexcept {
 
 Task<std::expected<base::StreamPtr, TlsFailure>>
 accept_tls(base::StreamPtr lower, ServerContext& context, Deadline deadline) {
-    ServerState& state = *context.state();
-    base::Ref<Connection> connection{new Connection{std::move(lower), state.library, {}}};
-    if (!connection->set_up(state.context.get(), true)) {
-        ++state.library->counters.handshake_failed;
+    const base::Ref<ServerState>& state = context.state();
+    base::Ref<Connection> connection{new Connection{std::move(lower), state->library, {}, state}};
+    if (!connection->set_up(state->set->fallback(), true)) {
+        ++state->library->counters.handshake_failed;
         return fail_at_once({.text = take_error_text()});
     }
     return Connection::handshake(std::move(connection), deadline);
@@ -708,10 +671,10 @@ Task<std::expected<base::StreamPtr, TlsFailure>> connect_tls(base::StreamPtr low
                                                              Deadline deadline) {
     CHECK(options.level != TlsLevel::none);
     const base::Ref<ClientState>& state = context.state();
-    base::Ref<Connection> connection{new Connection{std::move(lower), state->library, state}};
-    SSL_CTX* policy =
-        (options.level == TlsLevel::verify ? state->verified : state->opportunistic).get();
-    if (!connection->set_up(policy, false) || !connection->require_name(options) ||
+    base::Ref<Connection> connection{new Connection{std::move(lower), state->library, state, {}}};
+    const bool checked = options.level == TlsLevel::verify || options.level == TlsLevel::dane;
+    SSL_CTX* policy = (checked ? state->set->verified : state->set->opportunistic).get();
+    if (!connection->set_up(policy, false) || !connection->demand_of_peer(options) ||
         !connection->offer_session(options)) {
         ++state->library->counters.handshake_failed;
         return fail_at_once({.text = "server name not usable for TLS: " + options.server_name});

@@ -32,6 +32,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tls_offload {
 
@@ -54,15 +55,29 @@ struct TlsFailure {
     std::string text;                               // for logs and DSNs: OpenSSL's reason, or ours
 };
 
+/// RFC 6698 §2.1, as it came from a zone whose signatures were checked.
+struct TlsaRecord {
+    std::uint8_t usage = 0; // 2: DANE-TA, 3: DANE-EE; RFC 7672 §3.1.3 knows no other for mail
+    std::uint8_t selector = 0;
+    std::uint8_t matching_type = 0;
+    std::vector<std::uint8_t> data;
+    bool operator==(const TlsaRecord&) const = default;
+};
+/// Whether a certificate can be held against the record at all.
+[[nodiscard]] bool is_usable(const TlsaRecord& record) noexcept;
+
 struct ClientOptions {
-    // Sent as SNI unless it is an address, and what the certificate must be for at
-    // TlsLevel::verify. Empty: no SNI, which verify does not allow.
+    // Sent as SNI unless it is an address. At TlsLevel::dane the TLSA base domain.
     std::string server_name;
     TlsLevel level = TlsLevel::may;
-    // Joins server name and level in the key under which sessions are remembered: whatever else
-    // tells two destinations or two policies apart, such as the MX address. Resumption skips
-    // verification.
-    std::string session_scope;
+    // Whom the certificate must be for at TlsLevel::verify, and at dane with a record of usage 2:
+    // one of these; ".example.com" is any name below it. Empty: server_name.
+    std::vector<std::string> peer_names = {};
+    // At TlsLevel::dane; at least one usable. Others are ignored.
+    std::vector<TlsaRecord> tlsa = {};
+    // Joins all of the above in the key under which sessions are remembered: whatever else tells
+    // two destinations apart, such as the MX address. Resumption skips verification.
+    std::string session_scope = {};
 };
 
 /// Serves one handshake. `context` may be replaced or destroyed while it runs.
@@ -75,12 +90,22 @@ accept_tls(base::StreamPtr lower, ServerContext& context, base::Deadline deadlin
 connect_tls(base::StreamPtr lower, ClientContext& context, const ClientOptions& options,
             base::Deadline deadline);
 
+/// The certificate that the other side has shown, and proved to have the key of.
+struct PeerCertificate {
+    std::string fingerprint;        // SHA-256, lower-case hexadecimal
+    std::string subject;            // RFC 2253
+    std::vector<std::string> names; // DNS names and mail addresses in it, lower case
+};
+
 /// What StreamInfo has no room for.
 struct TlsState {
     bool verified = false;          // the peer sent a certificate, and it verifies (a client's also
-                                    // for the name, at TlsLevel::verify)
+                                    // for the name, at TlsLevel::verify and dane)
     std::string_view verify_result; // OpenSSL's words; static
-    std::optional<TlsFailure> failure; // why the stream gave NetError::tls
+    std::string_view authenticated_by;   // "ca", "dane-ta", "dane-ee"; empty when not verified
+    std::string_view group;              // of the key exchange; empty when it is not known
+    std::optional<PeerCertificate> peer; // of a client, on a server that asks for it
+    std::optional<TlsFailure> failure;   // why the stream gave NetError::tls
 };
 /// Null when the stream is not TLS. Valid as long as the stream.
 [[nodiscard]] const TlsState* tls_state(const base::Stream& stream) noexcept;

@@ -2,6 +2,7 @@
 
 #include "control/cli/output.h"
 #include "control/notation.h"
+#include "control/schema/capture_limits.h"
 #include "dataplane/base/address.h"
 
 #include <algorithm>
@@ -25,7 +26,6 @@ namespace {
 namespace base = dataplane::base;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::uint64_t bytes_least = 4096, bytes_most = 1U << 30;
 constexpr std::uint64_t chunk_bytes_max = 512U << 10; // of one shard: more would be a long turn
 constexpr std::uint64_t reply_bytes_max = 8U
                                           << 20; // of all: a frame has 16 MiB, base64 adds a third
@@ -189,9 +189,10 @@ std::expected<Json, std::string> request_of(const CaptureOptions& options) {
     const char* end = options.bytes.data() + options.bytes.size();
     const auto [stop, error] = std::from_chars(options.bytes.data(), end, bytes);
     const bool plain = error == std::errc{} && stop == end;
-    if ((!plain && !parse_size(options.bytes, bytes)) || bytes < bytes_least || bytes > bytes_most)
+    if ((!plain && !parse_size(options.bytes, bytes)) || bytes < schema::capture_bytes_min ||
+        bytes > schema::capture_bytes_max)
         return std::unexpected(
-            "--bytes: expected a size from 4KiB to 1GiB such as \"16MiB\", got " +
+            "--bytes: expected a size from 4KiB to 64MiB such as \"16MiB\", got " +
             in_quotes(options.bytes));
     request["bytes"] = bytes;
     request["seconds"] = options.seconds;

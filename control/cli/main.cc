@@ -9,11 +9,16 @@
 #include "control/accounts.h"
 #include "control/cli/admin_client.h"
 #include "control/cli/capture.h"
+#include "control/cli/cert.h"
+#include "control/cli/dkim.h"
 #include "control/cli/net.h"
+#include "control/cli/offload.h"
 #include "control/cli/output.h"
 #include "control/cli/password_input.h"
+#include "control/cli/queue.h"
 #include "control/config.h"
 #include "control/policy_compiler.h"
+#include "control/schema/capture_limits.h"
 #include "control/settings.h"
 
 #include <CLI/CLI.hpp>
@@ -46,17 +51,20 @@ struct Options {
     std::string config = "/etc/millrace/millrace.toml";
     std::string admin, token_file;
     bool json = false;
-    // queue
-    std::string domain, tenant, account, sender, id;
-    std::uint32_t limit = 100;
-    bool everything = false;
+    control::cli::QueueOptions queue;
+    std::string id;            // trace
+    std::uint32_t limit = 100; // net connections
     // account
+    std::string tenant;
     std::string name, source, password_file;
     std::vector<std::string> sender_domains;
     std::uint32_t messages_per_hour = 0;
     // config-doc, check
     std::string file;
     control::cli::CaptureOptions capture;
+    control::cli::DkimOptions dkim;
+    control::cli::CertOptions cert;
+    std::vector<std::string> certificates; // of an account
 };
 
 std::string when(std::int64_t unix_s) {
@@ -86,6 +94,8 @@ AdminClient client(const Options& options) {
 int check(const Options& options) {
     control::ConfigResult loaded = control::load_config(options.file);
     if (loaded.errors.empty()) loaded.errors = control::compile_screening(loaded.config);
+    if (loaded.errors.empty())
+        loaded.errors = control::check_dkim_keys(loaded.config, loaded.warnings);
     const control::schema::PolicyT& policy = loaded.config.policy;
     if (options.json) {
         Json errors = Json::array();
@@ -199,54 +209,6 @@ int stats(const Options& options) {
     return exit_ok;
 }
 
-Json filter(const Options& options) {
-    Json body = Json::object();
-    for (const auto& [key, value] :
-         {std::pair{"domain", &options.domain}, std::pair{"tenant", &options.tenant},
-          std::pair{"account", &options.account}, std::pair{"sender", &options.sender},
-          std::pair{"id", &options.id}}) {
-        if (!value->empty()) body[key] = *value;
-    }
-    return body;
-}
-
-int queue(const Options& options, const std::string& verb) {
-    Json body = filter(options);
-    if (verb == "list") body["limit"] = options.limit;
-    const bool changes = verb == "flush" || verb == "suspend" || verb == "resume";
-    if (changes && body.empty() && !options.everything) {
-        return control::cli::misused("say which mail: --domain, --tenant, --account, --sender, "
-                                     "--id, or --everything");
-    }
-    const auto reply = client(options).post("/api/admin/queue/" + verb, body);
-    if (!reply) return complain(reply.error().text);
-    if (verb == "show" && !reply->contains("message"))
-        return complain("no message in the queue has the id " + options.id);
-    if (options.json || verb == "show" || verb == "count") {
-        print(verb == "show" && !options.json ? (*reply)["message"] : *reply);
-        return exit_ok;
-    }
-    if (changes) {
-        std::cout << text(*reply, "touched") << " message(s)\n";
-        return exit_ok;
-    }
-    for (const Json& message : reply->value("messages", Json::array())) {
-        std::string recipients;
-        for (const Json& recipient : message.value("recipients", Json::array())) {
-            recipients += (recipients.empty() ? "" : ",") + text(recipient, "address");
-        }
-        std::cout << text(message, "id") << "  " << text(message, "size") << " B  age "
-                  << text(message, "age_s") << " s  tries " << text(message, "attempts")
-                  << (message.value("suspended", false) ? "  suspended" : "") << '\n'
-                  << "  from <" << harmless(text(message, "sender")) << "> to "
-                  << harmless(recipients) << '\n';
-        if (!text(message, "last_error").empty())
-            std::cout << "  " << harmless(text(message, "last_error")) << '\n';
-    }
-    std::cout << text(*reply, "total") << " message(s) in all\n";
-    return exit_ok;
-}
-
 int trace(const Options& options) {
     const auto reply = client(options).get("/api/admin/trace/" + options.id);
     if (!reply)
@@ -278,6 +240,7 @@ Json as_json(const Account& account) {
             {"source", account.source},
             {"sender_domains", account.sender_domains},
             {"messages_per_hour", account.messages_per_hour_max},
+            {"certificates", account.certificates},
             {"created", account.created_s},
             {"changed", account.changed_s}};
 }
@@ -370,6 +333,18 @@ int account_change(const Options& options, const std::string& verb, const std::s
                   options, done);
 }
 
+int account_certificates(const Options& options) {
+    const Json body{{"name", options.name}, {"certificates", options.certificates}};
+    return finish(account_call(options, "/api/admin/accounts/certificates", &body,
+                               [&](control::AccountStore& store) {
+                                   return as_reply(
+                                       store.set_certificates(options.name, options.certificates));
+                               }),
+                  options,
+                  options.certificates.empty() ? "has no certificate"
+                                               : "is known by its certificates");
+}
+
 int account_list(const Options& options) {
     const auto reply =
         account_call(options, "/api/admin/accounts", nullptr,
@@ -396,6 +371,8 @@ int account_list(const Options& options) {
             std::cout << "  at most " << account["messages_per_hour"] << "/h";
         for (const Json& domain : account["sender_domains"])
             std::cout << "  @" << domain.get<std::string>();
+        for (const Json& certificate : account.value("certificates", Json::array()))
+            std::cout << "  " << control::cli::harmless(certificate.get<std::string>());
         std::cout << '\n';
     }
     std::cout << accounts.size() << " account(s)\n";
@@ -417,11 +394,47 @@ int config_doc(const Options& options) {
         options.file);
 }
 
-void add_filters(CLI::App& command, Options& options) {
-    command.add_option("--domain", options.domain, "recipient domain");
-    command.add_option("--tenant", options.tenant, "tenant");
-    command.add_option("--account", options.account, "account that submitted it");
-    command.add_option("--sender", options.sender, "MAIL FROM address");
+/// `millracectl dkim ...`
+template <class Command>
+void add_dkim(CLI::App& app, Options& options, Command command) {
+    control::cli::DkimOptions& to = options.dkim;
+    CLI::App* dkim = app.add_subcommand("dkim", "DKIM keys and their DNS records");
+    dkim->require_subcommand(1);
+    const auto run = [&options](int (*act)(const control::cli::DkimOptions&)) {
+        return [&options, act] {
+            options.dkim.config = options.config;
+            options.dkim.json = options.json;
+            return act(options.dkim);
+        };
+    };
+    CLI::App* keygen = command(*dkim, "keygen", "make a private key, and print its record",
+                               run(&control::cli::dkim_keygen));
+    keygen->add_option("--domain", to.domain, "d= of the signatures")->required();
+    keygen->add_option("--selector", to.selector, "s= of the signatures")->required();
+    keygen->add_option("--out", to.out, "the new file; one that is there is not replaced")
+        ->required();
+    keygen->add_option("--type", to.type, "rsa or ed25519")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"rsa", "ed25519"}));
+    keygen->add_option("--bits", to.bits, "of an RSA key: 2048, 3072 or 4096")
+        ->capture_default_str()
+        ->check(CLI::IsMember({2048, 3072, 4096}));
+    CLI::App* dns =
+        command(*dkim, "dns", "print the TXT records of the configuration's keys, or of one file",
+                run(&control::cli::dkim_dns));
+    CLI::App* check = command(*dkim, "check", "compare the TXT records that DNS has with the keys",
+                              run(&control::cli::dkim_check));
+    for (CLI::App* added : {dns, check}) {
+        added->add_option("--domain", to.domain, "only this domain");
+        added->add_option("--selector", to.selector, "only this selector");
+        added->add_option("--key", to.key, "a key file, instead of the configuration's");
+    }
+    for (CLI::App* added : {keygen, dns}) {
+        added->add_flag("--plain", to.plain,
+                        "name and text on a line each, instead of a zone file's entry");
+        added->add_flag("--testing", to.testing, "with t=y: receivers are to ignore failures");
+    }
+    check->add_option("--server", to.servers, "IP or IP@PORT of a name server; repeat for more");
 }
 
 } // namespace
@@ -460,30 +473,8 @@ int main(int argc, char** argv) {
             [&] { return status(options); });
     command(app, "stats", "every counter", [&] { return stats(options); });
 
-    CLI::App* queues = app.add_subcommand("queue", "look at queued mail and steer it");
-    queues->require_subcommand(1);
-    CLI::App* list =
-        command(*queues, "list", "messages in the queue", [&] { return queue(options, "list"); });
-    add_filters(*list, options);
-    list->add_option("--limit", options.limit, "how many")
-        ->capture_default_str()
-        ->check(CLI::Range(1U, 10'000U));
-    command(*queues, "show", "one message", [&] { return queue(options, "show"); })
-        ->add_option("id", options.id, "message id")
-        ->required();
-    add_filters(
-        *command(*queues, "count", "how many messages", [&] { return queue(options, "count"); }),
-        options);
-    for (const auto& [verb, help] : {std::pair{"flush", "try waiting mail now"},
-                                     std::pair{"suspend", "hold mail back, also what comes later"},
-                                     std::pair{"resume", "end a suspension"}}) {
-        CLI::App* added = command(*queues, verb, help, [&options, name = std::string{verb}] {
-            return queue(options, name);
-        });
-        add_filters(*added, options);
-        added->add_option("--id", options.id, "one message");
-        added->add_flag("--everything", options.everything, "all mail");
-    }
+    control::cli::add_queue_commands(app, options.queue, options.json, command,
+                                     [&options] { return client(options); });
     command(app, "trace", "what happened to a message, from the event log",
             [&] { return trace(options); })
         ->add_option("id", options.id, "message id")
@@ -508,9 +499,30 @@ int main(int argc, char** argv) {
     capture->add_option("--out", options.capture.out, "the file; - is standard output")->required();
     capture->add_option("--seconds", options.capture.seconds, "how long")
         ->capture_default_str()
-        ->check(CLI::Range(1U, 3'600U));
+        ->check(CLI::Range(1U, control::schema::capture_seconds_max));
     capture->add_option("--bytes", options.capture.bytes, "how large the file may become")
         ->capture_default_str();
+
+    command(app, "offload", "who does the private-key operations, and how well",
+            [&] { return control::cli::offload(client(options), options.json); });
+
+    CLI::App* cert = app.add_subcommand("cert", "the relay's certificates");
+    cert->require_subcommand(1);
+    command(*cert, "list", "those in use",
+            [&] { return control::cli::cert_list(client(options), options.json); });
+    command(*cert, "reload", "read the files again now; changes are noticed without it, too",
+            [&] { return control::cli::cert_reload(client(options), options.json); });
+    CLI::App* cert_check =
+        command(*cert, "check", "whether files fit together, without a relay",
+                [&] { return control::cli::cert_check(options.cert, options.json); });
+    cert_check->add_option("certificate", options.cert.certificate, "PEM chain, the leaf first")
+        ->required();
+    cert_check->add_option("key", options.cert.key, "PEM private key")->required();
+    cert_check->add_option("--ocsp", options.cert.ocsp, "OCSP response in DER");
+    cert_check->add_option("--name", options.cert.names,
+                           "a name that the certificate must be for; repeat for more");
+
+    add_dkim(app, options, command);
 
     CLI::App* account = app.add_subcommand("account", "who may send");
     account->require_subcommand(1);
@@ -532,6 +544,14 @@ int main(int argc, char** argv) {
                                [&] { return account_passwd(options); });
     passwd->add_option("name", options.name, "account")->required();
     passwd->add_option("--password-file", options.password_file, password_help);
+    CLI::App* certificates = command(*account, "certificates",
+                                     "the client certificates that are an account (AUTH EXTERNAL)",
+                                     [&] { return account_certificates(options); });
+    certificates->add_option("name", options.name, "account")->required();
+    certificates->add_option(
+        "certificate", options.certificates,
+        "sha256:FINGERPRINT, name:HOST, name:ADDRESS or subject:NAME; these instead of the "
+        "present ones, none to have none");
     command(*account, "disable", "refuse an account's logins from now on",
             [&] {
                 return account_change(options, "disable", "disabled", [&](auto& store) {

@@ -42,7 +42,6 @@ namespace control::schema {
     X(tcp_dropped_out_of_order, "millrace_tcp_dropped", "reason=\"out_of_order\"", "data beyond too many holes")                                  \
     X(tcp_dropped_no_slabs, "millrace_tcp_dropped", "reason=\"no_slabs\"", "data for which no receive slab was free")                             \
     X(tcp_dropped_connections_full, "millrace_tcp_dropped", "reason=\"connections_full\"", "SYNs beyond tcp.connections_max or the listen queue") \
-    X(tcp_dropped_steering_full, "millrace_tcp_dropped", "reason=\"steering_full\"", "frames for another shard whose ring was full")              \
     X(ip_dropped_bad_checksum, "millrace_ip_dropped", "reason=\"bad_checksum\"", "packets with a wrong checksum")                                 \
     X(ip_dropped_bad_header, "millrace_ip_dropped", "reason=\"bad_header\"", "packets with a malformed header")                                   \
     X(ip_dropped_bad_source, "millrace_ip_dropped", "reason=\"bad_source\"", "packets from an address that can be no source")                     \
@@ -63,7 +62,14 @@ namespace control::schema {
     X(port_refused_no_buffers, "millrace_port_refused", "reason=\"no_buffers\"", "frames that could not be sent for want of a buffer")            \
     X(port_refused_ring_full, "millrace_port_refused", "reason=\"ring_full\"", "frames that the device did not take")                             \
     X(port_receive_missed, "millrace_port_receive_lost", "reason=\"missed\"", "frames that the device dropped for want of a buffer")              \
-    X(port_receive_errors, "millrace_port_receive_lost", "reason=\"error\"", "frames that the device found damaged")
+    X(port_receive_errors, "millrace_port_receive_lost", "reason=\"error\"", "frames that the device found damaged")                              \
+    X(port_payload_copied, "millrace_port_payload_copied", "", "large payloads that the device could not read in place")                          \
+    X(port_transmit_errors, "millrace_port_transmit_errors", "", "frames that the driver refused for good, or that were longer than the MTU")     \
+    X(steering_forwarded, "millrace_steering_frames", "direction=\"in\"", "received frames handed to another shard")                              \
+    X(steering_sent, "millrace_steering_frames", "direction=\"out\"", "frames sent for other shards")                                             \
+    X(steering_sent_later, "millrace_steering_sent_later", "", "times the port took no more of them at once")                                     \
+    X(steering_dropped_full, "millrace_steering_dropped", "reason=\"full\"", "frames for another shard whose ring was full")                      \
+    X(steering_dropped_long, "millrace_steering_dropped", "reason=\"long\"", "frames for another shard that are longer than its ring takes")
 
 #define MILLRACE_NET_GAUGES(X)                                                                                                  \
     X(tcp_connections, "millrace_tcp_connections", "state=\"open\"", "connections open")                                        \
@@ -98,6 +104,30 @@ namespace control::schema {
     X(rejected_content, "smtp_server_rejections", "reason=\"content\"", "refused by a screening rule")                           \
     X(rejected_smuggling, "smtp_server_rejections", "reason=\"bare_newline\"", "refused for a bare CR or LF")                    \
     X(rejected_spool, "smtp_server_rejections", "reason=\"spool\"", "refused because the spool could not take it")               \
+    X(rejected_signing, "smtp_server_rejections", "reason=\"dkim\"", "put off because it could not be signed")                      \
+    X(dkim_signed, "millrace_dkim_messages", "result=\"signed\"", "messages signed")                                             \
+    X(dkim_unsigned_no_key, "millrace_dkim_messages", "result=\"no_key\"", "messages without a signature: nobody's key is for them") \
+    X(dkim_unsigned_no_author, "millrace_dkim_messages", "result=\"no_author\"", "the same: not exactly one From field")         \
+    X(dkim_unsigned_malformed, "millrace_dkim_messages", "result=\"malformed\"", "the same: verifiers would not agree on the header") \
+    X(dkim_unsigned_failed, "millrace_dkim_messages", "result=\"failed\"", "the same: no key signed, and on_failure sends it")    \
+    X(dkim_signatures, "millrace_dkim_signatures", "result=\"made\"", "DKIM signatures made")                                     \
+    X(dkim_failed, "millrace_dkim_signatures", "result=\"failed\"", "DKIM signatures that could not be made")                      \
+    X(offload_submitted, "millrace_offload_requests", "result=\"submitted\"", "private-key operations asked for") \
+    X(offload_completed, "millrace_offload_requests", "result=\"completed\"", "private-key operations done") \
+    X(offload_failed, "millrace_offload_requests", "result=\"failed\"", "private-key operations that not even software could do") \
+    X(offload_cancelled, "millrace_offload_requests", "result=\"cancelled\"", "private-key operations nobody waited for any more") \
+    X(offload_refused, "millrace_offload_requests", "result=\"refused\"", "times too many waited already") \
+    X(offload_fallbacks, "millrace_offload_fallbacks", "", "done by another backend than the first") \
+    X(offload_verify_failures, "millrace_offload_verify_failures", "", "wrong signatures of an accelerator, caught") \
+    X(offload_device_errors, "millrace_offload_device_errors", "", "operations that a backend failed") \
+    X(offload_ring_full, "millrace_offload_ring_full", "", "times a backend took no more") \
+    X(offload_lost, "millrace_offload_lost", "", "operations taken from a backend that did not answer") \
+    X(offload_late, "millrace_offload_late", "", "completions that came too late") \
+    X(offload_downs, "millrace_offload_downs", "", "times a backend went down") \
+    X(offload_readmissions, "millrace_offload_readmissions", "", "times one came back after known-answer signatures") \
+    X(offload_batches, "millrace_offload_batches", "", "hand-overs to a backend") \
+    X(offload_batched, "millrace_offload_batched", "", "operations in them") \
+    X(offload_wait_us, "millrace_offload_wait_us", "", "microseconds that operations took, summed") \
     X(auth_accepted, "millrace_auth", "result=\"accepted\"", "successful AUTH")                                                  \
     X(auth_rejected, "millrace_auth", "result=\"rejected\"", "failed AUTH")                                                      \
     X(auth_unavailable, "millrace_auth", "result=\"unavailable\"", "AUTH without an answer from control")                        \
@@ -128,10 +158,18 @@ namespace control::schema {
     X(queued_messages, "message_count", "", "messages in the queue")                                         \
     X(ready_messages, "ready_count", "", "messages waiting for a connection or being delivered")             \
     X(deferred_messages, "scheduled_count_total", "", "messages waiting for their next attempt")             \
+    X(parked_messages, "millrace_parked_messages", "", "messages waiting for their site, without a timer of their own") \
+    X(held_messages, "millrace_held_messages", "", "messages that are suspended") \
+    X(ready_fresh_messages, "millrace_ready_messages", "share=\"fresh\"", "messages whose turn to be delivered has come") \
+    X(ready_retry_messages, "millrace_ready_messages", "share=\"retry\"", "messages whose turn to be delivered has come") \
+    X(paused_sites, "millrace_paused_sites", "", "sites that take nothing for now")                          \
+    X(oldest_arrival, "millrace_oldest_arrival_seconds", "", "Unix time at which the oldest queued message came; 0: none") \
     X(sites, "millrace_sites", "", "sites known")                                                            \
     X(segments_free, "millrace_spool_segments_free", "", "spool segments free")                              \
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
     X(resident_bytes, "message_data_resident_bytes", "", "message content held in memory")                   \
+    X(offload_in_flight, "millrace_offload_in_flight", "", "private-key operations waited for") \
+    X(offload_state, "millrace_offload_state", "", "of the first backend: 0 up, 1 degraded, 2 down") \
     X(policy_version, "millrace_policy_version", "", "version of the policy in use")                         \
     MILLRACE_NET_GAUGES(X)
 // clang-format on

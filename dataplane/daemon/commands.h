@@ -7,10 +7,13 @@
 // Failure    {"error":"..."} for a message id that does not parse.
 #pragma once
 
+#include "dataplane/daemon/queue_operations.h"
 #include "dataplane/daemon/relay.h"
 #include "dataplane/policy/control_link.h"
 #include "dataplane/policy/net_commands.h"
+#include "tls_offload/engine/engine.h"
 
+#include <optional>
 #include <string>
 
 namespace dataplane::daemon {
@@ -23,12 +26,17 @@ public:
     void serve(Relay& relay) noexcept { relay_ = &relay; }
     /// The shard's own TCP/IP; without it those commands say that there is none.
     void serve(policy::NetCommands& net) noexcept { net_ = &net; }
+    void serve(const tls_offload::offload::Engine& offload) noexcept { offload_ = &offload; }
     std::string run(const policy::ShardCommand& command) override;
+    void start(const policy::ShardCommand& command,
+               std::function<void(std::string)> answer) override;
 
 private:
     base::Loop& loop_;
     Relay* relay_ = nullptr;
+    std::optional<QueueOperations> operations_;
     policy::NetCommands* net_ = nullptr;
+    const tls_offload::offload::Engine* offload_ = nullptr;
     const policy::PolicySlot& policy_;
 };
 

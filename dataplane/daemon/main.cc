@@ -5,7 +5,11 @@
 // Threading  main: ordinary, may block. SIGTERM and SIGINT drain and stop; SIGHUP reopens the event log.
 
 #include "dataplane/base/clock.h"
+#include "dataplane/daemon/certificates.h"
+#include "dataplane/daemon/dkim_cache.h"
 #include "dataplane/daemon/log.h"
+#include "dataplane/daemon/offload_host.h"
+#include "dataplane/daemon/queue_operations.h"
 #include "dataplane/daemon/rule_cache.h"
 #include "dataplane/daemon/shard.h"
 #include "dataplane/delivery/site_ledger.h"
@@ -22,6 +26,8 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <random>
 #include <sys/file.h>
@@ -44,6 +50,7 @@ constexpr auto snapshot_poll = std::chrono::milliseconds{100};
 struct Options {
     std::string state_dir = "/var/lib/millrace";
     unsigned wait_s = 30;
+    std::string journal_dir;
 };
 
 /// One sentence for the operator; main prints it and ends with 1.
@@ -70,6 +77,21 @@ policy::PolicyPtr first_policy(const Options& options) {
 }
 
 /// Two daemons on one state folder would deliver the same mail.
+/// Suspensions and reroutes, as millrace-control keeps them. When they cannot be read nothing starts:
+/// mail that somebody has stopped must not go out because of it.
+std::vector<delivery::StandingOrder> standing_orders(const std::string& state_dir) {
+    const std::string path = state_dir + "/queue_orders.json";
+    if (access(path.c_str(), F_OK) != 0 && errno == ENOENT) return {};
+    std::ifstream in(path, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>{in}, {}};
+    auto orders = daemon::parse_orders(text);
+    if (!in || !orders) {
+        throw StartError(path + ": " + (orders ? std::string{"cannot be read"} : orders.error()) +
+                         "; put it right, or remove it to end all suspensions and reroutes");
+    }
+    return std::move(*orders);
+}
+
 int lock_state(const std::string& state_dir) {
     const std::string path = state_dir + "/millraced.lock";
     const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -111,14 +133,12 @@ void raise_descriptor_limit() {
     log_line(LogLevel::info, "descriptor_limit", {{"count", std::to_string(limit.rlim_cur)}});
 }
 
-struct Certificate {
-    std::string certificate_file, key_file;
-};
-
 /// The pair to offer TLS with when the policy names none, made at the first start.
-Certificate own_certificate(const policy::Policy& policy, const base::Clock& clock) {
-    Certificate own{policy.start_up.state_dir + "/self-signed.crt",
-                    policy.start_up.state_dir + "/self-signed.key"};
+tls_offload::CertificateFiles own_certificate(const policy::Policy& policy,
+                                              const base::Clock& clock) {
+    tls_offload::CertificateFiles own;
+    own.certificate_file = policy.start_up.state_dir + "/self-signed.crt";
+    own.key_file = policy.start_up.state_dir + "/self-signed.key";
     if (!policy.tls.certificate_file.empty() ||
         (fs::exists(own.certificate_file) && fs::exists(own.key_file))) {
         return own;
@@ -129,6 +149,23 @@ Certificate own_certificate(const policy::Policy& policy, const base::Clock& clo
     log_line(LogLevel::warning, "self_signed_certificate",
              {{"file", own.certificate_file}, {"remedy", "set [tls] certificate and key"}});
     return own;
+}
+
+/// What every shard's TLS stands on. The relief comes first: it must be there before anybody else
+/// uses OpenSSL.
+std::unique_ptr<tls_offload::Keeper> open_certificates(const policy::Policy& policy,
+                                                       const tls_offload::CertificateFiles& own) {
+    const auto relief = tls_offload::use_relief(daemon::relief_of(policy.start_up.openssl_relief));
+    log_line(LogLevel::info, "openssl_relief",
+             {{"active", relief.active ? "yes" : "no"}, {"text", relief.text}});
+    auto opened =
+        tls_offload::Keeper::open(daemon::tls_settings(policy, own),
+                                  [](bool trouble, std::string_view event, std::string_view text) {
+                                      log_line(trouble ? LogLevel::warning : LogLevel::info, event,
+                                               {{"text", std::string(text)}});
+                                  });
+    if (!opened) throw StartError(opened.error());
+    return std::move(*opened);
 }
 
 std::unique_ptr<daemon::NetHost> open_port(const policy::StartUp& start_up) {
@@ -142,11 +179,35 @@ std::unique_ptr<daemon::NetHost> open_port(const policy::StartUp& start_up) {
               {"mtu", std::to_string(report.mtu)},
               {"queues", std::to_string(report.queue_count)},
               {"link", report.link_up ? "up" : "down"}});
+    if (!report.why_mtu.empty()) {
+        log_line(LogLevel::warning, "port_mtu",
+                 {{"wanted", std::to_string(report.mtu_wanted)},
+                  {"used", std::to_string(report.mtu)},
+                  {"why", report.why_mtu}});
+    }
     for (const net::EthdevReport::Feature& feature : report.features) {
         log_line(LogLevel::info, "port_feature",
                  {{"feature", feature.name},
                   {"done_by", feature.device ? "device" : "software"},
                   {"why", feature.why}});
+    }
+    const daemon::NetHost::Sharing sharing = (*opened)->sharing();
+    log_line(LogLevel::info, "port_shared",
+             {{"shards", std::to_string(start_up.shards)},
+              {"by", std::string{sharing.by}},
+              {"why", sharing.why}});
+    return std::move(*opened);
+}
+
+std::unique_ptr<daemon::OffloadHost> open_offload(const policy::StartUp& start_up,
+                                                  bool dpdk_is_up) {
+    auto opened = daemon::OffloadHost::open(start_up, dpdk_is_up);
+    if (!opened) throw StartError(opened.error());
+    for (const tls_offload::offload::Finding& finding : (*opened)->backends().findings()) {
+        log_line(LogLevel::info, "offload",
+                 {{"backend", std::string(finding.backend)},
+                  {"used", finding.used ? "yes" : "no"},
+                  {"text", finding.text}});
     }
     return std::move(*opened);
 }
@@ -214,10 +275,12 @@ int run(const Options& options) {
     const int lock = lock_state(start_up.state_dir);
     refuse_orphans(start_up);
     raise_descriptor_limit();
-    const Certificate certificate = own_certificate(*policy, clock);
+    const tls_offload::CertificateFiles own = own_certificate(*policy, clock);
+    const auto certificates = open_certificates(*policy, own); // outlives the shards
 
     std::unique_ptr<daemon::NetHost> net; // outlives the shards
     if (!start_up.ports.empty()) net = open_port(start_up);
+    const std::unique_ptr<daemon::OffloadHost> offload = open_offload(start_up, net != nullptr);
 
     telemetry::StatsFile stats(start_up.run_dir + "/stats.page", start_up.shards, clock.wall_now());
     telemetry::EventLog events(start_up.event_log, policy->hostname);
@@ -227,6 +290,7 @@ int run(const Options& options) {
                               .dnssec = start_up.dnssec});
     delivery::SiteLedger ledger;
     daemon::RuleCache rules;
+    daemon::DkimCache dkim_keys;
     policy::ControlLink link(
         {.socket_path = start_up.run_dir + "/control.sock",
          .snapshot_path = options.state_dir + "/policy.snapshot",
@@ -235,20 +299,35 @@ int run(const Options& options) {
                  log_line(LogLevel::info, "control_link", {{"text", std::string(line)}});
              },
          .prepare =
-             [&rules](const policy::PolicyPtr& next) {
+             [&rules, &dkim_keys](const policy::PolicyPtr& next) {
                  const auto loaded = rules.get(next);
-                 return loaded ? std::string{} : "screening rules: " + loaded.error().text;
-             }},
+                 if (!loaded) return "screening rules: " + loaded.error().text;
+                 const auto keys = dkim_keys.get(next);
+                 return keys ? std::string{} : "DKIM keys: " + keys.error();
+             },
+         .adopt =
+             [&certificates, &own](const policy::PolicyPtr& next) {
+                 const std::string kept = certificates->use(daemon::tls_settings(*next, own));
+                 return kept.empty() ? kept : "the certificates stay as they were: " + kept;
+             },
+         .certificates = [&certificates](bool reload) -> std::expected<std::string, std::string> {
+             if (reload) {
+                 if (const std::string kept = certificates->reload(); !kept.empty())
+                     return std::unexpected("the certificates stay as they were: " + kept);
+             }
+             return daemon::certificates_json(*certificates);
+         }},
         policy);
 
+    const std::vector<delivery::StandingOrder> orders = standing_orders(options.state_dir);
     std::random_device entropy;
     std::vector<std::unique_ptr<daemon::Shard>> shards;
     for (unsigned index = 0; index < start_up.shards; ++index) {
         const std::uint64_t seed = std::uint64_t{entropy()} << 32 | entropy();
         shards.push_back(std::make_unique<daemon::Shard>(
-            index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, stats.shard(index),
-                                      events, net.get(), certificate.certificate_file,
-                                      certificate.key_file, seed}));
+            index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, dkim_keys,
+                                      stats.shard(index), events, net.get(), *certificates,
+                                      offload->backends(), seed, options.journal_dir}));
     }
     events.start();
     for (const auto& shard : shards)
@@ -264,6 +343,7 @@ int run(const Options& options) {
     }
     if (failure.empty()) {
         link.start();
+        certificates->start();
         log_line(LogLevel::info, "ready",
                  {{"shards", std::to_string(start_up.shards)},
                   {"policy_version", std::to_string(policy->version)}});
@@ -276,6 +356,7 @@ int run(const Options& options) {
         shard->drain_log();
     }
     link.stop();
+    certificates->stop();
     dns.stop();
     shards.clear();
     close(lock);
@@ -295,6 +376,11 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--wait", options.wait_s, "seconds to wait for the first policy snapshot")
         ->capture_default_str();
+    app.add_option(
+           "--spool-journal", options.journal_dir,
+           "for tests: an existing folder where everything that new spools do to their disks is "
+           "written down")
+        ->check(CLI::ExistingDirectory);
     CLI11_PARSE(app, argc, argv);
     try {
         return run(options);

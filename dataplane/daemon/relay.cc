@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 namespace dataplane::daemon {
 namespace {
@@ -13,7 +14,8 @@ constexpr std::uint64_t resident_bytes_limit = 2ULL << 30; // slab counts and of
 
 } // namespace
 
-Relay::Relay(RelayParts parts) : parts_(std::move(parts)), tls_library_(parts_.loop) {}
+Relay::Relay(RelayParts parts)
+    : parts_(std::move(parts)), dkim_(parts_.signer != nullptr ? *parts_.signer : inline_signer_) {}
 Relay::~Relay() = default;
 
 base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
@@ -31,8 +33,8 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
                                   std::string(to_string(opened.error())));
     queue_ = std::move(*opened);
 
-    if (auto loaded = load_tls(); !loaded) co_return std::unexpected(loaded.error());
     if (auto loaded = load_screen(); !loaded) co_return std::unexpected(loaded.error());
+    if (auto loaded = load_dkim(); !loaded) co_return std::unexpected(loaded.error());
 
     dispatcher_ = std::make_unique<delivery::Dispatcher>(delivery::DeliveryContext{
         .loop = parts_.loop,
@@ -40,7 +42,7 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
         .queue = *queue_,
         .policy = parts_.policy,
         .resolver = parts_.resolver,
-        .tls = tls_client_ ? &*tls_client_ : nullptr,
+        .tls = parts_.tls != nullptr ? parts_.tls->client() : nullptr,
         .stats = parts_.stats,
         .events = parts_.events,
         .ledger = parts_.ledger,
@@ -54,32 +56,14 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
         .stats = parts_.stats,
         .events = parts_.events,
         .screener = &screener_,
-        .tls = tls_server_ ? &*tls_server_ : nullptr,
+        .dkim = &dkim_,
+        .tls = parts_.tls != nullptr ? parts_.tls->server() : nullptr,
         .shutdown = &stopping_,
         .next_session_id = parts_.seed,
     });
+    dispatcher_->set_orders(parts_.orders);
     queue_->set_sink(*dispatcher_);
     co_return report;
-}
-
-std::expected<void, std::string> Relay::load_tls() {
-    const policy::TlsPolicy& tls = parts_.policy.current()->tls;
-    const bool named = !tls.certificate_file.empty();
-    tls_offload::ServerOptions options{
-        .certificate_file = named ? tls.certificate_file : parts_.certificate_file,
-        .key_file = named ? tls.key_file : parts_.key_file,
-        .policy =
-            tls.modern ? tls_offload::TlsPolicy::modern : tls_offload::TlsPolicy::intermediate,
-    };
-    if (!options.certificate_file.empty()) {
-        auto server = tls_offload::ServerContext::create(tls_library_, options);
-        if (!server) return std::unexpected(server.error().text);
-        tls_server_ = std::move(*server);
-    }
-    auto client = tls_offload::ClientContext::create(tls_library_, {.ca_file = tls.ca_file});
-    if (!client) return std::unexpected(client.error().text);
-    tls_client_ = std::move(*client);
-    return {};
 }
 
 std::expected<void, std::string> Relay::load_screen() {
@@ -90,12 +74,20 @@ std::expected<void, std::string> Relay::load_screen() {
     return {};
 }
 
+std::expected<void, std::string> Relay::load_dkim() {
+    if (!parts_.dkim_keys) return {};
+    auto loaded = parts_.dkim_keys(parts_.policy.current());
+    if (!loaded) return std::unexpected("the DKIM keys do not load: " + loaded.error());
+    dkim_.use(std::move(*loaded));
+    return {};
+}
+
 void Relay::policy_changed() {
     parts_.stats.add(telemetry::Counter::policy_swaps);
-    if (auto loaded = load_tls(); !loaded)
-        parts_.note(LogLevel::error, "certificates_kept", loaded.error());
     if (auto loaded = load_screen(); !loaded)
         parts_.note(LogLevel::error, "rules_kept", loaded.error());
+    if (auto loaded = load_dkim(); !loaded)
+        parts_.note(LogLevel::error, "dkim_keys_kept", loaded.error());
 }
 
 std::expected<void, std::string> Relay::listen() {
@@ -151,6 +143,24 @@ base::Task<void> Relay::stop(base::Duration limit) {
     if (!closed) parts_.note(LogLevel::warning, "spool_close", to_string(closed.error()));
 }
 
+/// A part of the index each time: with very much mail the figure lags by minutes, which its age does
+/// not mind.
+void Relay::look_for_oldest() {
+    constexpr queue::EntryRef slots = 8192;
+    const queue::MessageIndex& index = queue_->index();
+    const queue::EntryRef end = index.slot_count();
+    const queue::EntryRef stop = std::min(end, oldest_at_ + slots);
+    for (; oldest_at_ < stop; ++oldest_at_) {
+        const queue::Entry& entry = index[oldest_at_];
+        if (entry.id.value != 0) oldest_found_ = std::min(oldest_found_, entry.arrival_s);
+    }
+    if (oldest_at_ < end) return;
+    const bool any = oldest_found_ != std::numeric_limits<std::uint32_t>::max();
+    parts_.stats.set(telemetry::Gauge::oldest_arrival, any ? oldest_found_ : 0);
+    oldest_at_ = 0;
+    oldest_found_ = std::numeric_limits<std::uint32_t>::max();
+}
+
 void Relay::publish_stats() {
     using telemetry::Counter;
     using telemetry::Gauge;
@@ -164,6 +174,13 @@ void Relay::publish_stats() {
     stats.set(Gauge::queued_messages, spool.queued_messages);
     stats.set(Gauge::ready_messages, spool.ready_messages);
     stats.set(Gauge::deferred_messages, spool.deferred_messages);
+    const queue::Schedule::Counts waiting = queue_->schedule().counts();
+    stats.set(Gauge::parked_messages, waiting.parked);
+    stats.set(Gauge::held_messages, waiting.held);
+    stats.set(Gauge::ready_fresh_messages, waiting.ready_fresh);
+    stats.set(Gauge::ready_retry_messages, waiting.ready_retry);
+    stats.set(Gauge::paused_sites, waiting.paused_sites);
+    look_for_oldest();
     stats.set(Gauge::segments_free, spool.segments_free);
     stats.set(Gauge::segments_total, spool.segments_total);
     stats.set(Gauge::resident_bytes, spool.resident_bytes);

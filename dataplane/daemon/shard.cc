@@ -2,20 +2,27 @@
 
 #include "dataplane/base/uring.h"
 #include "dataplane/daemon/commands.h"
+#include "dataplane/daemon/journal_events.h"
+#include "dataplane/daemon/offload_signer.h"
 #include "dataplane/daemon/relay.h"
 #include "dataplane/daemon/shard_net.h"
 #include "dataplane/net/kernel/kernel_transport.h"
+#include "queue/journal.h"
 #include "queue/uring_file.h"
 
 #include <array>
+#include <optional>
 #include <pthread.h>
 #include <sched.h>
+#include <stdexcept>
 
 namespace dataplane::daemon {
 namespace {
 
 constexpr auto housekeeping_interval = std::chrono::milliseconds{250};
 constexpr auto stop_limit = std::chrono::seconds{30};
+constexpr auto others_wait =
+    std::chrono::milliseconds{5}; // between looks whether other shards are done
 constexpr auto turn_limit = std::chrono::milliseconds{1};
 constexpr auto slow_turn_note_gap = std::chrono::seconds{1}; // a slow machine must not fill the log
 
@@ -38,41 +45,58 @@ std::string describe(const base::SlowTurn& slow) {
 
 /// What lives on the shard's thread. Later members stand on earlier ones.
 struct Shard::Running {
-    Running(Shard& shard, base::Loop& shard_loop, base::Uring& uring, queue::UringFile& file)
+    Running(Shard& shard, base::Loop& shard_loop, base::Uring& uring, queue::Disk& disk,
+            telemetry::EventSink& events)
         : loop(shard_loop), ring(uring), transport(loop, uring),
-          net(shard.parts_.net != nullptr ? std::make_unique<ShardNet>(loop, *shard.parts_.net)
-                                          : nullptr),
+          net(shard.parts_.net != nullptr
+                  ? std::make_unique<ShardNet>(loop, uring, *shard.parts_.net)
+                  : nullptr),
           policy(shard.parts_.policy), commands(loop, policy),
           port(shard.parts_.link.attach(loop, uring.wakeup(), policy, commands,
                                         [this] { relay.policy_changed(); })),
           resolver(loop, uring.wakeup(), shard.parts_.dns, shard.index_, &shard.stats_),
+          tls(loop, uring.wakeup()),
+          offload(loop, shard.parts_.offload.chain(shard.index_, &uring.wakeup())), signer(offload),
           relay({.loop = loop,
                  .transports = {.kernel = transport, .dpdk = net ? &net->stack() : nullptr},
-                 .disk = file,
+                 .disk = disk,
                  .policy = policy,
                  .authenticator = port.authenticator(),
                  .resolver = resolver,
                  .ledger = shard.parts_.ledger,
                  .stats = shard.stats_,
-                 .events = shard.events_,
+                 .events = events,
+                 .orders = shard.parts_.orders,
                  .seed = shard.parts_.seed,
-                 .certificate_file = shard.parts_.certificate_file,
-                 .key_file = shard.parts_.key_file,
+                 .tls = &tls,
                  .note = [&shard](LogLevel level, std::string_view event,
                                   std::string_view text) { shard.log_.note(level, event, text); },
                  .rules =
                      [&shard](const policy::PolicyPtr& current) {
                          return shard.parts_.rules.get(current);
-                     }}) {
+                     },
+                 .dkim_keys =
+                     [&shard](const policy::PolicyPtr& current) {
+                         return shard.parts_.dkim_keys.get(current);
+                     },
+                 .signer = &signer}) {
+        if (const auto attached = shard.parts_.certificates.attach(tls); !attached)
+            throw std::runtime_error(attached.error());
         commands.serve(relay);
+        commands.serve(offload);
         if (net) commands.serve(*net);
         ring.add_inbox(port.inbox());
         ring.add_inbox(resolver.inbox());
+        ring.add_inbox(tls.inbox());
+        ring.add_inbox(offload);
     }
     ~Running() {
+        ring.remove_inbox(offload);
+        ring.remove_inbox(tls.inbox());
         ring.remove_inbox(resolver.inbox());
         ring.remove_inbox(port.inbox());
         loop.drop_tasks(); // they hold streams and messages of the rooms below
+        if (net) static_cast<void>(net->settle()); // the port may still read messages' slabs
     }
 
     base::Loop& loop;
@@ -83,6 +107,9 @@ struct Shard::Running {
     RelayCommands commands;
     policy::ShardPort& port;
     delivery::UnboundResolver resolver;
+    tls_offload::TlsPort tls;
+    tls_offload::offload::Engine offload;
+    OffloadSigner signer;
     Relay relay;
     base::TimePoint last_slow_note{};
 };
@@ -114,6 +141,13 @@ void Shard::join() {
 
 void Shard::run() {
     const policy::StartUp& start_up = parts_.policy->start_up;
+    struct Leave { // however this thread ends, when all of it is gone
+        NetHost* net;
+        unsigned shard;
+        ~Leave() {
+            if (net != nullptr) net->leave(shard);
+        }
+    } const leave{parts_.net, index_};
     if (index_ < start_up.cpus.size()) pin_to(start_up.cpus[index_]);
     pthread_setname_np(pthread_self(), ("shard-" + std::to_string(index_)).c_str());
     try {
@@ -131,7 +165,21 @@ void Shard::run() {
                       path + " keeps its size of " + std::to_string((*file)->size_bytes()) +
                           " bytes");
         }
-        Running running(*this, loop, ring, **file);
+        std::optional<queue::Journal> journal;
+        std::optional<JournalEvents> marks;
+        if (!parts_.journal_dir.empty()) {
+            if (!(*file)->created()) {
+                ready_.set_value(std::unexpected(
+                    path + " is there already: a journal begins with a new spool; move it away"));
+                return;
+            }
+            journal.emplace(loop, **file,
+                            parts_.journal_dir + "/shard-" + std::to_string(index_) + ".journal");
+            marks.emplace(events_, *journal);
+        }
+        queue::Disk& disk = journal ? static_cast<queue::Disk&>(*journal) : **file;
+        telemetry::EventSink& events = marks ? static_cast<telemetry::EventSink&>(*marks) : events_;
+        Running running(*this, loop, ring, disk, events);
         running.loop.watch(turn_limit, [this, &running](const base::SlowTurn& slow) {
             if (running.loop.now() - running.last_slow_note < slow_turn_note_gap) return;
             running.last_slow_note = running.loop.now();
@@ -156,6 +204,13 @@ base::Task<void> Shard::open(Running& running) {
         running.loop.stop();
         co_return;
     }
+    if (running.net) {
+        for (const std::span<std::byte> arena : running.relay.queue().arenas()) {
+            if (running.net->register_memory(arena)) continue;
+            log_.note(LogLevel::warning, "payload_copied",
+                      "the port does not read the memory of messages in place, and gets copies");
+        }
+    }
     if (auto listening = running.relay.listen(); !listening) {
         co_await running.relay.stop(stop_limit);
         ready_.set_value(std::unexpected(listening.error()));
@@ -166,15 +221,52 @@ base::Task<void> Shard::open(Running& running) {
     ready_.set_value(ShardStarted{*recovered, running.relay.addresses()});
 }
 
+/// Shard 0 may carry the others' frames: it goes last.
+base::Task<void> Shard::serve_others(Running& running) {
+    const base::Deadline limit = base::Deadline::in(running.loop, stop_limit);
+    while (running.net->needed_by_others() && running.loop.now() < limit.at)
+        co_await base::sleep_for(running.loop, others_wait);
+    // What they sent at their very end lies in the rings: one turn more.
+    co_await base::sleep_for(running.loop, others_wait);
+}
+
+void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept {
+    using telemetry::Counter;
+    using telemetry::Gauge;
+    const tls_offload::offload::EngineCounters& from = engine.counters();
+    for (const auto& [counter, value] :
+         {std::pair{Counter::offload_submitted, from.submitted},
+          std::pair{Counter::offload_completed, from.completed},
+          std::pair{Counter::offload_failed, from.failed},
+          std::pair{Counter::offload_cancelled, from.cancelled},
+          std::pair{Counter::offload_refused, from.refused},
+          std::pair{Counter::offload_fallbacks, from.fallbacks},
+          std::pair{Counter::offload_verify_failures, from.verify_failures},
+          std::pair{Counter::offload_device_errors, from.device_errors},
+          std::pair{Counter::offload_ring_full, from.ring_full},
+          std::pair{Counter::offload_lost, from.lost}, std::pair{Counter::offload_late, from.late},
+          std::pair{Counter::offload_downs, from.downs},
+          std::pair{Counter::offload_readmissions, from.readmissions},
+          std::pair{Counter::offload_batches, from.batches},
+          std::pair{Counter::offload_batched, from.batched},
+          std::pair{Counter::offload_wait_us, from.wait_us_sum}}) {
+        stats_.set(counter, value);
+    }
+    stats_.set(Gauge::offload_in_flight, engine.in_flight());
+    stats_.set(Gauge::offload_state, static_cast<std::uint64_t>(engine.state()));
+}
+
 base::Task<void> Shard::housekeeping(Running& running) {
     while (!stop_requested_.load(std::memory_order_relaxed)) {
         running.relay.publish_stats();
         if (running.net) running.net->publish_stats(stats_);
+        publish_offload(running.offload);
         stats_.set(telemetry::Counter::auth_cached, running.port.authenticator().counters().cached);
         co_await base::sleep_for(running.loop, housekeeping_interval);
     }
     co_await running.relay.stop(stop_limit);
     running.relay.publish_stats();
+    if (running.net) co_await serve_others(running);
     running.loop.stop();
 }
 

@@ -7,9 +7,11 @@
 #pragma once
 
 #include "dataplane/base/clock.h"
+#include "dataplane/daemon/dkim_cache.h"
 #include "dataplane/daemon/log.h"
 #include "dataplane/daemon/net_host.h"
 #include "dataplane/daemon/rule_cache.h"
+#include "dataplane/delivery/orders.h"
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/delivery/unbound_resolver.h"
 #include "dataplane/policy/control_link.h"
@@ -17,6 +19,9 @@
 #include "dataplane/telemetry/event_log.h"
 #include "dataplane/telemetry/stats.h"
 #include "queue/queue.h"
+#include "tls_offload/engine/engine.h"
+#include "tls_offload/engine/host.h"
+#include "tls_offload/keeper.h"
 
 #include <atomic>
 #include <cstdint>
@@ -37,11 +42,16 @@ struct ShardParts {
     delivery::DnsService& dns;
     delivery::SiteLedger& ledger;
     RuleCache& rules;
+    DkimCache& dkim_keys;
     control::schema::ShardStats& stats;
     telemetry::EventLog& events;
     NetHost* net; // null: no port is configured
-    std::string certificate_file, key_file;
+    tls_offload::Keeper& certificates;
+    const tls_offload::offload::Host& offload;
     std::uint64_t seed;
+    std::string
+        journal_dir; // where each spool writes down what it does (queue/journal.h); empty: nowhere
+    std::vector<delivery::StandingOrder> orders{}; // see queue_operations.h
 };
 
 struct ShardStarted {
@@ -69,6 +79,8 @@ private:
     void run();
     base::Task<void> open(Running& running);
     base::Task<void> housekeeping(Running& running);
+    void publish_offload(const tls_offload::offload::Engine& engine) noexcept;
+    base::Task<void> serve_others(Running& running);
 
     unsigned index_;
     ShardParts parts_;

@@ -1,5 +1,7 @@
 #include "dataplane/daemon/shard_net.h"
 
+#include "control/schema/capture_limits.h"
+
 #include <algorithm>
 #include <array>
 #include <stdexcept>
@@ -8,6 +10,10 @@ namespace dataplane::daemon {
 namespace {
 
 constexpr std::size_t views_at_once = 64;
+
+// What millracectl and the admin API let pass is what the port then does.
+static_assert(control::schema::capture_bytes_max == net::capture_bytes_max);
+static_assert(std::chrono::seconds{control::schema::capture_seconds_max} == net::capture_time_max);
 
 net::ShardThread enter_thread() {
     auto entered = net::ShardThread::enter();
@@ -44,9 +50,17 @@ std::string_view name_of(net::tcp::State state) noexcept {
 
 } // namespace
 
-ShardNet::ShardNet(base::Loop& loop, NetHost& host)
-    : loop_(loop), thread_(enter_thread()), tap_(host.queue(loop.shard())),
-      stack_(loop, tap_, host.layer_options(), host.stack_options(loop.shard())) {}
+ShardNet::ShardNet(base::Loop& loop, base::Uring& ring, NetHost& host)
+    : loop_(loop), ring_(ring), host_(host), steering_(host.steering(loop.shard())),
+      thread_(enter_thread()), tap_(host.port(loop.shard())),
+      stack_(loop, tap_, host.layer_options(), host.stack_options(loop.shard())) {
+    host_.attach(loop_.shard(), stack_);
+    ring_.add_inbox(host_.inbox(loop_.shard()));
+}
+
+ShardNet::~ShardNet() {
+    ring_.remove_inbox(host_.inbox(loop_.shard()));
+}
 
 void ShardNet::publish_stats(telemetry::Stats& stats) const {
     using telemetry::Counter;
@@ -102,6 +116,15 @@ void ShardNet::publish_stats(telemetry::Stats& stats) const {
     stats.set(Counter::port_refused_ring_full, port.ring_full);
     stats.set(Counter::port_receive_missed, port.receive_missed);
     stats.set(Counter::port_receive_errors, port.receive_errors);
+    stats.set(Counter::port_payload_copied, port.payload_copied);
+    stats.set(Counter::port_transmit_errors, port.transmit_errors);
+    if (steering_ != nullptr) {
+        stats.set(Counter::steering_forwarded, steering_->forwarded);
+        stats.set(Counter::steering_sent, steering_->sent_for_others);
+        stats.set(Counter::steering_sent_later, steering_->sent_later);
+        stats.set(Counter::steering_dropped_full, steering_->dropped_full);
+        stats.set(Counter::steering_dropped_long, steering_->dropped_long);
+    }
     stats.set(Gauge::tcp_connections, now.connections);
     stats.set(Gauge::tcp_half_open, now.half_open);
     stats.set(Gauge::tcp_time_wait, now.time_waiting);

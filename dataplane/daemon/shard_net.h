@@ -1,4 +1,4 @@
-// shard_net.h: one shard's own TCP/IP: its queue of the port, its stack, and what operators ask of it.
+// shard_net.h: one shard's own TCP/IP: its share of the port, its stack, and what operators ask of it.
 //
 // Scope      Set-up, polling, statistics, connection list and capture. How TCP works is net/stack's.
 // Owns       The stack and the capture; the port is net_host.h's.
@@ -7,6 +7,7 @@
 #pragma once
 
 #include "dataplane/base/loop.h"
+#include "dataplane/base/uring.h"
 #include "dataplane/daemon/net_host.h"
 #include "dataplane/net/port/capture_port.h"
 #include "dataplane/net/stack/driver.h"
@@ -18,9 +19,20 @@ namespace dataplane::daemon {
 
 class ShardNet final : public policy::NetCommands {
 public:
-    ShardNet(base::Loop& loop, NetHost& host);
+    ShardNet(base::Loop& loop, base::Uring& ring, NetHost& host);
+    ~ShardNet() override;
 
     [[nodiscard]] net::stack::Stack& stack() noexcept { return stack_; }
+    /// A pool of slabs that mail is sent from. False when the port has to copy from it.
+    bool register_memory(std::span<std::byte> arena) noexcept {
+        return tap_.register_memory(arena);
+    }
+    /// Before those pools go: the port gives back what it still holds of them. False when it does not.
+    bool settle() noexcept { return tap_.settle(); }
+    /// Whether other shards still need this one's loop.
+    [[nodiscard]] bool needed_by_others() const noexcept {
+        return loop_.shard() == 0 && !host_.others_left();
+    }
     void publish_stats(telemetry::Stats& stats) const;
 
     std::size_t
@@ -39,14 +51,25 @@ public:
         void poll() override {
             net_.tap_.advance(net_.loop_.now());
             StackDriver::poll();
+            const std::uint64_t carried = net_.carried_for_others();
+            if (carried != carried_) stay_awake();
+            carried_ = carried;
         }
 
     private:
         ShardNet& net_;
+        std::uint64_t carried_ = 0;
     };
 
 private:
+    [[nodiscard]] std::uint64_t carried_for_others() const noexcept {
+        return steering_ != nullptr ? steering_->forwarded + steering_->sent_for_others : 0;
+    }
+
     base::Loop& loop_;
+    base::Uring& ring_;
+    NetHost& host_;
+    const net::stack::SteeringCounters* steering_; // ours; null when nothing goes to other shards
     net::ShardThread thread_;
     net::CapturePort tap_;
     net::stack::Stack stack_;

@@ -32,9 +32,10 @@ void Dispatcher::kick(Lane& lane) {
 /// on.
 void Dispatcher::grow(Lane& lane) {
     const TimePoint now = loop_.now();
+    const double limit = lane.window > 0 ? lane.window : lane.site.settings.connections_max;
     while (!closing_ && lane.ready.size() > lane.connecting) {
         if (lane.connecting >= std::max(1U, lane.established)) return;
-        if (lane.open >= lane.site.settings.connections_max) return;
+        if (lane.open + 1 > limit || lane.open >= lane.site.settings.connections_max) return;
         if (lane.paused_until > now) return; // its jobs have been postponed
         if (lane.grow_after > now) return look_again(lane, lane.grow_after);
         if (!take_slot(lane)) return;
@@ -46,9 +47,7 @@ void Dispatcher::grow(Lane& lane) {
 /// says so: those who do let go at their next chance.
 bool Dispatcher::take_slot(Lane& lane) {
     if (!lane.slots) {
-        std::string name = lane.site.key;
-        (name += '\n') += lane.source.name; // a newline is in neither
-        lane.slots = context_.ledger.attach(name);
+        lane.slots = context_.ledger.attach(lane_name(lane.site, lane.source.name));
     }
     const bool taken =
         lane.slots && lane.slots->open_connection(lane.site.settings.connections_max);
@@ -74,6 +73,8 @@ void Dispatcher::look_again(Lane& lane, TimePoint when) {
 
 void Dispatcher::on_wake(base::Timer& timer) noexcept {
     Lane& lane = *static_cast<Lane::WakeTimer&>(timer).lane;
+    if (lane.paused_until > lane.dispatcher.loop_.now()) return lane.dispatcher.park_ready(lane);
+    lane.dispatcher.feed(lane);
     lane.dispatcher.let_go(lane); // what it wanted the slot for may have gone another way
     lane.dispatcher.grow(lane);
 }
@@ -173,8 +174,10 @@ Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host,
     ++connection->tried;
     Site& site = connection->lane.site;
     const base::SocketAddress remote{address, host->port};
+    const bool planned = co_await plan(connection, host);
+    if (!planned) co_return false;
     const auto* note = site.note(remote);
-    const bool may_go_plain = site.settings.tls == TlsLevel::may;
+    const bool may_go_plain = connection->plan.level == TlsLevel::may;
     const bool plain = may_go_plain && note != nullptr && note->plain_until > loop_.now();
     bool connected = co_await dial(connection, host, remote, plain);
     if (!connected && !plain && may_go_plain && connection->failure.cause == Cause::tls) {
@@ -185,6 +188,40 @@ Task<bool> Dispatcher::try_address(Connection* connection, const SiteHost* host,
     if (!connected && !halt_.cancelled())
         site.make_note(remote).avoid_until = loop_.now() + host_avoid;
     co_return connected;
+}
+
+/// How this host is to be spoken to. False: not at all for now; see the connection's failure.
+Task<bool> Dispatcher::plan(Connection* connection, const SiteHost* host) {
+    const Site& site = connection->lane.site;
+    const TlsLevel wanted = site.settings.tls;
+    if (!asks_zone(wanted)) {
+        connection->plan = plan_tls(wanted, site.domain);
+        co_return true;
+    }
+    const base::Deadline deadline = base::Deadline::in(loop_, dns_timeout, &halt_);
+    bool vouched = false;
+    TlsaResult answer{std::unexpect, ResolveError::no_data};
+    if (host->secure && !host->literal) {
+        const AddressResult addresses = co_await context_.resolver.addresses(host->name, deadline);
+        vouched = addresses && (*addresses)->secure;
+        if (vouched) { // otherwise not asked for: RFC 7672 §2.2.2 has seen what such servers answer
+            std::string name = "_" + std::to_string(host->port) + "._tcp." + host->name;
+            answer = co_await context_.resolver.tlsa(std::move(name), deadline);
+        }
+    }
+    auto made = plan_dane(wanted, vouched, answer);
+    if (made) {
+        connection->plan = std::move(*made);
+        co_return true;
+    }
+    connection->host = host->name;
+    Outcome& failure = connection->failure;
+    failure = {};
+    failure.stage = Stage::starttls;
+    failure.cause = Cause::tls;
+    failure.net = NetError::tls;
+    failure.text = host->name + ": " + made.error();
+    co_return false;
 }
 
 Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host,
@@ -213,7 +250,9 @@ Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host,
     smtp::ClientOptions options;
     options.helo_name = lane.source.helo_name.empty() ? policy.hostname : lane.source.helo_name;
     if (!host->literal) options.host_name = host->name;
-    options.tls = plain ? TlsLevel::none : lane.site.settings.tls;
+    options.tls = plain ? TlsLevel::none : connection->plan.level;
+    options.tlsa = connection->plan.tlsa;
+    options.peer_names = connection->plan.peer_names;
     options.tls_context = context_.tls;
     options.pipelining = lane.site.settings.pipelining;
     options.chunking = lane.site.settings.chunking;
@@ -233,6 +272,7 @@ Task<bool> Dispatcher::dial(Connection* connection, const SiteHost* host,
         context_.stats.add(Counter::tls_handshakes_out);
         if (session->info().tls_resumed) context_.stats.add(Counter::tls_resumed_out);
     }
+    if (!session->tls()) connection->plan.level = TlsLevel::none;
     connection->session = std::move(session);
     co_return true;
 }
@@ -243,6 +283,7 @@ void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
     if (closing_) return;
     if (lane.established > 0) {
         lane.grow_after = loop_.now() + growth_pause;
+        if (lane.window > 0) lane.window = std::max(1.0, lane.window - 1 / lane.window);
         return;
     }
     if (lane.connecting > 0) return; // the last one decides
@@ -258,14 +299,7 @@ void Dispatcher::connect_failed(Lane& lane, const Outcome& failure) {
         }
         return;
     }
-    ++lane.failures;
-    const auto pause = site_pause(context_.policy.current()->retry, lane.failures);
-    lane.paused_until = loop_.now() + pause;
-    lane.pause_reason = failure.to_string();
-    while (Job* job = lane.ready.pop()) {
-        std::erase(job->round->waiting, job);
-        postpone_job(*job, failure, lane.paused_until);
-    }
+    failing(lane, failure);
 }
 
 // ---- what it carries
@@ -306,8 +340,8 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
         co_return;
     }
     slot.establish();
-    lane->failures = 0;
-    lane->paused_until = {};
+    if (std::exchange(lane->paused_until, {}) > loop_.now()) context_.queue.unpause(lane->parking);
+    feed(*lane);
 
     const policy::SitePolicy& limits = lane->site.settings;
     smtp::ClientSession& session = *connection.session;
@@ -315,6 +349,7 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
         const bool contended = lane->slots->contended();
         if (connection.served >= std::max(1U, limits.messages_per_connection_max)) break;
         if (contended && connection.served >= messages_while_contended_max) break;
+        feed(*lane);
         if (lane->ready.size() <= lane->awaiting_place) {
             if (contended) break; // another shard has mail for this site, and we have none
             const Wake why =
@@ -361,6 +396,7 @@ void Dispatcher::settle_transaction(Connection& connection, Job& job) {
                                       .expired = expired(round)};
     moved_.clear();
     bool delivered = false;
+    bool lost_again = false;
     for (std::size_t i = 0; i < results.size(); ++i) {
         const Outcome& outcome = results[i];
         const std::uint32_t recipient = job.recipients[i];
@@ -387,7 +423,22 @@ void Dispatcher::settle_transaction(Connection& connection, Job& job) {
         }
     }
     if (delivered) context_.stats.add(Counter::bytes_delivered, round.message->content_bytes);
-    if (moved_.empty()) return end_job(job);
+    const bool answered = std::ranges::any_of(results, [](const Outcome& outcome) {
+        return outcome.cause == Cause::reply && outcome.code != 421;
+    });
+    if (answered) {
+        succeeded(lane);
+    } else if (!halt_.cancelled() && connection.served == 1) {
+        // A fresh connection that breaks: the site counts as failing when that is all it does.
+        if (lane.window > 0) lane.window = std::max(1.0, lane.window - 1);
+        if (++lane.lost >= lost_in_a_row_max) lost_again = true;
+    }
+    if (moved_.empty()) {
+        const Outcome failure = lost_again ? results.front() : Outcome{};
+        end_job(job);
+        if (lost_again) failing(lane, failure);
+        return;
+    }
 
     if (connection.served == 1) { // a fresh connection that broke: another host first
         lane.site.make_note(connection.remote).avoid_until = loop_.now() + host_avoid;

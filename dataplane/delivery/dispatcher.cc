@@ -30,8 +30,8 @@ constexpr std::chrono::seconds report_retry{60}; // after a DSN could not be que
 Dispatcher::Dispatcher(const DeliveryContext& context)
     : context_(context), loop_(context.loop),
       random_(context.seed ^ (0x9e3779b97f4a7c15ULL * (context.loop.shard() + 1))),
-      sweep_timer_(&Dispatcher::on_sweep) {
-    sweep_timer_.dispatcher = this;
+      sweep_timer_(&Dispatcher::on_sweep), held_timer_(&Dispatcher::on_look_at_held) {
+    sweep_timer_.dispatcher = held_timer_.dispatcher = this;
     loop_.arm(sweep_timer_, loop_.now() + sweep_interval);
 }
 
@@ -56,12 +56,17 @@ Round& Dispatcher::take_round() {
 void Dispatcher::put_back(Round& round) noexcept {
     round.message.reset();
     round.progressed = false;
+    if (!round.fresh) --retries_open_;
+    if (round.parking != nullptr) --round.parking->rounds_parking;
+    round.parking = nullptr;
+    round.park_until = base::WallTime::max();
     round.due = base::WallTime::max();
     round.why.clear();
     round.reports.clear();
     CHECK(round.waiting.empty());
     free_rounds_.push_back(&round);
     --rounds_open_;
+    if (std::exchange(queue_waits_, false)) context_.queue.pull();
 }
 
 Job& Dispatcher::take_job(Round& round, Lane* lane) {
@@ -74,6 +79,8 @@ Job& Dispatcher::take_job(Round& round, Lane* lane) {
     free_jobs_.pop_back();
     job.round = &round;
     job.lane = lane;
+    job.fresh = round.fresh;
+    job.cost = ReadyQueue::cost_of(round.message->content_bytes);
     ++round.jobs_open;
     return job;
 }
@@ -89,19 +96,35 @@ void Dispatcher::put_back(Job& job) noexcept {
 
 // ---- in
 
+std::size_t Dispatcher::room(bool fresh) const noexcept {
+    const auto left = [](std::size_t most, std::size_t used) {
+        return most > used ? most - used : 0;
+    };
+    std::size_t room = closing_ ? 0 : left(context_.messages_max, rounds_open_);
+    if (!fresh) room = std::min(room, left((context_.messages_max + 1) / 2, retries_open_));
+    if (room == 0) queue_waits_ = true;
+    return room;
+}
+
 void Dispatcher::message_ready(MessageRef message) {
     CHECK(assembled_.empty());
-    if (closing_ || rounds_open_ >= context_.messages_max) {
-        // The queue keeps it more cheaply than we do. It has not been tried, and loses nothing but
-        // time.
-        const base::WallTime due = scatter(overflow_pause, 0.25);
-        context_.queue.defer(std::move(message), due,
-                             closing_ ? "shutting down" : "too many messages are ready");
-        return;
-    }
+    if (closing_)
+        return context_.queue.hold(std::move(message)); // the next start hands it out again
+    const auto ending = endings_.empty() ? endings_.end() : endings_.find(message->id.value);
+    if (ending == endings_.end() && suspended(*message))
+        return context_.queue.hold(std::move(message));
     Round& round = take_round();
     round.message = std::move(message);
+    round.fresh = round.message->attempts == 0;
+    if (!round.fresh) ++retries_open_;
     round.jobs_open = 1; // ours, until all recipients have their place
+    if (ending != endings_.end()) {
+        const Ending how = ending->second;
+        endings_.erase(ending);
+        end_by_order(round, how);
+        if (--round.jobs_open == 0) end_round(round);
+        return;
+    }
     const bool over = expired(round);
     const queue::Message& content = *round.message;
     for (std::uint32_t i = 0; i < content.status.size(); ++i) {
@@ -172,8 +195,10 @@ void Dispatcher::place(Round& round, std::uint32_t recipient) {
         break;
     }
 
-    const std::string_view wanted =
-        envelope.source().empty() ? std::string_view{domain.source} : envelope.source();
+    const std::string_view ordered = ordered_source(*round.message);
+    const std::string_view wanted = !ordered.empty()            ? ordered
+                                    : envelope.source().empty() ? std::string_view{domain.source}
+                                                                : envelope.source();
     const policy::PolicyPtr& policy = context_.policy.current();
     Lane& lane = lane_of(*domain.site, choose_source(*policy, wanted));
     const std::size_t recipients_max = std::clamp<std::size_t>(
@@ -200,19 +225,13 @@ void Dispatcher::enqueue_assembled() {
 
 void Dispatcher::enqueue(Job& job) {
     Lane& lane = *job.lane;
-    if (lane.paused_until > loop_.now()) {
+    const bool paused = lane.paused_until > loop_.now();
+    if (paused || lane.ready.size() >= ready_max(lane, job.fresh)) {
         Outcome outcome;
         outcome.stage = smtp::Stage::connect;
         outcome.cause = smtp::Cause::local;
-        outcome.text = lane.pause_reason;
-        return postpone_job(job, outcome, lane.paused_until);
-    }
-    if (lane.ready.size() >= ready_jobs_per_lane_max) {
-        Outcome outcome;
-        outcome.stage = smtp::Stage::connect;
-        outcome.cause = smtp::Cause::local;
-        outcome.text = "too many messages are ready for this site";
-        return postpone_job(job, outcome, loop_.now() + overflow_pause);
+        outcome.text = paused ? lane.pause_reason : "other mail for this site is ahead";
+        return park_job(job, outcome);
     }
     job.round->waiting.push_back(&job);
     lane.ready.push(job, job.round->message->envelope.tenant());
@@ -284,30 +303,54 @@ void Dispatcher::postpone(Round& round, std::uint32_t recipient, const Outcome& 
     round.why = outcome.to_string();
     context_.stats.add(Counter::messages_deferred);
 
-    const policy::RetryPolicy& retry = context_.policy.current()->retry;
-    const bool notice = retry.delay_notice.count() != 0 && !message.envelope.delay_notified &&
-                        loop_.wall_now() - message.envelope.arrival >= retry.delay_notice;
-    if (!notice || !dsn_due(message.envelope, recipient, DsnKind::delay)) return;
+    if (!wants_notice(round) || !dsn_due(message.envelope, recipient, DsnKind::delay)) return;
     round.reports.push_back(
         {NextStep::retry_later,
          message.status[recipient].last_code,
          {recipient, status_of(outcome, NextStep::retry_later), answered, round.why, {}}});
 }
 
-/// Ends a job without an attempt: its lane takes nothing before `until`. The recipients' own
-/// back-off stays where it was. They come back scattered, not all at once.
-void Dispatcher::postpone_job(Job& job, const Outcome& outcome, base::TimePoint until) {
+bool Dispatcher::wants_notice(const Round& round) const noexcept {
+    const policy::RetryPolicy& retry = context_.policy.current()->retry;
+    const queue::Envelope& envelope = round.message->envelope;
+    return retry.delay_notice.count() != 0 && !envelope.delay_notified &&
+           loop_.wall_now() - envelope.arrival >= retry.delay_notice;
+}
+
+/// When a parked message is handed out in any case: for a notice of its delay, or for its expiry.
+base::WallTime Dispatcher::wake_by(const queue::Envelope& envelope) const noexcept {
+    const policy::RetryPolicy& retry = context_.policy.current()->retry;
+    const base::WallTime notice = envelope.arrival + retry.delay_notice;
+    const bool due =
+        retry.delay_notice.count() != 0 && !envelope.delay_notified && notice > loop_.wall_now();
+    return due ? std::min(notice, envelope.expiry) : envelope.expiry;
+}
+
+/// Ends a job without an attempt: its lane takes nothing now, or has enough. The recipients' own
+/// back-off stays where it was.
+void Dispatcher::park_job(Job& job, const Outcome& outcome) {
     Round& round = *job.round;
-    const Site* site = &job.lane->site;
+    Lane& lane = *job.lane;
     if (expired(round)) return expire_job(job);
-    const base::Duration wait =
-        std::max<base::Duration>(until - loop_.now(), std::chrono::milliseconds{1});
-    const base::WallTime due =
-        scatter(wait + wait / 4, 0.2); // 1.0 to 1.5 times: never before the pause is over
-    for (const std::uint32_t recipient : job.recipients) {
-        emit(EventType::transient_failure, round, recipient, outcome, nullptr, site);
-        postpone(round, recipient, outcome, due);
+    round.why = outcome.text;
+    if (wants_notice(round)) {
+        for (const std::uint32_t recipient : job.recipients) {
+            if (!dsn_due(round.message->envelope, recipient, DsnKind::delay)) continue;
+            round.reports.push_back(
+                {NextStep::retry_later,
+                 round.message->status[recipient].last_code,
+                 {recipient, status_of(outcome, NextStep::retry_later), false, round.why, {}}});
+        }
     }
+    const base::Duration pause =
+        std::max<base::Duration>(lane.paused_until - loop_.now(), overflow_pause);
+    if (round.parking == nullptr) {
+        round.parking = &lane;
+        ++lane.rounds_parking;
+    } else if (round.parking != &lane) {
+        round.due = std::min(round.due, scatter(pause, 0.25)); // it waits for both
+    }
+    round.park_until = std::min(round.park_until, scatter(pause, 0.25));
     end_job(job);
 }
 
@@ -403,12 +446,17 @@ void Dispatcher::conclude(Round& round, bool failures_told) {
         status.state = expiry ? RecipientState::expired : RecipientState::bounced;
         context_.stats.add(expiry ? Counter::messages_expired : Counter::messages_bounced);
     }
+    const bool only_parks = round.parking != nullptr && round.due == base::WallTime::max();
     if (message.settled()) {
         context_.queue.settle(std::move(round.message));
+    } else if (only_parks) {
+        if (round.progressed || !round.reports.empty()) context_.queue.progress(message);
+        const base::WallTime wake = wake_by(message.envelope);
+        context_.queue.park(std::move(round.message), round.parking->parking, wake);
     } else {
         // Expiry is an appointment too: the message wakes for it, not some hours later.
         const base::WallTime now = loop_.wall_now();
-        base::WallTime due = round.due;
+        base::WallTime due = std::min(round.due, round.park_until);
         if (message.envelope.expiry > now) due = std::min(due, message.envelope.expiry);
         context_.queue.defer(std::move(round.message), std::max(due, now), round.why);
     }
@@ -466,6 +514,13 @@ void Dispatcher::emit(EventType type, const Round& round, std::uint32_t recipien
         event->set(EventText::egress_pool, connection->lane.pool);
         event->set(EventText::tls_version, info.tls_version);
         event->set(EventText::tls_cipher, info.tls_cipher);
+        event->tls_resumed = info.tls_resumed;
+        if (const tls_offload::TlsState* tls = connection->session->tls_state()) {
+            event->set(EventText::tls_group, tls->group);
+            event->set(EventText::tls_level, policy::to_string(connection->plan.level));
+            event->set(EventText::tls_verify,
+                       tls->verified ? tls->authenticated_by : tls->verify_result);
+        }
     }
     if (site != nullptr) event->set(EventText::site, site->name);
     context_.events.publish();

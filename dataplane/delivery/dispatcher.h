@@ -8,12 +8,16 @@
 // Threading  Bound to one shard; shares only the SiteLedger with others.
 // Failure    None of its own: everything that goes wrong becomes a recipient's next step.
 //
-// A site whose connections fail is paused as a whole, per source: what waits for it is deferred to
-// the end of the pause without an attempt of its own, and what comes during the pause as well. One
-// timer's worth of thought instead of one connection attempt per message; and since a message's own
-// back-off counts only its own attempts, a site that comes back gets its mail soon. After the pause
-// one connection goes first: further ones follow only once it works, as they do for a site that is
-// new.
+// A site whose connections fail is paused as a whole, per source: what waits for it, and what comes
+// during the pause, parks in the queue's schedule (queue/schedule.h) without a timer or an attempt of
+// its own. After the pause one message goes ahead. When it gets an answer the lane starts slowly: one
+// connection, and one more for each round of successes (Postfix's feedback, 1/N), until the site's
+// limit is reached; parked mail is called for at the pace at which these connections take it. So a site
+// with a million messages comes back without a herd, and one timer is all that it costs meanwhile. A
+// lane that has more than it can hold parks the rest in the same place.
+//
+// Fresh mail and retries have shares of their own wherever they wait: here, in the schedule, and of
+// the messages that one dispatcher holds, of which retries take half at most.
 #pragma once
 
 #include "dataplane/base/loop.h"
@@ -21,6 +25,7 @@
 #include "dataplane/base/wait.h"
 #include "dataplane/delivery/domain.h"
 #include "dataplane/delivery/limits.h"
+#include "dataplane/delivery/orders.h"
 #include "dataplane/delivery/resolver.h"
 #include "dataplane/delivery/site.h"
 #include "dataplane/delivery/site_ledger.h"
@@ -38,6 +43,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace dataplane::delivery {
@@ -65,11 +71,24 @@ public:
     Dispatcher& operator=(const Dispatcher&) = delete;
 
     void message_ready(queue::MessageRef message) override;
+    [[nodiscard]] std::size_t room(bool fresh) const noexcept override;
 
     /// Starts no more transactions, waits until the deadline for those that run, and cuts off the
     /// rest. Rounds that are open then end neither way: the queue hands their messages out after
     /// the next start.
     [[nodiscard]] base::Task<void> close(base::Deadline deadline);
+
+    /// In place of those before. What was held is looked at again.
+    void set_orders(std::vector<StandingOrder> orders);
+    [[nodiscard]] const std::vector<StandingOrder>& orders() const noexcept { return orders_; }
+    /// The next time this message is handed out its pending recipients are given up, with a report to
+    /// its sender where one is due. Who says so has it handed out.
+    void end_message(queue::MessageId id, Ending ending) { endings_[id.value] = ending; }
+    [[nodiscard]] std::size_t endings_left() const noexcept { return endings_.size(); }
+    /// Tries the site again at once, slowly, whatever has failed before. False: it was not paused.
+    bool end_pause(std::string_view parking_key);
+    /// Of a domain whose mail was routed lately; "" when it is not known.
+    [[nodiscard]] std::string_view site_name(std::string_view domain) const noexcept;
 
     [[nodiscard]] std::size_t round_count() const noexcept { return rounds_open_; }
     [[nodiscard]] std::size_t connection_count() const noexcept { return connections_open_; }
@@ -104,10 +123,17 @@ private:
     Site& site_of(const policy::Policy& policy, const policy::RoutePolicy& route,
                   std::string_view domain, std::vector<SiteHost> hosts);
     Lane& lane_of(Site& site, const SourceChoice& choice);
+    [[nodiscard]] static std::string lane_name(const Site& site, std::string_view source);
     [[nodiscard]] SourceChoice choose_source(const policy::Policy& policy, std::string_view wanted);
     void release_site(Domain& domain) noexcept;
     void sweep();
     static void on_sweep(base::Timer& timer) noexcept;
+
+    // Orders.
+    [[nodiscard]] bool suspended(const queue::Message& message) const;
+    [[nodiscard]] std::string_view ordered_source(const queue::Message& message) const;
+    void end_by_order(Round& round, Ending ending);
+    static void on_look_at_held(base::Timer& timer) noexcept;
 
     // Rounds and jobs.
     void place(Round& round, std::uint32_t recipient);
@@ -120,7 +146,9 @@ private:
     void postpone(Round& round, std::uint32_t recipient, const smtp::Outcome& outcome,
                   base::WallTime due);
     [[nodiscard]] bool expired(const Round& round) const noexcept;
-    void postpone_job(Job& job, const smtp::Outcome& outcome, base::TimePoint until);
+    void park_job(Job& job, const smtp::Outcome& outcome);
+    [[nodiscard]] bool wants_notice(const Round& round) const noexcept;
+    [[nodiscard]] base::WallTime wake_by(const queue::Envelope& envelope) const noexcept;
     [[nodiscard]] Round& take_round();
     [[nodiscard]] Job& take_job(Round& round, Lane* lane);
     void put_back(Round& round) noexcept;
@@ -130,6 +158,11 @@ private:
     // Connections.
     void kick(Lane& lane);
     void grow(Lane& lane);
+    void feed(Lane& lane);
+    void succeeded(Lane& lane);
+    void failing(Lane& lane, const smtp::Outcome& failure);
+    void park_ready(Lane& lane);
+    [[nodiscard]] static std::size_t ready_max(const Lane& lane, bool fresh) noexcept;
     [[nodiscard]] bool take_slot(Lane& lane);
     void let_go(Lane& lane) noexcept;
     void look_again(Lane& lane, base::TimePoint when);
@@ -138,6 +171,7 @@ private:
     base::Task<bool> connect(Connection* connection);
     base::Task<bool> try_address(Connection* connection, const SiteHost* host,
                                  base::IpAddress address);
+    base::Task<bool> plan(Connection* connection, const SiteHost* host);
     base::Task<bool> dial(Connection* connection, const SiteHost* host, base::SocketAddress remote,
                           bool plain);
     base::Task<bool> wait_for_place(Lane* lane);
@@ -168,6 +202,11 @@ private:
     policy::TextMap<std::list<Site>::iterator> sites_by_key_;
     SweepTimer sweep_timer_;
 
+    std::vector<StandingOrder> orders_;
+    std::unordered_map<std::uint64_t, Ending> endings_; // by message id
+    SweepTimer held_timer_;                             // looks at held mail again, in slices
+    std::uint64_t held_left_ = 0;
+
     std::vector<std::unique_ptr<Round>> rounds_;
     std::vector<Round*> free_rounds_;
     std::vector<std::unique_ptr<Job>> jobs_;
@@ -175,6 +214,8 @@ private:
     std::vector<Job*> assembled_;      // jobs of the round that is being placed
     std::vector<std::uint32_t> moved_; // recipients of a job that goes to another connection
     std::size_t rounds_open_ = 0;
+    std::size_t retries_open_ = 0;     // of them
+    mutable bool queue_waits_ = false; // for room
     std::size_t connections_open_ = 0;
     std::size_t tasks_ = 0;
 };

@@ -1,11 +1,13 @@
-// dispatcher_parts.h: what the dispatcher's three source files share and nobody else needs.
+// dispatcher_parts.h: what the dispatcher's source files share and nobody else needs.
 //
 // Scope      Domain, Connection and the guards of Dispatcher. dispatcher.cc has rounds and jobs,
-//            routing.cc domains and sites, connections.cc connections.
+//            routing.cc domains and sites, connections.cc connections, pacing.cc how fast
+//            they go, standing.cc an operator's orders.
 // Threading  Bound to one shard.
 #pragma once
 
 #include "dataplane/delivery/dispatcher.h"
+#include "dataplane/delivery/tls_plan.h"
 
 #include <memory>
 #include <string>
@@ -80,6 +82,7 @@ struct Dispatcher::Connection {
     bool alternatives = false; // other addresses of the site have not been tried
     std::uint32_t served = 0;  // transactions
     smtp::Outcome failure;     // of opening it
+    TlsPlan plan;              // for the host that is tried, or reached
 };
 
 } // namespace dataplane::delivery

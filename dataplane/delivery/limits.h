@@ -11,19 +11,32 @@
 
 namespace dataplane::delivery {
 
-// Messages in the hands of one shard's dispatcher; what comes beyond is deferred for a moment.
+// Messages in the hands of one shard's dispatcher; what comes beyond waits in the queue's schedule.
 // About 2 KiB each without content, which the queue bounds by bytes.
 inline constexpr std::size_t ready_messages_max = 65'536;
-// Jobs one (site, source) may hold of them: a site that takes nothing leaves the others room.
-inline constexpr std::size_t ready_jobs_per_lane_max = ready_messages_max / 2;
-// A message beyond these comes back after so long, give or take a quarter.
+// Jobs one (site, source) may hold of them: a site that takes nothing leaves the others room. What comes
+// beyond parks, and is called for as the lane gets through what it has.
+inline constexpr std::size_t ready_jobs_per_lane_max = 4'096;
+// While it has not been seen to take mail, and of retries while it recovers: for each connection.
+inline constexpr std::size_t ready_jobs_unproven_max = 256;
+inline constexpr std::size_t ready_jobs_per_connection = 8;
+// Parked mail is called for at most this often: what was called for is read from disk meanwhile.
+inline constexpr std::chrono::milliseconds feed_apart{5};
+inline constexpr std::chrono::seconds feed_again{1};
+// Jobs of a site that has failed which are parked in one turn.
+inline constexpr std::size_t parked_per_turn_max = 256;
+// Transactions in a row that ended without an answer before the site counts as failing.
+inline constexpr std::uint32_t lost_in_a_row_max = 5;
+// A message that waits for several things of which one is a full lane is looked at after so long.
 inline constexpr std::chrono::seconds overflow_pause{15};
 
 // Addresses tried for one connection before the site counts as failing. Large providers publish
 // dozens; a walk through all of them would take an hour of connect timeouts.
 inline constexpr std::size_t connect_candidates_max = 8;
 inline constexpr std::size_t addresses_per_host_max = 16;
-inline constexpr std::size_t mx_hosts_max = 64; // ours: a hostile zone may list thousands
+inline constexpr std::size_t tlsa_records_max = 32;   // of one host; more are not looked at
+inline constexpr std::size_t tlsa_bytes_max = 16'384; // of one: a whole certificate may be in it
+inline constexpr std::size_t mx_hosts_max = 64;       // ours: a hostile zone may list thousands
 // An address that failed is tried after all others for so long.
 inline constexpr std::chrono::seconds host_avoid{60};
 // An address whose TLS is broken is spoken to in the clear for so long, where policy allows that.

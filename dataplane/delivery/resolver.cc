@@ -53,4 +53,8 @@ std::expected<MxSet, ResolveError> interpret_mx(std::string_view domain,
     return set;
 }
 
+base::Task<TlsaResult> Resolver::tlsa(std::string, base::Deadline) {
+    co_return std::make_shared<const TlsaSet>();
+}
+
 } // namespace dataplane::delivery

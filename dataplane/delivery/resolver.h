@@ -13,6 +13,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
+#include "tls_offload/tls_stream.h"
 
 #include <cstdint>
 #include <expected>
@@ -41,15 +42,25 @@ struct MxRecord {
 struct MxSet {
     std::vector<MxRecord> hosts; // by preference; equals by name: who connects shuffles them
     bool implicit = false;       // no MX records: the domain itself (§5.1)
+    bool secure = false;         // DNSSEC: signed, and the signatures are right
     base::TimePoint valid_until{};
 };
 using MxResult = std::expected<std::shared_ptr<const MxSet>, ResolveError>;
 
 struct AddressSet {
     std::vector<base::IpAddress> addresses; // IPv4 first; at least one
+    bool secure = false;                    // as MxSet's, of all of them
     base::TimePoint valid_until{};
 };
 using AddressResult = std::expected<std::shared_ptr<const AddressSet>, ResolveError>;
+
+/// What a zone says about the certificate of a host's port (RFC 6698).
+struct TlsaSet {
+    std::vector<tls_offload::TlsaRecord> records; // empty: it says nothing
+    bool secure = false; // as MxSet's; without it neither records nor their absence mean anything
+    base::TimePoint valid_until{};
+};
+using TlsaResult = std::expected<std::shared_ptr<const TlsaSet>, ResolveError>;
 
 class Resolver {
 public:
@@ -59,6 +70,9 @@ public:
     /// \param host  a name; literals are their own answer and never come here
     [[nodiscard]] virtual base::Task<AddressResult> addresses(std::string host,
                                                               base::Deadline deadline) = 0;
+    /// \param name  "_25._tcp.mx.example.com". No such name is an empty set, not an error. A resolver
+    /// that does not validate says that nothing is secure.
+    [[nodiscard]] virtual base::Task<TlsaResult> tlsa(std::string name, base::Deadline deadline);
 };
 
 /// What MX records mean for mail to `domain`. No records at all: the implicit MX.

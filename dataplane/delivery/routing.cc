@@ -12,9 +12,10 @@ using smtp::EnhancedCode;
 
 namespace {
 
+/// \param secure  whether DNSSEC, or the operator, vouches for the name
 [[nodiscard]] SiteHost site_host(std::string_view name, std::uint16_t port,
-                                 std::uint16_t preference) {
-    SiteHost host{std::string{name}, port, preference, address_literal(name)};
+                                 std::uint16_t preference, bool secure) {
+    SiteHost host{std::string{name}, port, preference, address_literal(name), secure};
     if (host.literal) host.name = host.literal->to_string();
     return host;
 }
@@ -78,8 +79,8 @@ void Dispatcher::route(Domain& domain) {
         if (std::ranges::none_of(rule.hosts, &RoutePolicy::Host::mx_lookup)) {
             std::vector<SiteHost> hosts;
             for (const RoutePolicy::Host& host : rule.hosts) {
-                hosts.push_back(
-                    site_host(host.name, host.port, static_cast<std::uint16_t>(hosts.size())));
+                hosts.push_back(site_host(host.name, host.port,
+                                          static_cast<std::uint16_t>(hosts.size()), true));
             }
             settle_domain(domain, *policy, std::move(hosts), loop_.now() + fixed_route_memory);
             return;
@@ -88,7 +89,7 @@ void Dispatcher::route(Domain& domain) {
     case RoutePolicy::Kind::mx:
         if (domain.name.starts_with('[')) {
             if (!address_literal(domain.name)) return fail_domain(domain, ResolveError::bad_name);
-            std::vector<SiteHost> hosts{site_host(domain.name, rule.port, 0)};
+            std::vector<SiteHost> hosts{site_host(domain.name, rule.port, 0, true)};
             settle_domain(domain, *policy, std::move(hosts), loop_.now() + fixed_route_memory);
             return;
         }
@@ -129,7 +130,7 @@ Task<void> Dispatcher::resolve(Domain* domain, [[maybe_unused]] TaskMark mark) {
                 hosts, [&](const SiteHost& host) { return host.preference >= record.preference; });
             break;
         }
-        hosts.push_back(site_host(record.host, rule.port, record.preference));
+        hosts.push_back(site_host(record.host, rule.port, record.preference, (*found)->secure));
     }
     if (hosts.empty()) {
         fail_domain(*domain, 554, {5, 4, 6}, "mail for this domain loops back to myself");
@@ -150,7 +151,7 @@ Task<void> Dispatcher::resolve_smart_hosts(Domain* domain, PolicyPtr policy) {
     std::uint16_t preference = 0;
     for (const RoutePolicy::Host& host : rule.hosts) {
         if (!host.mx_lookup) {
-            hosts.push_back(site_host(host.name, host.port, preference++));
+            hosts.push_back(site_host(host.name, host.port, preference++, true));
             continue;
         }
         const auto ascii = to_ascii(host.name);
@@ -167,7 +168,7 @@ Task<void> Dispatcher::resolve_smart_hosts(Domain* domain, PolicyPtr policy) {
         for (const MxRecord& record : (*found)->hosts) {
             if (record.preference != last) ++preference;
             last = record.preference;
-            hosts.push_back(site_host(record.host, host.port, preference));
+            hosts.push_back(site_host(record.host, host.port, preference, (*found)->secure));
         }
         ++preference;
     }
@@ -255,6 +256,13 @@ Site& Dispatcher::site_of(const policy::Policy& policy, const RoutePolicy& rule,
     } else if (!policy.sites.contains(name) && policy.sites.contains(domain)) {
         (key += "!") += domain;
     }
+    // A connection serves every domain of its site: what one of them demands of the host's
+    // certificate, and another does not, sets them apart.
+    policy::SitePolicy settings = rule.shaping ? *rule.shaping : policy.site(name, domain);
+    const bool by_domain =
+        settings.tls == policy::TlsLevel::secure && rule.kind == RoutePolicy::Kind::mx;
+    if (by_domain) (key += "!secure ") += domain;
+    if (asks_zone(settings.tls) && std::ranges::all_of(hosts, &SiteHost::secure)) key += "!dnssec";
 
     auto known = sites_by_key_.find(key);
     if (known == sites_by_key_.end()) {
@@ -267,7 +275,8 @@ Site& Dispatcher::site_of(const policy::Policy& policy, const RoutePolicy& rule,
     Site& site = *known->second;
     site.hosts = std::move(hosts);
     site.own_hosts = rule.kind != RoutePolicy::Kind::mx;
-    site.settings = rule.shaping ? *rule.shaping : policy.site(site.name, domain);
+    site.settings = std::move(settings);
+    site.domain = by_domain ? domain : std::string_view{};
     site.last_used = loop_.now();
     return site;
 }
@@ -301,6 +310,13 @@ Dispatcher::SourceChoice Dispatcher::choose_source(const policy::Policy& policy,
     return {&policy.sources[0], {}};
 }
 
+std::string Dispatcher::lane_name(const Site& site, std::string_view source) {
+    std::string name = site.key;
+    name += '\n'; // in neither
+    name += source;
+    return name;
+}
+
 Lane& Dispatcher::lane_of(Site& site, const SourceChoice& choice) {
     site.last_used = loop_.now();
     const auto known = site.lanes.find(std::string_view{choice.source->name});
@@ -309,7 +325,9 @@ Lane& Dispatcher::lane_of(Site& site, const SourceChoice& choice) {
         lane.pool = choice.pool;
         return lane;
     }
-    auto lane = std::make_unique<Lane>(site, *this);
+    auto lane = std::make_unique<Lane>(site, *this, context_.queue);
+    lane->parking = context_.queue.site(lane_name(site, choice.source->name));
+    if (context_.queue.site_view(lane->parking).failures > 0) lane->window = 1;
     lane->source = *choice.source;
     lane->pool = choice.pool;
     lane->wake.emplace(&Dispatcher::on_wake);

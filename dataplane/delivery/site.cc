@@ -6,16 +6,23 @@
 
 namespace dataplane::delivery {
 
-ReadyQueue::Tenant& ReadyQueue::tenant(std::string_view name) {
-    const auto known = tenants_.find(name);
-    if (known != tenants_.end()) return *known->second;
-    return *tenants_.emplace(std::string{name}, std::make_unique<Tenant>()).first->second;
+std::uint32_t ReadyQueue::cost_of(std::uint64_t bytes) noexcept {
+    constexpr std::uint64_t unit = 4096, most = 64;
+    return static_cast<std::uint32_t>(std::min(1 + bytes / unit, most));
+}
+
+ReadyQueue::Tenant& ReadyQueue::tenant(const Job& job, std::string_view name) {
+    auto& tenants = tenants_[job.fresh ? 0 : 1];
+    const auto known = tenants.find(name);
+    if (known != tenants.end()) return *known->second;
+    return *tenants.emplace(std::string{name}, std::make_unique<Tenant>()).first->second;
 }
 
 void ReadyQueue::push(Job& job, std::string_view tenant_name) {
-    Tenant& owner = tenant(tenant_name);
+    Tenant& owner = tenant(job, tenant_name);
+    Ring& own = ring(job);
     job.next = nullptr;
-    ++size_;
+    ++own.size;
     if (owner.first != nullptr) {
         owner.last->next = &job;
         owner.last = &job;
@@ -23,41 +30,62 @@ void ReadyQueue::push(Job& job, std::string_view tenant_name) {
     }
     owner.first = owner.last = &job;
     owner.next = nullptr;
-    (last_ != nullptr ? last_->next : first_) = &owner;
-    last_ = &owner;
+    (own.last != nullptr ? own.last->next : own.first) = &owner;
+    own.last = &owner;
 }
 
 void ReadyQueue::push_front(Job& job, std::string_view tenant_name) {
-    Tenant& owner = tenant(tenant_name);
+    Tenant& owner = tenant(job, tenant_name);
+    Ring& own = ring(job);
     const bool listed = owner.first != nullptr;
     job.next = owner.first;
     owner.first = &job;
     if (owner.last == nullptr) owner.last = &job;
-    ++size_;
+    ++own.size;
     if (listed) return; // its turn comes with the jobs it has
-    owner.next = first_;
-    first_ = &owner;
-    if (last_ == nullptr) last_ = &owner;
+    owner.next = own.first;
+    own.first = &owner;
+    if (own.last == nullptr) own.last = &owner;
 }
 
 Job* ReadyQueue::pop() noexcept {
-    Tenant* owner = first_;
-    if (owner == nullptr) return nullptr;
-    first_ = owner->next;
-    if (first_ == nullptr) last_ = nullptr;
+    constexpr unsigned turns = 4, retry_turn = 3;
+    turn_ = (turn_ + 1) % turns;
+    const std::size_t wanted = turn_ == retry_turn ? 1 : 0;
+    return pop(rings_[rings_[wanted].size > 0 ? wanted : 1 - wanted]);
+}
 
+Job* ReadyQueue::pop(Ring& ring) noexcept {
+    constexpr std::uint32_t quantum = 1; // so small mail goes one by one
+    if (ring.first == nullptr) return nullptr;
+    while (ring.first->deficit < ring.first->first->cost) {
+        Tenant* waits = ring.first;
+        waits->deficit += quantum;
+        if (waits->next == nullptr) continue; // alone
+        ring.first = waits->next;
+        waits->next = nullptr;
+        ring.last->next = waits;
+        ring.last = waits;
+    }
+    Tenant* owner = ring.first;
     Job* job = owner->first;
+    owner->deficit -= job->cost;
     owner->first = job->next;
     job->next = nullptr;
-    --size_;
-    if (owner->first == nullptr) {
+    --ring.size;
+    if (owner->first == nullptr) { // what it has left of its turn is lost
         owner->last = nullptr;
-        return job;
+        owner->deficit = 0;
+        ring.first = owner->next;
+        if (ring.first == nullptr) ring.last = nullptr;
+        owner->next = nullptr;
     }
-    owner->next = nullptr;
-    (last_ != nullptr ? last_->next : first_) = owner;
-    last_ = owner;
     return job;
+}
+
+Lane::~Lane() {
+    if (waiting_for_slot) slots->add_waiting(-1);
+    if (parking != queue::no_site) queue.leave(parking);
 }
 
 Site::HostNote* Site::note(const base::SocketAddress& address) noexcept {

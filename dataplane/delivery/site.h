@@ -17,8 +17,10 @@
 #include "dataplane/delivery/fate.h"
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/policy/policy.h"
-#include "queue/message.h"
+#include "queue/queue.h"
+#include "queue/schedule.h"
 
+#include <array>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -45,9 +47,14 @@ struct Round {
     };
     queue::MessageRef message;
     std::uint32_t jobs_open = 0;
+    bool fresh = true;       // its first round: counted apart, see Dispatcher::room()
     bool progressed = false; // a recipient became final since the queue was last told
     base::WallTime due = base::WallTime::max(); // the earliest that a pending recipient asks for
     std::string why;                            // the last reason for waiting
+    Lane* parking =
+        nullptr; // a lane that takes nothing now: where the message waits if that is all
+    base::WallTime park_until =
+        base::WallTime::max(); // when it is looked at again if it is not all
     std::vector<Report> reports;
     std::vector<Job*> waiting; // its jobs in ready queues, which further recipients may join
 };
@@ -58,40 +65,52 @@ struct Job {
     Lane* lane = nullptr;                  // null while its domain is being resolved
     std::vector<std::uint32_t> recipients; // indices into the envelope
     std::uint8_t moves = 0;                // to another connection or host, in this round
+    bool fresh = true;                     // of a message that has not been attempted before
+    std::uint32_t cost = 1;                // what it takes of its tenant's turn
 };
 
-/// Jobs that wait for a connection: first in, first out within a tenant, tenants taking turns, so
-/// that one tenant's million does not stand in front of another's ten.
+/// Jobs that wait for a connection: first in, first out within a tenant. Tenants take turns by deficit
+/// round robin over bytes, so that one tenant's million does not stand in front of another's ten. Fresh
+/// mail and retries wait apart and share 3 to 1 while there is both.
 class ReadyQueue {
 public:
     void push(Job& job, std::string_view tenant);
     /// Back to the front of its tenant, which is next.
     void push_front(Job& job, std::string_view tenant);
     [[nodiscard]] Job* pop() noexcept;
-    [[nodiscard]] std::size_t size() const noexcept { return size_; }
-    [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+    [[nodiscard]] std::size_t size() const noexcept { return rings_[0].size + rings_[1].size; }
+    [[nodiscard]] bool empty() const noexcept { return size() == 0; }
+
+    /// What a job of so many bytes costs; a turn is worth one.
+    [[nodiscard]] static std::uint32_t cost_of(std::uint64_t bytes) noexcept;
 
 private:
     struct Tenant {
         Job* first = nullptr;
         Job* last = nullptr;
         Tenant* next = nullptr; // among those that have jobs
+        std::uint32_t deficit = 0;
     };
-    [[nodiscard]] Tenant& tenant(std::string_view name);
+    struct Ring {
+        Tenant* first = nullptr;
+        Tenant* last = nullptr;
+        std::size_t size = 0;
+    };
+    [[nodiscard]] Tenant& tenant(const Job& job, std::string_view name);
+    [[nodiscard]] Ring& ring(const Job& job) noexcept { return rings_[job.fresh ? 0 : 1]; }
+    [[nodiscard]] static Job* pop(Ring& ring) noexcept;
 
     // Tenants are configured: there are as many as the operator has, and they stay.
-    policy::TextMap<std::unique_ptr<Tenant>> tenants_;
-    Tenant* first_ = nullptr;
-    Tenant* last_ = nullptr;
-    std::size_t size_ = 0;
+    std::array<policy::TextMap<std::unique_ptr<Tenant>>, 2> tenants_;
+    std::array<Ring, 2> rings_;
+    unsigned turn_ = 0; // of the shares
 };
 
 /// One source's way to one site.
 struct Lane {
-    Lane(Site& owner, Dispatcher& manager) : site(owner), dispatcher(manager) {}
-    ~Lane() {
-        if (waiting_for_slot) slots->add_waiting(-1);
-    }
+    Lane(Site& owner, Dispatcher& manager, queue::MessageQueue& spool)
+        : site(owner), dispatcher(manager), queue(spool) {}
+    ~Lane();
     Lane(const Lane&) = delete;
     Lane& operator=(const Lane&) = delete;
 
@@ -102,6 +121,7 @@ struct Lane {
 
     Site& site;
     Dispatcher& dispatcher;
+    queue::MessageQueue& queue;
     policy::SourcePolicy source;
     std::string pool;              // that chose the source the last time; for events
     SiteLedger::Hold slots;        // while there is a connection, or mail that wants one
@@ -115,14 +135,24 @@ struct Lane {
         0; // connections that wait for the rate, each for one of the jobs
     base::WaitQueue idle{"idle connection"};
 
-    std::uint32_t failures = 0;     // of opening a connection, in a row
+    // Mail that waits for this lane outside of the dispatcher, and the memory of its failures, which
+    // outlives the lane.
+    queue::SiteRef parking = queue::no_site;
+    std::uint32_t rounds_parking = 0; // rounds that will park here when they end
+    base::TimePoint fed{};            // when parked mail was last asked for
+
+    // Slow start after a failure: so many connections, one more for each round of successes, until it
+    // reaches the site's limit. 0: not recovering.
+    double window = 0;
+    bool proven = false;            // has taken a message since it was made or last failed
+    std::uint32_t lost = 0;         // transactions in a row that ended without an answer
     base::TimePoint paused_until{}; // after a failure: nothing is attempted before
     std::string pause_reason;       // for those who wait
     base::TimePoint grow_after{};   // no further connection before
     std::optional<WakeTimer> wake;  // looks at the lane again
 
     [[nodiscard]] bool unused(base::TimePoint now) const noexcept {
-        return open == 0 && ready.empty() && paused_until <= now;
+        return open == 0 && ready.empty() && rounds_parking == 0 && paused_until <= now;
     }
 };
 
@@ -131,6 +161,7 @@ struct SiteHost {
     std::uint16_t port = 25;
     std::uint16_t preference = 0;
     std::optional<base::IpAddress> literal;
+    bool secure = false; // DNSSEC vouches for its name, or the operator does
 };
 
 struct Site {
@@ -138,6 +169,7 @@ struct Site {
     std::string key;  // as limits are counted: the name, and what sets this use of it apart
     std::vector<SiteHost> hosts; // by preference
     bool own_hosts = false;      // a route's, not a domain's MX
+    std::string domain;          // the recipients' only one, where it decides whom TLS accepts
     policy::SitePolicy settings;
     SiteLedger::Hold rate;                        // attached when a rate limit first asks for it
     policy::TextMap<std::unique_ptr<Lane>> lanes; // by source name

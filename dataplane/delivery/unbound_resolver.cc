@@ -86,6 +86,7 @@ void require(int result, const std::string& what) {
     answer.id = id;
     if (error != 0 || result == nullptr || result->bogus) return answer;
     answer.ttl_s = result->ttl > 0 ? static_cast<std::uint32_t>(result->ttl) : 0;
+    answer.secure = result->secure != 0;
     if (result->nxdomain) {
         answer.status = DnsAnswer::Status::no_such_domain;
         return answer;
@@ -108,12 +109,17 @@ void require(int result, const std::string& what) {
             std::array<std::uint8_t, 16> bytes;
             std::ranges::copy(rdata, bytes.begin());
             answer.addresses.push_back(base::IpAddress::v6(bytes));
+        } else if (type == DnsType::tlsa && rdata.size() >= 3 &&
+                   rdata.size() <= tlsa_bytes_max) { // RFC 6698 §2.1
+            answer.tlsa.push_back({rdata[0], rdata[1], rdata[2], {rdata.begin() + 3, rdata.end()}});
         }
-        if (answer.mx.size() >= mx_hosts_max || answer.addresses.size() >= addresses_per_host_max)
+        if (answer.tlsa.size() >= tlsa_records_max || answer.mx.size() >= mx_hosts_max ||
+            answer.addresses.size() >= addresses_per_host_max)
             break;
     }
     // Records were there and none could be read: not the same as a domain without records.
-    if (answer.mx.empty() && answer.addresses.empty()) answer.status = DnsAnswer::Status::failed;
+    if (answer.mx.empty() && answer.addresses.empty() && answer.tlsa.empty())
+        answer.status = DnsAnswer::Status::failed;
     return answer;
 }
 
@@ -239,10 +245,13 @@ struct UnboundResolver::Entry {
     base::TimePoint valid_until{};
     std::uint32_t ttl_s = 0; // the least of the answers so far
     bool failed = false, no_such_domain = false;
+    bool secure = true; // all answers so far are
     std::vector<MxRecord> records;
+    std::vector<tls_offload::TlsaRecord> tlsa_records;
     std::vector<base::IpAddress> found;
     MxResult mx{std::unexpect, ResolveError::temporary};
     AddressResult addresses{std::unexpect, ResolveError::temporary};
+    TlsaResult tlsa{std::unexpect, ResolveError::temporary};
     base::WaitQueue waiting{"dns"};
 };
 
@@ -281,7 +290,10 @@ UnboundResolver::EntryPtr UnboundResolver::look_up(Kind kind, const std::string&
     entry->name = name;
     entry->ttl_s = static_cast<std::uint32_t>(dns_ttl_max.count());
     const std::uint64_t first_id = next_id_;
-    const bool asked = kind == Kind::mx ? ask(*entry, DnsType::mx) : ask(*entry, DnsType::a);
+    const DnsType type = kind == Kind::mx     ? DnsType::mx
+                         : kind == Kind::tlsa ? DnsType::tlsa
+                                              : DnsType::a;
+    const bool asked = ask(*entry, type);
     if (!asked) return nullptr;
     open_.emplace(first_id, entry);
     if (kind == Kind::addresses) {
@@ -334,6 +346,10 @@ void UnboundResolver::take(DnsAnswer&& answer) {
         entry->ttl_s = std::min(entry->ttl_s, answer.ttl_s);
         break;
     }
+    // Of a host with addresses of one family only, the other's absence need not be signed.
+    const bool counts = entry->kind != Kind::addresses || !answer.addresses.empty();
+    if (counts && !answer.secure) entry->secure = false;
+    std::ranges::move(answer.tlsa, std::back_inserter(entry->tlsa_records));
     std::ranges::move(answer.mx, std::back_inserter(entry->records));
     std::ranges::move(answer.addresses, std::back_inserter(entry->found));
     if (entry->open == 0) conclude(*entry);
@@ -350,12 +366,21 @@ void UnboundResolver::conclude(Entry& entry) {
                                       [](const base::IpAddress& ip) { return !ip.is_v6(); });
         set->addresses = std::move(entry.found);
         set->valid_until = entry.valid_until;
+        set->secure = entry.secure;
         entry.addresses = std::move(set);
     } else if (entry.failed) {
         entry.valid_until = loop_.now() + dns_failure_ttl;
         entry.mx = std::unexpected(ResolveError::temporary);
         entry.addresses = std::unexpected(ResolveError::temporary);
+        entry.tlsa = std::unexpected(ResolveError::temporary);
         if (stats_ != nullptr) stats_->add(telemetry::Counter::dns_failures);
+    } else if (entry.kind == Kind::tlsa) {
+        auto set = std::make_shared<TlsaSet>();
+        set->records = std::move(entry.tlsa_records);
+        set->secure = entry.secure;
+        if (set->records.empty()) entry.valid_until = loop_.now() + negative;
+        set->valid_until = entry.valid_until;
+        entry.tlsa = std::move(set);
     } else if (entry.no_such_domain) {
         entry.valid_until = loop_.now() + negative;
         entry.mx = std::unexpected(ResolveError::no_such_domain);
@@ -365,6 +390,7 @@ void UnboundResolver::conclude(Entry& entry) {
         auto set = interpret_mx(entry.name, std::move(entry.records));
         if (set) {
             set->valid_until = entry.valid_until;
+            set->secure = entry.secure;
             entry.mx = std::make_shared<const MxSet>(std::move(*set));
         } else {
             entry.mx = std::unexpected(set.error());
@@ -400,6 +426,15 @@ base::Task<AddressResult> UnboundResolver::addresses(std::string host, base::Dea
     if (why == base::Wake::cancelled) co_return std::unexpected(ResolveError::cancelled);
     if (why == base::Wake::timed_out) co_return std::unexpected(ResolveError::temporary);
     co_return entry->addresses;
+}
+
+base::Task<TlsaResult> UnboundResolver::tlsa(std::string name, base::Deadline deadline) {
+    const EntryPtr entry = look_up(Kind::tlsa, name);
+    if (entry == nullptr) co_return std::unexpected(ResolveError::temporary);
+    const base::Wake why = co_await settled(entry, deadline);
+    if (why == base::Wake::cancelled) co_return std::unexpected(ResolveError::cancelled);
+    if (why == base::Wake::timed_out) co_return std::unexpected(ResolveError::temporary);
+    co_return entry->tlsa;
 }
 
 } // namespace dataplane::delivery

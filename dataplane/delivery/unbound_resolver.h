@@ -39,7 +39,7 @@ struct DnsOptions {
     std::string trust_anchor_file = "/usr/share/dns/root.key"; // read only with dnssec
 };
 
-enum class DnsType : std::uint16_t { a = 1, mx = 15, aaaa = 28 };
+enum class DnsType : std::uint16_t { a = 1, mx = 15, aaaa = 28, tlsa = 52 };
 
 struct DnsQuestion {
     std::uint64_t id = 0;
@@ -52,8 +52,10 @@ struct DnsAnswer {
     std::uint64_t id = 0;
     Status status = Status::failed;
     std::uint32_t ttl_s = 0;
+    bool secure = false; // DNSSEC; an answer that should be and is not is `failed`
     std::vector<MxRecord> mx;
     std::vector<base::IpAddress> addresses;
+    std::vector<tls_offload::TlsaRecord> tlsa;
 };
 
 class DnsService {
@@ -92,9 +94,10 @@ public:
 
     base::Task<MxResult> mx(std::string domain, base::Deadline deadline) override;
     base::Task<AddressResult> addresses(std::string host, base::Deadline deadline) override;
+    base::Task<TlsaResult> tlsa(std::string name, base::Deadline deadline) override;
 
 private:
-    enum class Kind : char { mx = 'm', addresses = 'a' };
+    enum class Kind : char { mx = 'm', addresses = 'a', tlsa = 't' };
     struct Entry;
     // Shared with the coroutines that wait for it: the cache may drop it before they have all
     // resumed.

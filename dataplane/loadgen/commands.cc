@@ -241,14 +241,20 @@ int run_load(const LoadCommand& command) {
     Runtime runtime(command.net);
     base::Loop& loop = runtime.loop();
     SinkOptions receiving{.addresses = {command.listen}};
-    Sink sink(loop, runtime.transport(), receiving, nullptr, nullptr);
+    std::unique_ptr<TlsWrapper> client_tls;
+    std::unique_ptr<TlsWrapper> server_tls;
+    if (command.source.tls != SourceTls::none) {
+        client_tls = runtime.client_tls(command.source.helo_name);
+        server_tls = runtime.server_tls(receiving.host_name);
+    }
+    Sink sink(loop, runtime.transport(), receiving, server_tls.get(), nullptr);
     if (const auto started = sink.start(); !started) {
         throw std::runtime_error("cannot listen on " + command.listen.to_string() + ": " +
                                  std::string(base::to_string(started.error())));
     }
     if (!runtime.wait_for_link(30s)) throw std::runtime_error("the device has no peer");
-    Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern), nullptr,
-                  nullptr);
+    Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern),
+                  client_tls.get(), nullptr);
     const SourceTally& sent = source.tally();
     const SinkTally& arrived = sink.tally();
     const base::TimePoint began = loop.now();

@@ -5,6 +5,7 @@
 
 #include "dataplane/loadgen/commands.h"
 #include "dataplane/loadgen/net_bench.h"
+#include "dataplane/loadgen/spool_bench.h"
 
 #include <CLI/CLI.hpp>
 #include <arpa/inet.h>
@@ -68,6 +69,10 @@ std::string read_password(const std::string& file) {
 
 std::chrono::milliseconds to_ms(double seconds) {
     return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+std::chrono::microseconds to_us(double milliseconds) {
+    return std::chrono::microseconds(static_cast<std::int64_t>(milliseconds * 1000));
 }
 
 int run(int argc, char** argv) {
@@ -162,6 +167,7 @@ int run(int argc, char** argv) {
 
     LoadCommand load;
     std::string load_target, load_listen, load_size = "4096";
+    bool load_tls = false;
     CLI::App* both = app.add_subcommand(
         "load", "source and sink on one thread: what one core can give a relay and take from it");
     both->add_option("--target", load_target, "the relay, ADDRESS:PORT")->required();
@@ -173,6 +179,7 @@ int run(int argc, char** argv) {
         ->check(CLI::Range(std::size_t{1}, connections_max));
     both->add_option("--size", load_size, "content bytes: N, or MIN-MAX")->capture_default_str();
     both->add_option("--domains", load.pattern.domain_count)->capture_default_str();
+    both->add_flag("--tls", load_tls, "STARTTLS to the relay, and offered to it");
     both->add_option("--device", load.net.device, "our own TCP/IP on this DPDK device");
     both->add_option("--own-address", load.net.addresses, "ADDRESS/PREFIX on that device");
     both->add_option("--memory-mb", load.net.memory_mb, "for DPDK")->capture_default_str();
@@ -181,7 +188,7 @@ int run(int argc, char** argv) {
 
     NetCommand net;
     double net_seconds = 5;
-    double net_delay_ms = 5;
+    double net_delay_ms = 5, net_jitter_ms = 0;
     CLI::App* compare = app.add_subcommand(
         "net", "measures our own TCP/IP beside the kernel's: the same program on both");
     compare->add_option("--case", net.cases, "short, request, bulk, bulk_loss, idle")
@@ -197,10 +204,29 @@ int run(int argc, char** argv) {
     compare->add_option("--connections", net.connections, "instead of what suits the case");
     compare->add_option("--server-cpu", net.server_cpu)->capture_default_str();
     compare->add_option("--client-cpu", net.client_cpu)->capture_default_str();
-    compare->add_option("--loss", net.loss, "bulk_loss: probability, each way")
+    compare
+        ->add_option("--kernel-line", net.kernel_lines,
+                     "what joins the kernel's ends: loopback, veth (MTU 1500, Linux's offloads), "
+                     "frames (veth without offloads, as memif)")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"loopback", "veth", "frames"}))
+        ->capture_default_str();
+    compare->add_option("--repeats", net.repeats,
+                        "of each figure, the median counts (5 for bulk_loss, else 1)");
+    compare->add_option("--loss", net.quality.loss, "bulk_loss: probability, each way")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 1.0));
     compare->add_option("--delay-ms", net_delay_ms, "bulk_loss: each way")->capture_default_str();
+    compare->add_option("--jitter-ms", net_jitter_ms, "bulk_loss: added, from 0 to this")
+        ->capture_default_str();
+    compare->add_option("--rate-mbit", net.quality.rate_mbit_per_s, "bulk_loss: of the line")
+        ->capture_default_str();
+    compare->add_option("--queue-kb", net.quality.queue_kb, "bulk_loss: before the line")
+        ->capture_default_str();
+    compare->add_option("--seed", net.quality.seed, "bulk_loss: of what is lost")
+        ->capture_default_str();
+    compare->add_flag("--sweep", net.sweep,
+                      "bulk_loss: losses of 0.1, 1 and 3 % at round trips of 1, 10 and 40 ms");
     compare->add_flag("--huge-pages", net.huge_pages, "for DPDK's memory");
     compare->add_option("--json", net.json_file, "writes the rows");
     compare->add_flag("--quiet", net.quiet, "no progress");
@@ -226,6 +252,51 @@ int run(int argc, char** argv) {
     one_end->add_option("--reorder", end.net.reorder);
     one_end->add_option("--duplicate", end.net.duplicate);
     one_end->add_option("--delay-us", end_delay_us);
+    one_end->add_flag("--punctual", end.punctual);
+
+    NetWireCommand wire;
+    std::int64_t wire_delay_us = 0, wire_jitter_us = 0;
+    CLI::App* line = app.add_subcommand("net-wire", "the bad line of `net`, which starts it");
+    line->group(""); // not for people
+    line->add_option("--device-a", wire.devices[0])->required();
+    line->add_option("--device-b", wire.devices[1])->required();
+    line->add_option("--loss", wire.line.loss);
+    line->add_option("--delay-us", wire_delay_us);
+    line->add_option("--jitter-us", wire_jitter_us);
+    line->add_option("--rate-mbit", wire.line.rate_mbit_per_s);
+    line->add_option("--queue-kb", wire.line.queue_kb);
+    line->add_option("--seed", wire.line.seed);
+
+    SpoolCommand spool;
+    double spool_seconds = 5;
+    CLI::App* store = app.add_subcommand(
+        "spool", "measures the durable queue on a disk, beside fio and a file per message");
+    store->add_option("--folder", spool.folder, "on the disk to be measured")
+        ->capture_default_str()
+        ->check(CLI::ExistingDirectory);
+    store->add_option("--case", spool.cases, "accept, paced, file, queued")
+        ->delimiter(',')
+        ->capture_default_str();
+    store->add_option("--sizes", spool.sizes, "of the messages, bytes")
+        ->delimiter(',')
+        ->check(CLI::Range(1U, 512U << 10))
+        ->capture_default_str();
+    store->add_option("--seconds", spool_seconds, "measured for each figure")
+        ->capture_default_str()
+        ->check(CLI::Range(0.1, 600.0));
+    store->add_option("--writers", spool.writers, "commits under way at the same time")
+        ->capture_default_str()
+        ->check(CLI::Range(std::size_t{1}, std::size_t{4096}));
+    store->add_option("--rate", spool.rate_per_s, "paced: messages of 30 KB a second")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 1'000'000U));
+    store->add_option("--messages", spool.queued, "queued: how many wait")->capture_default_str();
+    store->add_option("--destinations", spool.destinations, "queued: domains they are for")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 100'000'000U));
+    store->add_option("--pool-mib", spool.pool_mib, "of the pool's file")->capture_default_str();
+    store->add_option("--cpu", spool.cpu, "runs on this CPU only")->capture_default_str();
+    store->add_option("--json", spool.json_file, "writes the rows");
 
     AuditCommand audit;
     CLI::App* check = app.add_subcommand(
@@ -241,9 +312,14 @@ int run(int argc, char** argv) {
     }
 
     if (check->parsed()) return run_audit(audit);
+    if (store->parsed()) {
+        spool.time = to_ms(spool_seconds);
+        return run_spool(spool);
+    }
     if (both->parsed()) {
         load.source.target = read_address(load_target);
         load.source.chunking = true;
+        if (load_tls) load.source.tls = SourceTls::starttls;
         load.listen = read_address(load_listen);
         load.pattern.run = source.pattern.run;
         read_sizes(load_size, load.pattern);
@@ -253,17 +329,23 @@ int run(int argc, char** argv) {
     }
     if (compare->parsed()) {
         net.time = to_ms(net_seconds);
-        net.delay = std::chrono::microseconds(static_cast<std::int64_t>(net_delay_ms * 1000));
+        net.quality.delay = to_us(net_delay_ms);
+        net.quality.jitter = to_us(net_jitter_ms);
         return run_net(net);
     }
     if (one_end->parsed()) {
         const auto which = net_case(end_case);
         if (!which) throw std::runtime_error("no case is named '" + end_case + "'");
         end.which = *which;
-        end.net.busy_poll = true;
+        end.net.busy_poll = !end.punctual;
         end.time = std::chrono::milliseconds(end_ms);
         end.net.delay = std::chrono::microseconds(end_delay_us);
         return run_net_end(end);
+    }
+    if (line->parsed()) {
+        wire.line.delay = std::chrono::microseconds(wire_delay_us);
+        wire.line.jitter = std::chrono::microseconds(wire_jitter_us);
+        return run_net_wire(wire);
     }
     if (send->parsed()) {
         source.source.target = read_address(target);

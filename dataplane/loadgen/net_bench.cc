@@ -1,21 +1,15 @@
 #include "dataplane/loadgen/net_bench.h"
 
-#include <cerrno>
-#include <csignal>
+#include "dataplane/loadgen/child.h"
+
+#include <algorithm>
+#include <array>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <poll.h>
-#include <spawn.h>
+#include <set>
+#include <sstream>
 #include <stdexcept>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <system_error>
-#include <unistd.h>
 #include <utility>
 
 namespace dataplane::loadgen {
@@ -24,126 +18,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 using namespace std::chrono_literals;
 
-constexpr std::chrono::milliseconds tick{2};
-constexpr auto warm_up = 1s;
 constexpr auto start_limit = 30s;
-constexpr std::uint16_t port_first = 7400;
-constexpr unsigned port_count = 4;
-constexpr unsigned source_count =
-    32; // together with the ports: enough tuples for TIME_WAIT's minute
-
-double cpu_seconds() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& time) {
-        return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-    };
-    return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-std::uint64_t resident_bytes() {
-    std::ifstream file("/proc/self/statm");
-    std::uint64_t total = 0;
-    std::uint64_t resident = 0;
-    file >> total >> resident;
-    return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
-Json snapshot(const NetTally& tally, const base::Loop& loop, base::Duration longest_turn) {
-    return {{"exchanges", tally.exchanges},
-            {"bytes", tally.bytes},
-            {"open", tally.open},
-            {"failed", tally.failed},
-            {"cpu_s", cpu_seconds()},
-            {"resident_bytes", resident_bytes()},
-            {"slow_turns", loop.counters().slow_turns},
-            {"longest_turn_us", std::chrono::duration<double, std::micro>(longest_turn).count()},
-            {"at_s", std::chrono::duration<double>(loop.now().time_since_epoch()).count()}};
-}
-
-void say(const std::string& line) {
-    std::fwrite((line + '\n').data(), 1, line.size() + 1, stdout);
-    std::fflush(stdout);
-}
-
-base::SocketAddress parse_address(const std::string& text) {
-    const auto address = base::SocketAddress::parse(text);
-    if (!address) throw std::runtime_error("'" + text + "' is not ADDRESS:PORT");
-    return *address;
-}
-
-/// A child whose standard output we read line by line. Ends with its owner.
-class Child {
-public:
-    explicit Child(const std::vector<std::string>& arguments) {
-        std::array<int, 2> pipe_ends{};
-        if (pipe2(pipe_ends.data(), O_CLOEXEC) != 0)
-            throw std::system_error(errno, std::generic_category(), "pipe");
-        output_ = pipe_ends[0];
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-        std::vector<char*> words{const_cast<char*>("millrace-bench")};
-        for (const std::string& argument : arguments)
-            words.push_back(const_cast<char*>(argument.c_str()));
-        words.push_back(nullptr);
-        const int error =
-            posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, words.data(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        close(pipe_ends[1]);
-        if (error != 0) throw std::system_error(error, std::generic_category(), "posix_spawn");
-    }
-    ~Child() {
-        if (pid_ > 0) {
-            kill(pid_, SIGTERM);
-            waitpid(pid_, nullptr, 0);
-        }
-        close(output_);
-    }
-    Child(const Child&) = delete;
-    Child& operator=(const Child&) = delete;
-
-    void ask() const { kill(pid_, SIGUSR1); }
-    /// The next line that begins with `prefix`, without it.
-    std::string line(const std::string& prefix, std::chrono::milliseconds limit) {
-        const auto end = std::chrono::steady_clock::now() + limit;
-        for (;;) {
-            for (std::size_t at; (at = text_.find('\n')) != std::string::npos;) {
-                std::string found = text_.substr(0, at);
-                text_.erase(0, at + 1);
-                if (found.starts_with(prefix)) return found.substr(prefix.size());
-            }
-            if (take_signals().stop) throw std::runtime_error("interrupted");
-            if (std::chrono::steady_clock::now() >= end)
-                throw std::runtime_error("one end said nothing for too long");
-            pollfd wait{.fd = output_, .events = POLLIN, .revents = 0};
-            if (::poll(&wait, 1, 100) <= 0) continue;
-            std::array<char, 4096> some{};
-            const ssize_t got = read(output_, some.data(), some.size());
-            if (got <= 0) throw std::runtime_error("one end has ended early; its reason is above");
-            text_.append(some.data(), static_cast<std::size_t>(got));
-        }
-    }
-
-private:
-    pid_t pid_ = -1;
-    int output_ = -1;
-    std::string text_;
-};
-
-struct Folder {
-    std::string path = (std::filesystem::temp_directory_path() / "millrace-net-XXXXXX").string();
-    Folder() {
-        if (mkdtemp(path.data()) == nullptr)
-            throw std::system_error(errno, std::generic_category(), path);
-    }
-    ~Folder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-};
+constexpr unsigned lossy_repeats = 5; // losses come by chance: one run may have a lucky day
+constexpr std::array sweep_losses{0.001, 0.01, 0.03};
+constexpr std::array sweep_round_trips{1ms, 10ms, 40ms};
 
 std::size_t connections_for(NetCase which) {
     switch (which) {
@@ -151,10 +29,9 @@ std::size_t connections_for(NetCase which) {
         return 64;
     case NetCase::request:
         return 256;
-    case NetCase::bulk:
-        return 1;
     case NetCase::idle:
         return 1'000'000;
+    case NetCase::bulk:
     case NetCase::echo:
     case NetCase::half_close:
         break;
@@ -162,33 +39,14 @@ std::size_t connections_for(NetCase which) {
     return 1;
 }
 
-/// What to tell each end about its stack.
-std::vector<std::string> stack_options(const NetCommand& command, bool own, bool server,
-                                       const std::string& folder, std::size_t connections) {
-    if (!own) return {};
-    const std::string role = server ? "server" : "client";
-    std::vector<std::string> options{
-        "--device",
-        "net_memif0,role=" + role + ",id=0,socket=" + folder + "/memif.sock,rsize=11",
-        "--memory-mb",
-        "1024",
-        "--connections-max",
-        std::to_string(connections + connections / 8 + 10'000)};
-    if (command.huge_pages) options.emplace_back("--huge-pages");
-    const unsigned count = server ? 1 : source_count;
-    for (unsigned i = 0; i < count; ++i) {
-        options.emplace_back("--own-address");
-        options.push_back((server ? std::string{"10.88.0.1"} : "10.88.1." + std::to_string(i + 1)) +
-                          "/16");
-    }
-    if (!server && command.loss > 0) {
-        options.insert(options.end(), {"--loss", std::to_string(command.loss)});
-    }
-    if (!server && command.delay.count() > 0) {
-        options.insert(options.end(), {"--delay-us", std::to_string(command.delay.count())});
-    }
-    return options;
-}
+/// One row to be: a case, a stack and the line between its ends.
+struct Setting {
+    std::string name; // of the case
+    NetCase which = NetCase::request;
+    std::string stack; // as the row has it
+    NetLineOptions line;
+    unsigned repeats = 1;
+};
 
 struct Figure {
     double value = 0;
@@ -196,70 +54,124 @@ struct Figure {
     Json details;
 };
 
-Figure measure(const NetCommand& command, NetCase which, bool own) {
-    const Folder folder;
-    const bool idle = which == NetCase::idle;
-    std::size_t connections =
-        command.connections != 0 ? command.connections : connections_for(which);
-    const std::string address = (own ? "10.88.0.1:" : "127.0.0.1:") + std::to_string(port_first);
+/// Two sets of counters of the same names: how much each has grown.
+Json growth(const Json& before, const Json& after) {
+    Json grown = Json::object();
+    for (const auto& [name, value] : after.items()) {
+        if (!value.is_number()) continue;
+        const bool whole = value.is_number_integer();
+        if (whole)
+            grown[name] = value.get<std::int64_t>() - before.value(name, std::int64_t{0});
+        else
+            grown[name] = value.get<double>() - before.value(name, 0.0);
+    }
+    return grown;
+}
+
+/// What the kernel counts of TCP where a process's network is, by the names of /proc/net/netstat and snmp.
+Json kernel_repairs(pid_t pid) {
+    Json counters = Json::object();
+    for (const char* name : {"netstat", "snmp"}) {
+        std::ifstream file("/proc/" + std::to_string(pid) + "/net/" + name);
+        for (std::string titles, values;
+             std::getline(file, titles) && std::getline(file, values);) {
+            std::istringstream title_words(titles);
+            std::istringstream value_words(values);
+            std::string group, title, ignored;
+            title_words >> group;
+            value_words >> ignored;
+            std::uint64_t value = 0;
+            while ((group == "TcpExt:" || group == "Tcp:") && title_words >> title &&
+                   value_words >> value)
+                counters[title] = value;
+        }
+    }
+    return counters;
+}
+
+/// Of those, what tells how losses were mended.
+Json telling(const Json& grown) {
+    Json some = Json::object();
+    for (const char* name :
+         {"OutSegs", "InSegs", "RetransSegs", "TCPTimeouts", "TCPLossProbes", "TCPSackRecovery",
+          "TCPLostRetransmit", "TCPDSACKRecv", "TCPFullUndo", "TCPDSACKUndo", "TCPSpuriousRTOs"}) {
+        if (grown.contains(name) && grown[name] != 0) some[name] = grown[name];
+    }
+    return some;
+}
+
+Figure measure(const NetCommand& command, const Setting& setting) {
+    const bool idle = setting.which == NetCase::idle;
+    const NetLine line(setting.line);
     const auto arguments = [&](bool server) {
         std::vector<std::string> list{
             "net-end",
-            "--address",
-            address,
             "--case",
-            std::string(to_string(which)),
+            std::string(to_string(setting.which)),
             "--connections",
-            std::to_string(connections),
+            std::to_string(setting.line.connections),
             "--time-ms",
             std::to_string(command.time.count()),
             "--cpu",
             std::to_string(server ? command.server_cpu : command.client_cpu)};
         if (server) list.emplace_back("--server");
-        for (std::string& option : stack_options(command, own, server, folder.path, connections))
+        for (std::string& option : line.end_options(server))
             list.push_back(std::move(option));
-        for (unsigned i = 0; !server && i < source_count; ++i) {
-            list.emplace_back("--source");
-            list.push_back((own ? "10.88.1." : "127.0.1.") + std::to_string(i + 1));
-        }
         return list;
     };
-    Child server(arguments(true));
-    server.line("ready", start_limit);
-    Child client(arguments(false));
+    Child server(arguments(true), line.home(true));
+    static_cast<void>(server.line("ready", start_limit));
+    Child client(arguments(false), line.home(false));
     const auto limit = command.time + (idle ? 300s : 60s);
-    client.line("begin", limit);
+    const Json own_before = Json::parse(client.line("begin ", limit));
+    const bool wire = setting.line.kind == LineKind::wire;
+    const bool alone = line.home(false) != nullptr; // else the counters are the whole machine's
+    const Json repairs_before = alone ? kernel_repairs(client.pid()) : Json::object();
+    const bool own = setting.line.own_stack;
+    const KernelSender sender = own ? KernelSender{} : line.kernel_sender();
+    if (wire && !own && sender.congestion_control != "cubic")
+        throw std::runtime_error("Linux does not use CUBIC here");
     server.ask();
     const Json before = Json::parse(server.line("at ", start_limit));
     const Json client_end = Json::parse(client.line("end ", limit));
     server.ask();
     const Json after = Json::parse(server.line("at ", start_limit));
 
-    const auto grown = [&](const char* key) {
-        return after[key].get<double>() - before[key].get<double>();
-    };
-    const double seconds = grown("at_s");
+    const Json grown = growth(before, after);
+    const double seconds = grown["at_s"];
     Figure figure;
-    figure.details = {{"seconds", seconds},
-                      {"server_cpu_s", grown("cpu_s")},
+    figure.details = {{"line", to_string(setting.line.kind)},
+                      {"seconds", seconds},
+                      {"server_cpu_s", grown["cpu_s"]},
                       {"client_cpu_s", client_end["cpu_s"]},
                       {"failed", client_end["failed"]},
                       {"open", after["open"]},
-                      {"server_resident_bytes", after["resident_bytes"]},
-                      {"server_longest_turn_us", after["longest_turn_us"]}};
-    switch (which) {
+                      {"server_resident_bytes", after["resident_bytes"]}};
+    if (idle) figure.details["server_longest_turn_us"] = after["longest_turn_us"];
+    // Ours is always CUBIC: tcp/config.h.
+    figure.details["congestion_control"] = own ? "cubic" : sender.congestion_control;
+    if (wire) {
+        const LineQuality& quality = setting.line.quality;
+        figure.details["loss"] = quality.loss;
+        figure.details["rtt_ms"] = static_cast<double>(quality.delay.count()) * 2 / 1000;
+        figure.details["rtt_seen_ms"] = own ? client_end["rtt_seen_ms"] : Json(sender.rtt_ms);
+        figure.details["tcp"] = alone
+                                    ? telling(growth(repairs_before, kernel_repairs(client.pid())))
+                                    : growth(own_before, client_end["tcp"]);
+    }
+    switch (setting.which) {
     case NetCase::short_connections:
     case NetCase::echo:
     case NetCase::half_close:
-        figure.value = grown("exchanges") / seconds;
+        figure.value = grown["exchanges"].get<double>() / seconds;
         figure.unit = "connections/s";
         break;
     case NetCase::request:
-        figure.value = grown("exchanges") / seconds;
+        figure.value = grown["exchanges"].get<double>() / seconds;
         figure.unit = "requests/s";
         break;
     case NetCase::bulk:
-        figure.value = grown("bytes") * 8 / seconds / 1e9;
+        figure.value = grown["bytes"].get<double>() * 8 / seconds / 1e9;
         figure.unit = "Gbit/s";
         break;
     case NetCase::idle:
@@ -270,48 +182,163 @@ Figure measure(const NetCommand& command, NetCase which, bool own) {
     return figure;
 }
 
+LineKind kernel_line(const std::string& name) {
+    for (const LineKind kind : {LineKind::loopback, LineKind::veth, LineKind::frames}) {
+        if (name == to_string(kind)) return kind;
+    }
+    throw std::runtime_error("no line of the kernel's is named '" + name + "'");
+}
+
+/// The stacks and lines that one case is measured on.
+std::vector<Setting> settings_of(const NetCommand& command, const std::string& name,
+                                 const LineQuality& quality) {
+    const bool lossy = name == "bulk_loss";
+    const auto which = lossy ? NetCase::bulk : net_case(name);
+    if (!which) throw std::runtime_error("no case is named '" + name + "'");
+    Setting base{.name = name, .which = *which};
+    base.repeats = command.repeats != 0 ? command.repeats : lossy ? lossy_repeats : 1;
+    base.line = {.connections =
+                     command.connections != 0 ? command.connections : connections_for(*which),
+                 .huge_pages = command.huge_pages,
+                 .server_cpu = command.server_cpu,
+                 .client_cpu = command.client_cpu,
+                 .quality = quality};
+    std::vector<Setting> settings;
+    const auto add = [&](const std::string& stack, bool own, LineKind kind) {
+        Setting setting = base;
+        setting.stack = stack;
+        setting.line.own_stack = own;
+        setting.line.kind = lossy ? LineKind::wire : kind;
+        settings.push_back(std::move(setting));
+    };
+    for (const std::string& stack : command.stacks) {
+        if (stack == "millrace") {
+            add(stack, true, LineKind::memif);
+        } else if (lossy || *which == NetCase::idle) {
+            add(stack, false, LineKind::loopback);
+        } else {
+            for (const std::string& line : command.kernel_lines)
+                add(line == "loopback" ? stack : stack + "-" + line, false, kernel_line(line));
+        }
+    }
+    return settings;
+}
+
+/// Collects the figures of one case, its settings in turn, so that a slow minute of the machine hits all.
+class CaseRun {
+public:
+    explicit CaseRun(const NetCommand& command) : command_(command) {}
+
+    /// Prints its rows and appends them.
+    void run(std::vector<Setting> settings, Json& rows) {
+        std::vector<std::vector<Figure>> figures(settings.size());
+        unsigned repeats = 0;
+        for (const Setting& setting : settings)
+            repeats = std::max(repeats, setting.repeats);
+        for (unsigned repeat = 0; repeat < repeats; ++repeat) {
+            for (std::size_t i = 0; i < settings.size(); ++i) {
+                settings[i].line.quality.seed = command_.quality.seed + repeat;
+                if (auto figure = try_one(settings[i])) figures[i].push_back(std::move(*figure));
+            }
+        }
+        double own = 0;
+        for (std::size_t i = 0; i < settings.size(); ++i) {
+            if (figures[i].empty()) continue;
+            const double value = print_row(settings[i], figures[i], own, rows);
+            if (settings[i].line.own_stack) own = value;
+        }
+    }
+    [[nodiscard]] bool complete() const noexcept { return complete_; }
+
+private:
+    std::optional<Figure> try_one(const Setting& setting) {
+        const std::string what = setting.name + " on " + setting.stack;
+        const auto where = std::pair{setting.stack, setting.line.kind};
+        if (left_out_.contains(where)) return std::nullopt;
+        if (!command_.quiet) std::fprintf(stderr, "net: %s\n", what.c_str());
+        try {
+            return measure(command_, setting);
+        } catch (const NotPossibleHere& reason) {
+            left_out_.insert(where);
+            std::fprintf(stderr, "net: %s: skipped: %s\n", what.c_str(), reason.what());
+        } catch (const std::runtime_error& error) {
+            std::fprintf(stderr, "net: %s: %s\n", what.c_str(), error.what());
+            complete_ = false;
+        }
+        return std::nullopt;
+    }
+
+    /// \param own  our stack's value, when it is known by now
+    static double print_row(const Setting& setting, std::vector<Figure>& figures, double own,
+                            Json& rows) {
+        const auto by_value = [](const Figure& a, const Figure& b) { return a.value < b.value; };
+        std::ranges::sort(figures, by_value);
+        const Figure& median = figures[figures.size() / 2];
+        Json row{{"case", setting.name},
+                 {"stack", setting.stack},
+                 {"value", median.value},
+                 {"unit", median.unit}};
+        row.update(median.details);
+        if (figures.size() > 1) {
+            Json values = Json::array();
+            for (const Figure& figure : figures)
+                values.push_back(figure.value);
+            row["values"] = std::move(values);
+        }
+        std::string note{to_string(setting.line.kind)};
+        if (setting.line.kind == LineKind::wire) {
+            std::array<char, 64> text{};
+            std::snprintf(text.data(), text.size(), ", loss %g %%, RTT %g ms",
+                          setting.line.quality.loss * 100, row["rtt_ms"].get<double>());
+            note += text.data();
+        }
+        std::string ratio;
+        if (own > 0 && !setting.line.own_stack && setting.which != NetCase::idle) {
+            std::array<char, 32> text{};
+            std::snprintf(text.data(), text.size(), "%.2f", own / median.value);
+            ratio = text.data();
+            row["millrace_to_this"] = own / median.value;
+        }
+        std::printf("%-10s  %-14s  %14.3f  %-25s  %12.2f  %8s  %s\n", setting.name.c_str(),
+                    setting.stack.c_str(), median.value, median.unit.c_str(),
+                    median.details["server_cpu_s"].get<double>(), ratio.c_str(), note.c_str());
+        std::fflush(stdout);
+        const double value = median.value;
+        rows.push_back(std::move(row));
+        return value;
+    }
+
+    const NetCommand& command_;
+    std::set<std::pair<std::string, LineKind>> left_out_; // said once, not again for each repeat
+    bool complete_ = true;
+};
+
+/// bulk_loss's lines: the one asked for, or all of the sweep.
+std::vector<LineQuality> qualities_of(const NetCommand& command, const std::string& name) {
+    if (name != "bulk_loss" || !command.sweep) return {command.quality};
+    std::vector<LineQuality> list;
+    for (const double loss : sweep_losses) {
+        for (const std::chrono::microseconds round_trip : sweep_round_trips) {
+            LineQuality quality = command.quality;
+            quality.loss = loss;
+            quality.delay = round_trip / 2;
+            list.push_back(quality);
+        }
+    }
+    return list;
+}
+
 } // namespace
 
 int run_net(const NetCommand& command) {
     catch_signals();
     Json rows = Json::array();
-    bool complete = true;
-    std::printf("%-10s  %-9s  %14s  %-25s  %12s\n", "case", "stack", "value", "unit",
-                "server CPU s");
+    CaseRun run(command);
+    std::printf("%-10s  %-14s  %14s  %-25s  %12s  %8s  %s\n", "case", "stack", "value", "unit",
+                "server CPU s", "ours/it", "line");
     for (const std::string& name : command.cases) {
-        const bool lossy = name == "bulk_loss";
-        const auto which = lossy ? NetCase::bulk : net_case(name);
-        if (!which) throw std::runtime_error("no case is named '" + name + "'");
-        NetCommand settings = command;
-        if (!lossy) {
-            settings.loss = 0;
-            settings.delay = {};
-        }
-        for (const std::string& stack : command.stacks) {
-            if (lossy && stack != "millrace") {
-                std::fprintf(stderr, "net: bulk_loss: only our stack has a bad line here\n");
-                continue;
-            }
-            if (!command.quiet)
-                std::fprintf(stderr, "net: %s on %s\n", name.c_str(), stack.c_str());
-            try {
-                const Figure figure = measure(settings, *which, stack == "millrace");
-                std::printf("%-10s  %-9s  %14.3f  %-25s  %12.2f\n", name.c_str(), stack.c_str(),
-                            figure.value, figure.unit.c_str(),
-                            figure.details["server_cpu_s"].get<double>());
-                std::fflush(stdout);
-                Json row{{"case", name},
-                         {"stack", stack},
-                         {"value", figure.value},
-                         {"unit", figure.unit}};
-                row.update(figure.details);
-                rows.push_back(std::move(row));
-            } catch (const std::runtime_error& error) {
-                std::fprintf(stderr, "net: %s on %s: %s\n", name.c_str(), stack.c_str(),
-                             error.what());
-                complete = false;
-            }
-        }
+        for (const LineQuality& quality : qualities_of(command, name))
+            run.run(settings_of(command, name, quality), rows);
     }
     if (!command.json_file.empty()) {
         std::ofstream out(command.json_file, std::ios::trunc);
@@ -319,75 +346,7 @@ int run_net(const NetCommand& command) {
         out.close();
         if (!out) throw std::runtime_error("cannot write " + command.json_file);
     }
-    return complete ? 0 : 1;
-}
-
-int run_net_end(const NetEndCommand& command) {
-    catch_signals();
-    raise_descriptor_limit();
-    if (command.cpu >= 0) pin_to_cpu(command.cpu);
-    base::SlabPool bulk_pool(32768, 1);
-    Runtime runtime(command.net);
-    base::Loop& loop = runtime.loop();
-    base::Duration longest_turn{};
-    loop.watch(100us, [&](const base::SlowTurn& slow) {
-        longest_turn = std::max(longest_turn, slow.turn);
-    });
-    const base::SocketAddress address = parse_address(command.address);
-
-    if (command.server) {
-        NetServer server(loop, runtime.transport());
-        for (unsigned i = 0; i < port_count; ++i) {
-            const auto port = static_cast<std::uint16_t>(address.port + i);
-            if (const auto bound = server.listen({address.ip, port}); !bound) {
-                throw std::runtime_error("cannot listen on " + command.address + ": " +
-                                         std::string(base::to_string(bound.error())));
-            }
-        }
-        say("ready");
-        bool reported = false;
-        runtime.run(tick, [&] {
-            const SignalsSeen signals = take_signals();
-            if (reported) longest_turn = {}; // the report's own turn does not count
-            reported = signals.report;
-            if (reported) say("at " + snapshot(server.tally(), loop, longest_turn).dump());
-            if (signals.stop) loop.stop();
-        });
-        return 0;
-    }
-
-    if (!runtime.wait_for_link(start_limit)) throw std::runtime_error("the device has no peer");
-    NetClientOptions options{.which = command.which, .connections = command.connections};
-    for (unsigned i = 0; i < port_count; ++i)
-        options.servers.push_back({address.ip, static_cast<std::uint16_t>(address.port + i)});
-    for (const std::string& source : command.sources) {
-        const auto ip = base::IpAddress::parse(source);
-        if (!ip) throw std::runtime_error("'" + source + "' is not an address");
-        options.sources.push_back(*ip);
-    }
-    NetClient client(loop, runtime.transport(), bulk_pool, std::move(options));
-    client.start();
-    const bool idle = command.which == NetCase::idle;
-    base::TimePoint begin = idle ? base::TimePoint::max() : base::TimePoint{};
-    base::TimePoint end = base::TimePoint::max();
-    double cpu_before = 0;
-    runtime.run(tick, [&] {
-        if (take_signals().stop) loop.stop();
-        if (begin == base::TimePoint{} || (begin == base::TimePoint::max() && client.settled()))
-            begin = loop.now() + warm_up;
-        if (end == base::TimePoint::max() && loop.now() >= begin) {
-            end = loop.now() + command.time;
-            cpu_before = cpu_seconds();
-            say("begin");
-        }
-        if (loop.now() >= end) {
-            Json json = snapshot(client.tally(), loop, longest_turn);
-            json["cpu_s"] = cpu_seconds() - cpu_before;
-            say("end " + json.dump());
-            end = base::TimePoint::max() - base::Duration{1}; // said; the parent ends us
-        }
-    });
-    return 0;
+    return run.complete() ? 0 : 1;
 }
 
 } // namespace dataplane::loadgen

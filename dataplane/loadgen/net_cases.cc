@@ -24,10 +24,14 @@ struct Exchange {
     explicit Exchange(NetCase which) { bytes.fill(first_byte(which)); }
 };
 
+base::Deadline soon(const base::Loop& loop) {
+    return base::Deadline::in(loop, wait_limit);
+}
+
 /// Reads away `count` bytes; false when the connection ended before.
 base::Task<bool> read_away(base::Loop& loop, base::Stream& stream, std::size_t count) {
     while (count > 0) {
-        auto filled = co_await stream.fill(base::Deadline::in(loop, wait_limit));
+        auto filled = co_await stream.fill(soon(loop));
         if (!filled) co_return false;
         const std::size_t got = std::min(count, stream.unread().size());
         stream.consume(got);
@@ -39,16 +43,16 @@ base::Task<bool> read_away(base::Loop& loop, base::Stream& stream, std::size_t c
 /// Sends back what comes until the peer has said all, then ends our side as well; false when it broke.
 base::Task<bool> echo(base::Loop& loop, base::Stream& stream, NetTally& tally) {
     for (;;) {
-        auto filled = co_await stream.fill(base::Deadline::in(loop, wait_limit));
+        auto filled = co_await stream.fill(soon(loop));
         if (!filled && filled.error() != base::NetError::end_of_stream) co_return false;
         if (!filled) break;
         const std::size_t got = stream.unread().size();
-        auto written = co_await stream.write(stream.unread(), base::Deadline::in(loop, wait_limit));
+        auto written = co_await stream.write(stream.unread(), soon(loop));
         if (!written) co_return false;
         tally.bytes += got;
         stream.consume(got);
     }
-    auto ended = co_await stream.shutdown_write(base::Deadline::in(loop, wait_limit));
+    auto ended = co_await stream.shutdown_write(soon(loop));
     co_return ended.has_value();
 }
 
@@ -124,7 +128,7 @@ base::Task<void> NetServer::take_bulk(base::Stream& stream) {
         const std::size_t got = stream.unread().size();
         tally_.bytes += got;
         stream.consume(got);
-        auto filled = co_await stream.fill(base::Deadline::in(loop_, wait_limit));
+        auto filled = co_await stream.fill(soon(loop_));
         if (!filled) co_return;
     }
 }
@@ -135,7 +139,7 @@ base::Task<void> NetServer::answer(base::Stream& stream, NetCase which) {
         auto whole = co_await read_away(loop_, stream, exchange_bytes);
         if (!whole) co_return;
         tally_.bytes += exchange_bytes;
-        auto written = co_await stream.write(reply.bytes, base::Deadline::in(loop_, wait_limit));
+        auto written = co_await stream.write(reply.bytes, soon(loop_));
         if (!written) co_return;
         ++tally_.exchanges;
         if (which == NetCase::short_connections) co_return;
@@ -157,31 +161,31 @@ NetClient::NetClient(base::Loop& loop, base::Transport& transport, base::SlabPoo
 void NetClient::start() {
     // Opening takes at most so many at a time; idle connections stay where they are then.
     constexpr std::size_t openers_max = 1000;
-    const std::size_t tasks = options_.which == NetCase::idle
-                                  ? std::min(options_.connections, openers_max)
-                                  : options_.connections;
-    for (std::size_t i = 0; i < tasks; ++i) {
-        switch (options_.which) {
-        case NetCase::short_connections:
-            loop_.spawn(run_short(), "bench short");
-            break;
-        case NetCase::request:
-            loop_.spawn(run_request(), "bench request");
-            break;
-        case NetCase::bulk:
-            loop_.spawn(run_bulk(), "bench bulk");
-            break;
-        case NetCase::idle:
+    if (options_.which == NetCase::idle) {
+        for (std::size_t i = 0; i < std::min(options_.connections, openers_max); ++i)
             loop_.spawn(run_idle(), "bench idle");
-            break;
-        case NetCase::echo:
-            loop_.spawn(run_echo(), "bench echo");
-            break;
-        case NetCase::half_close:
-            loop_.spawn(run_half_close(), "bench half close");
-            break;
-        }
+        return;
     }
+    const Use use = use_of(options_.which);
+    for (std::size_t i = 0; i < options_.connections; ++i)
+        loop_.spawn(run(use), "bench client");
+}
+
+NetClient::Use NetClient::use_of(NetCase which) noexcept {
+    switch (which) {
+    case NetCase::short_connections:
+        return &NetClient::ask_once;
+    case NetCase::request:
+        return &NetClient::ask_on;
+    case NetCase::bulk:
+        return &NetClient::pour;
+    case NetCase::half_close:
+        return &NetClient::say_and_listen;
+    case NetCase::echo:
+    case NetCase::idle: // has a run of its own
+        break;
+    }
+    return &NetClient::echo_all;
 }
 
 base::Task<base::StreamPtr> NetClient::open() {
@@ -192,68 +196,75 @@ base::Task<base::StreamPtr> NetClient::open() {
         if (!options_.sources.empty()) {
             source = options_.sources[turn / options_.servers.size() % options_.sources.size()];
         }
-        auto stream =
-            co_await transport_.connect(server, source, base::Deadline::in(loop_, wait_limit));
+        auto stream = co_await transport_.connect(server, source, soon(loop_));
         if (stream) co_return std::move(*stream);
         ++tally_.failed;
         static_cast<void>(co_await base::sleep_for(loop_, retry_gap));
     }
 }
 
-base::Task<void> NetClient::run_short() {
-    const Exchange question{NetCase::short_connections};
+base::Task<void> NetClient::run(Use use) {
     for (;;) {
         auto stream = co_await open();
         ++tally_.open;
-        auto written =
-            co_await stream->write(question.bytes, base::Deadline::in(loop_, wait_limit));
-        bool whole = written.has_value();
-        if (whole) whole = co_await read_away(loop_, *stream, exchange_bytes);
-        if (whole) { // the server closes first, as SMTP servers do after QUIT
-            auto end = co_await stream->fill(base::Deadline::in(loop_, wait_limit));
-            whole = !end && end.error() == base::NetError::end_of_stream;
-        }
+        auto whole = co_await (this->*use)(*stream);
         ++(whole ? tally_.exchanges : tally_.failed);
-        tally_.bytes += whole ? exchange_bytes : 0;
         --tally_.open;
         stream->close();
     }
 }
 
-base::Task<void> NetClient::run_request() {
+base::Task<bool> NetClient::ask_once(base::Stream& stream) {
+    const Exchange question{NetCase::short_connections};
+    auto written = co_await stream.write(question.bytes, soon(loop_));
+    if (!written) co_return false;
+    auto whole = co_await read_away(loop_, stream, exchange_bytes);
+    if (!whole) co_return false;
+    tally_.bytes += exchange_bytes;
+    // The server closes first, as SMTP servers do after QUIT.
+    auto end = co_await stream.fill(soon(loop_));
+    co_return !end && end.error() == base::NetError::end_of_stream;
+}
+
+base::Task<bool> NetClient::ask_on(base::Stream& stream) {
     const Exchange question{NetCase::request};
     for (;;) {
-        auto stream = co_await open();
-        ++tally_.open;
-        for (;;) {
-            auto written =
-                co_await stream->write(question.bytes, base::Deadline::in(loop_, wait_limit));
-            if (!written) break;
-            auto whole = co_await read_away(loop_, *stream, exchange_bytes);
-            if (!whole) break;
-            ++tally_.exchanges;
-            tally_.bytes += exchange_bytes;
-        }
-        ++tally_.failed;
-        --tally_.open;
+        auto written = co_await stream.write(question.bytes, soon(loop_));
+        if (!written) co_return false;
+        auto whole = co_await read_away(loop_, stream, exchange_bytes);
+        if (!whole) co_return false;
+        ++tally_.exchanges;
+        tally_.bytes += exchange_bytes;
     }
 }
 
-base::Task<void> NetClient::run_bulk() {
+base::Task<bool> NetClient::pour(base::Stream& stream) {
+    constexpr std::size_t slabs_at_once = 4;
     for (;;) {
-        auto stream = co_await open();
-        ++tally_.open;
-        for (;;) {
-            base::SlabChain chain;
-            for (int i = 0; i < 4; ++i)
-                chain.push({bulk_bytes_, 0, bulk_bytes_.capacity()});
-            auto written =
-                co_await stream->write(std::move(chain), base::Deadline::in(loop_, wait_limit));
-            if (!written) break;
-            tally_.bytes += std::uint64_t{4} * bulk_bytes_.capacity();
-        }
-        ++tally_.failed;
-        --tally_.open;
+        base::SlabChain chain;
+        for (std::size_t i = 0; i < slabs_at_once; ++i)
+            chain.push({bulk_bytes_, 0, bulk_bytes_.capacity()});
+        auto written = co_await stream.write(std::move(chain), soon(loop_));
+        if (!written) co_return false;
+        tally_.bytes += slabs_at_once * bulk_bytes_.capacity();
+    }
+}
+
+base::Task<bool> NetClient::echo_all(base::Stream& stream) {
+    return echo(loop_, stream, tally_);
+}
+
+base::Task<bool> NetClient::say_and_listen(base::Stream& stream) {
+    const Exchange question{NetCase::echo}; // what our own server does with it suits
+    auto written = co_await stream.write(question.bytes, soon(loop_));
+    if (!written) co_return false;
+    auto ended = co_await stream.shutdown_write(soon(loop_));
+    if (!ended) co_return false;
+    for (;;) {
+        auto filled = co_await stream.fill(soon(loop_));
+        if (!filled) co_return filled.error() == base::NetError::end_of_stream;
+        tally_.bytes += stream.unread().size();
+        stream.consume(stream.unread().size());
     }
 }
 
@@ -263,49 +274,11 @@ base::Task<void> NetClient::run_idle() {
     while (!settled()) {
         ++tally_.open; // before it is open, so that the openers together do not make too many
         auto stream = co_await open();
-        auto written = co_await stream->write(hello, base::Deadline::in(loop_, wait_limit));
+        auto written = co_await stream->write(hello, soon(loop_));
         if (!written) ++tally_.failed;
         kept.push_back(std::move(stream));
     }
     static_cast<void>(co_await base::sleep_for(loop_, std::chrono::hours{24}));
-}
-
-base::Task<void> NetClient::run_echo() {
-    for (;;) {
-        auto stream = co_await open();
-        ++tally_.open;
-        auto whole = co_await echo(loop_, *stream, tally_);
-        ++(whole ? tally_.exchanges : tally_.failed);
-        --tally_.open;
-        stream->close();
-    }
-}
-
-base::Task<void> NetClient::run_half_close() {
-    const Exchange question{NetCase::echo}; // what our own server does with it suits
-    for (;;) {
-        auto stream = co_await open();
-        ++tally_.open;
-        auto written =
-            co_await stream->write(question.bytes, base::Deadline::in(loop_, wait_limit));
-        bool whole = written.has_value();
-        if (whole) {
-            auto ended = co_await stream->shutdown_write(base::Deadline::in(loop_, wait_limit));
-            whole = ended.has_value();
-        }
-        while (whole) {
-            auto filled = co_await stream->fill(base::Deadline::in(loop_, wait_limit));
-            if (!filled) {
-                whole = filled.error() == base::NetError::end_of_stream;
-                break;
-            }
-            tally_.bytes += stream->unread().size();
-            stream->consume(stream->unread().size());
-        }
-        ++(whole ? tally_.exchanges : tally_.failed);
-        --tally_.open;
-        stream->close();
-    }
 }
 
 } // namespace dataplane::loadgen

@@ -75,13 +75,18 @@ public:
     [[nodiscard]] const NetTally& tally() const noexcept { return tally_; }
 
 private:
+    /// What is done on one connection: true when it came to its end as it should.
+    using Use = base::Task<bool> (NetClient::*)(base::Stream& stream);
+    [[nodiscard]] static Use use_of(NetCase which) noexcept;
+
     [[nodiscard]] base::Task<base::StreamPtr> open();
-    base::Task<void> run_short();
-    base::Task<void> run_request();
-    base::Task<void> run_bulk();
+    base::Task<void> run(Use use); // one connection after another
     base::Task<void> run_idle();
-    base::Task<void> run_echo();
-    base::Task<void> run_half_close();
+    base::Task<bool> ask_once(base::Stream& stream);
+    base::Task<bool> ask_on(base::Stream& stream);
+    base::Task<bool> pour(base::Stream& stream);
+    base::Task<bool> echo_all(base::Stream& stream);
+    base::Task<bool> say_and_listen(base::Stream& stream);
 
     base::Loop& loop_;
     base::Transport& transport_;

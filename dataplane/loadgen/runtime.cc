@@ -16,6 +16,7 @@
 #include <random>
 #include <sched.h>
 #include <stdexcept>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <system_error>
 #include <thread>
@@ -113,6 +114,12 @@ void pin_to_cpu(int cpu) {
     }
 }
 
+void be_punctual() noexcept {
+    prctl(PR_SET_TIMERSLACK, 1UL);
+    const sched_param priority{.sched_priority = 1};
+    static_cast<void>(sched_setscheduler(0, SCHED_RR, &priority));
+}
+
 /// Later members stand on earlier ones.
 struct Runtime::OwnStack {
     OwnStack(base::Loop& loop, base::Uring& ring, net::Eal environment,
@@ -201,6 +208,10 @@ Runtime::Runtime(const NetOptions& options) : loop_(clock_), tls_library_(loop_)
 base::Transport& Runtime::transport() noexcept {
     if (own_ != nullptr) return own_->stack;
     return *kernel_;
+}
+
+const net::stack::Stack* Runtime::own_stack() const noexcept {
+    return own_ != nullptr ? &own_->stack : nullptr;
 }
 
 bool Runtime::wait_for_link(std::chrono::seconds limit) {

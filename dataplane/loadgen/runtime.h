@@ -21,6 +21,10 @@
 #include <string>
 #include <vector>
 
+namespace dataplane::net::stack {
+class Stack;
+}
+
 namespace dataplane::loadgen {
 
 /// What signals have asked for since it was last looked at.
@@ -35,6 +39,9 @@ void catch_signals();
 void raise_descriptor_limit() noexcept;
 /// Pins this thread; throws std::system_error when there is no such CPU.
 void pin_to_cpu(int cpu);
+/// Wakes when it is time, also when others want the CPU: for what waits most of the time and stands for a
+/// line, or for a stack on one. Without the privilege it is as punctual as the machine's load allows.
+void be_punctual() noexcept;
 
 /// Our own TCP/IP instead of the kernel's, on a device that DPDK drives.
 struct NetOptions {
@@ -61,6 +68,8 @@ public:
 
     [[nodiscard]] base::Loop& loop() noexcept { return loop_; }
     [[nodiscard]] base::Transport& transport() noexcept;
+    /// Null on kernel sockets.
+    [[nodiscard]] const net::stack::Stack* own_stack() const noexcept;
     /// Waits until the device has its peer (memif) or its cable; false after `limit`.
     [[nodiscard]] bool wait_for_link(std::chrono::seconds limit);
     /// For the source: any certificate will do, it is the relay's speed that is measured.

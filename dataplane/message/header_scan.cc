@@ -11,7 +11,7 @@ constexpr char lower(char c) noexcept {
 }
 
 bool is(std::string_view name, std::string_view lower_case) noexcept {
-    return std::ranges::equal(name, lower_case, {}, lower);
+    return name.size() == lower_case.size() && std::ranges::equal(name, lower_case, {}, lower);
 }
 
 } // namespace
@@ -76,7 +76,7 @@ void HeaderScan::name_ended() noexcept {
     name_bytes_ = 0;
     while (name.ends_with(' ') || name.ends_with('\t'))
         name.remove_suffix(1);
-    if (name.empty() || name.find_first_of(" \t") != std::string_view::npos) {
+    if (name.empty() || std::ranges::any_of(name, [](char c) { return c == ' ' || c == '\t'; })) {
         end_ = HeaderEnd::not_a_header;
         return;
     }

@@ -53,17 +53,19 @@ static_assert(static_cast<int>(AuthVerdict::throttled) ==
               static_cast<int>(schema::Verdict::throttled));
 static_assert(static_cast<int>(ShardCommand::Kind::queue_list) ==
               static_cast<int>(schema::CommandKind::queue_list));
-static_assert(static_cast<int>(ShardCommand::Kind::queue_resume) ==
-              static_cast<int>(schema::CommandKind::queue_resume));
+static_assert(static_cast<int>(ShardCommand::Kind::queue_end) ==
+              static_cast<int>(schema::CommandKind::queue_end));
 static_assert(static_cast<int>(ShardCommand::Kind::status) ==
               static_cast<int>(schema::CommandKind::status));
 static_assert(static_cast<int>(ShardCommand::Kind::net_connections) ==
               static_cast<int>(schema::CommandKind::net_connections));
 static_assert(static_cast<int>(ShardCommand::Kind::capture_stop) ==
               static_cast<int>(schema::CommandKind::capture_stop));
+static_assert(static_cast<int>(ShardCommand::Kind::offload) ==
+              static_cast<int>(schema::CommandKind::offload));
 
-SipKey random_key() {
-    SipKey key{};
+base::SipKey random_key() {
+    base::SipKey key{};
     if (getrandom(key.data(), sizeof key, 0) != static_cast<ssize_t>(sizeof key)) {
         throw std::system_error(errno, std::generic_category(), "getrandom");
     }
@@ -124,9 +126,11 @@ std::string changed_at_start(const Policy& first, const Policy& next) {
     compare(running.resolver_threads, wanted.resolver_threads, "dns.resolver_threads");
     compare(running.dnssec, wanted.dnssec, "dns.dnssec");
     compare(running.busy_poll, wanted.busy_poll, "server.busy_poll");
+    compare(running.openssl_relief, wanted.openssl_relief, "tls.openssl_relief");
     compare(running.dpdk, wanted.dpdk, "dpdk");
     compare(running.ports, wanted.ports, "port");
     compare(running.tcp, wanted.tcp, "tcp");
+    compare(running.offload, wanted.offload, "offload");
     compare(same_listeners(first.listeners, next.listeners), true, "listener");
     const std::string portless = sources_without_port(running, next);
     compare(portless, std::string{}, "source on dpdk: " + portless);
@@ -428,6 +432,10 @@ private:
     void on_command(const schema::Command& asked) {
         if (asked.kind() > schema::CommandKind::MAX)
             return reply(asked.id(), false, "this release does not know the command");
+        if (asked.kind() == schema::CommandKind::cert_list ||
+            asked.kind() == schema::CommandKind::cert_reload) {
+            return on_certificates(asked);
+        }
         if (commands_.size() >= commands_max)
             return reply(asked.id(), false, "too many commands at once");
         const auto capture = capture_request(asked.capture());
@@ -436,7 +444,8 @@ private:
             static_cast<ShardCommand::Kind>(asked.kind()),
             std::string{schema::view(asked.domain())}, std::string{schema::view(asked.tenant())},
             std::string{schema::view(asked.account())}, std::string{schema::view(asked.sender())},
-            std::string{schema::view(asked.message_id())}, asked.limit(), *capture});
+            std::string{schema::view(asked.message_id())}, asked.limit(), *capture,
+            std::string{schema::view(asked.arguments())}});
         const std::uint64_t id = next_command_++;
         const auto running = commands_
                                  .emplace(id, RunningCommand{asked.id(),
@@ -450,6 +459,13 @@ private:
             commands_.erase(running);
             return reply(asked.id(), false, "a shard's mailbox is full");
         }
+    }
+
+    /// Certificates are read for all shards together, and not by them.
+    void on_certificates(const schema::Command& asked) {
+        if (!options_.certificates) return reply(asked.id(), false, "there are no certificates");
+        const auto answer = options_.certificates(asked.kind() == schema::CommandKind::cert_reload);
+        reply(asked.id(), answer.has_value(), answer ? *answer : answer.error());
     }
 
     void on_shard_answer(std::size_t shard, ShardPort::CommandAnswer&& answer) {
@@ -537,6 +553,11 @@ private:
             log("policy snapshot refused, version " + std::to_string(newest_->version) +
                 " stays: " + objection);
             return report(false, objection);
+        }
+        if (const std::string remark = options_.adopt ? options_.adopt(*loaded) : "";
+            !remark.empty()) {
+            log(remark);
+            waits += (waits.empty() ? "" : "; ") + remark;
         }
         newest_ = *loaded;
         published_.push_back(newest_);
@@ -635,10 +656,12 @@ void ShardPort::handle(ToShard&& message) {
     } else if (const auto* change = std::get_if<AccountChange>(&message)) {
         authenticator_.on_account_changed(change->name, change->generation);
     } else if (const auto* run = std::get_if<CommandRun>(&message)) {
-        ToLink answer{CommandAnswer{run->id, commands_.run(*run->command)}};
-        // Full only when the link is dead or buried; the operator is told that this shard did not
-        // answer.
-        if (to_link_.push(std::move(answer))) link_.thread_->rouse();
+        commands_.start(*run->command, [this, id = run->id](std::string json) {
+            // Full only when the link is dead or buried; the operator is told that this shard did
+            // not answer.
+            ToLink answer{CommandAnswer{id, std::move(json)}};
+            if (to_link_.push(std::move(answer))) link_.thread_->rouse();
+        });
     }
 }
 

@@ -23,6 +23,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <string>
@@ -45,6 +46,12 @@ struct ControlLinkOptions {
     // Looks at a new policy before the shards get it, on the link's thread: prepares what is too
     // slow to prepare on a shard. Returns why the policy cannot be used, or "".
     std::function<std::string(const PolicyPtr&)> prepare;
+    // Takes over what of a new policy does not travel with it, on the link's thread. Returns what
+    // could not be taken over, or "": the policy is used all the same, and the operator told.
+    std::function<std::string(const PolicyPtr&)> adopt;
+    // Answers `cert list` and, after reading the files again, `cert reload`: a JSON object, or why
+    // not. On the link's thread.
+    std::function<std::expected<std::string, std::string>(bool reload)> certificates;
 };
 
 class ControlLink;

@@ -56,7 +56,7 @@ base::Task<AuthVerdict> LinkAuthenticator::verify(std::string user, std::string 
     const AccountPolicy* account = policy->account(user);
     const std::string_view name =
         account != nullptr ? std::string_view{account->name} : std::string_view{user};
-    const QuestionKey key{sip_digest(options_.key, name, password), client};
+    const QuestionKey key{base::sip_digest(options_.key, name, password), client};
     if (cached(key.digest, account)) {
         OPENSSL_cleanse(password.data(), password.size());
         ++counters_.cached;
@@ -134,7 +134,7 @@ bool LinkAuthenticator::void_since(const Success& success) const {
     });
 }
 
-bool LinkAuthenticator::cached(const Digest& digest, const AccountPolicy* account) {
+bool LinkAuthenticator::cached(const base::SipDigest& digest, const AccountPolicy* account) {
     for (Success& success : cache_[digest.low & (cache_.size() - 1)]) {
         if (success.digest != digest || success.account.empty()) continue;
         const bool good =

@@ -12,10 +12,10 @@
 #pragma once
 
 #include "dataplane/base/loop.h"
+#include "dataplane/base/siphash.h"
 #include "dataplane/base/wait.h"
 #include "dataplane/policy/authenticator.h"
 #include "dataplane/policy/policy.h"
-#include "dataplane/policy/siphash.h"
 
 #include <array>
 #include <chrono>
@@ -48,7 +48,7 @@ public:
 };
 
 struct LinkAuthenticatorOptions {
-    SipKey key{};
+    base::SipKey key{};
     std::chrono::seconds cache_time{
         600}; // also how long a client is not asked to pay for a hash again
     std::chrono::seconds answer_limit{10}; // control queues at most about 3 s of hashing
@@ -84,7 +84,7 @@ public:
 
 private:
     struct Success {
-        Digest digest;
+        base::SipDigest digest;
         base::TimePoint expires{}; // in the past: empty
         std::uint64_t generation = 0;
         std::string account;
@@ -96,12 +96,12 @@ private:
         std::uint64_t generation = 0;
     };
     struct QuestionKey {
-        Digest digest;
+        base::SipDigest digest;
         base::IpAddress client; // failures are counted per client, so each client asks for itself
         auto operator<=>(const QuestionKey&) const noexcept = default;
     };
 
-    [[nodiscard]] bool cached(const Digest& digest, const AccountPolicy* account);
+    [[nodiscard]] bool cached(const base::SipDigest& digest, const AccountPolicy* account);
     void remember(Success&& success);
     [[nodiscard]] bool void_since(const Success& success) const;
 

@@ -58,16 +58,9 @@ bool is_net_command(ShardCommand::Kind kind) noexcept {
     case ShardCommand::Kind::capture_read:
     case ShardCommand::Kind::capture_stop:
         return true;
-    case ShardCommand::Kind::queue_list:
-    case ShardCommand::Kind::queue_show:
-    case ShardCommand::Kind::queue_count:
-    case ShardCommand::Kind::queue_flush:
-    case ShardCommand::Kind::queue_suspend:
-    case ShardCommand::Kind::queue_resume:
-    case ShardCommand::Kind::status:
+    default:
         return false;
     }
-    return false;
 }
 
 std::string run_net_command(NetCommands* net, unsigned shard, const ShardCommand& command) {
@@ -85,16 +78,9 @@ std::string run_net_command(NetCommands* net, unsigned shard, const ShardCommand
         return capture_read(*net, command.capture);
     case ShardCommand::Kind::capture_stop:
         return Json{{"stopped", net->capture_stop(command.capture.id) ? 1 : 0}}.dump();
-    case ShardCommand::Kind::queue_list:
-    case ShardCommand::Kind::queue_show:
-    case ShardCommand::Kind::queue_count:
-    case ShardCommand::Kind::queue_flush:
-    case ShardCommand::Kind::queue_suspend:
-    case ShardCommand::Kind::queue_resume:
-    case ShardCommand::Kind::status:
-        break;
+    default:
+        return refusal("unknown command");
     }
-    return refusal("unknown command");
 }
 
 } // namespace dataplane::policy

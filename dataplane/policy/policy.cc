@@ -65,4 +65,24 @@ const SitePolicy& Policy::site(std::string_view site_name, std::string_view doma
     return default_site;
 }
 
+std::string_view to_string(TlsLevel level) noexcept {
+    switch (level) {
+    case TlsLevel::none:
+        return "none";
+    case TlsLevel::may:
+        return "may";
+    case TlsLevel::encrypt:
+        return "encrypt";
+    case TlsLevel::verify:
+        return "verify";
+    case TlsLevel::dane:
+        return "dane";
+    case TlsLevel::dane_only:
+        return "dane-only";
+    case TlsLevel::secure:
+        return "secure";
+    }
+    return "none";
+}
+
 } // namespace dataplane::policy

@@ -10,6 +10,7 @@
 
 #include "dataplane/base/address.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/message/dkim/key_set.h"
 
 #include <chrono>
 #include <cstdint>
@@ -88,6 +89,9 @@ struct AccountPolicy {
     std::string source;                      // source or pool; empty: the route's, then the default
     std::vector<std::string> sender_domains; // empty: any MAIL FROM
     std::uint32_t messages_per_hour_max = 0; // 0: unlimited
+    // Client certificates that are this account, for AUTH EXTERNAL: "sha256:" and a fingerprint, or
+    // "name:" or "subject:" of one that verifies.
+    std::vector<std::string> certificates;
 };
 
 struct SourcePolicy { // an egress identity
@@ -106,7 +110,18 @@ struct PoolPolicy { // weighted choice of sources
     std::vector<Member> members;
 };
 
-enum class TlsLevel : std::uint8_t { none, may, encrypt, verify };
+/// What the way to a host must be like. docs/tls.md has the rules.
+enum class TlsLevel : std::uint8_t {
+    none,      // in the clear
+    may,       // encrypted if that works
+    encrypt,   // encrypted, whoever it is
+    verify,    // a trusted certificate for the host's name
+    dane,      // what the host's zone says (RFC 7672); may, where it says nothing
+    dane_only, // what the host's zone says, or not at all
+    secure,    // a trusted certificate for the recipient's domain
+};
+
+[[nodiscard]] std::string_view to_string(TlsLevel level) noexcept; // as the configuration has it
 
 /// Shaping of one site, provider or domain; sources share a site's limits unless named here.
 struct SitePolicy {
@@ -147,9 +162,21 @@ struct RetryPolicy {
 
 struct TlsPolicy {
     std::string certificate_file,
-        key_file;        // PEM; empty: a self-signed pair is made in the state folder
-    bool modern = false; // TLS 1.3 only; otherwise 1.2 and 1.3
-    std::string ca_file; // for TlsLevel::verify; empty: the system's
+        key_file;          // PEM; empty: a self-signed pair is made in the state folder
+    bool modern = false;   // TLS 1.3 only; otherwise 1.2 and 1.3
+    std::string ca_file;   // for TlsLevel::verify and secure; empty: the system's
+    std::string ocsp_file; // of the certificate above
+    struct Certificate {
+        std::string certificate_file, key_file, ocsp_file;
+        std::vector<std::string> names; // empty: those in it
+        bool is_default = false;        // serves unknown names, too
+    };
+    std::vector<Certificate> certificates; // further ones
+    std::string ocsp_command;
+    enum class ClientCertificates : std::uint8_t { none, request, require };
+    ClientCertificates client_certificates = ClientCertificates::none;
+    std::string client_ca_file;
+    std::string delivery_certificate_file, delivery_key_file; // shown to hosts that ask
 };
 
 struct ScreenRule {
@@ -215,6 +242,26 @@ struct TcpPolicy { // of connections on dpdk
     bool operator==(const TcpPolicy&) const = default;
 };
 
+/// See tls_offload/relief.h.
+enum class OpensslRelief : std::uint8_t { automatic, on, off };
+
+/// Who does private-key operations: see tls_offload/engine/host.h, whose Choice this is.
+struct OffloadPolicy {
+    enum class Backend : std::uint8_t {
+        automatic,
+        inline_only,
+        threads,
+        mb8,
+        cryptodev,
+        qatengine
+    };
+    Backend backend = Backend::automatic;
+    std::uint32_t workers = 0;
+    std::vector<int> cores;
+    std::string device, engine;
+    bool operator==(const OffloadPolicy&) const = default;
+};
+
 /// What only a start can change; a reload that changes any of it says so and keeps the old value.
 struct StartUp {
     unsigned shards = 1;
@@ -227,9 +274,11 @@ struct StartUp {
     unsigned resolver_threads = 1;
     bool dnssec = false;
     bool busy_poll = false;
+    OpensslRelief openssl_relief = OpensslRelief::automatic;
     DpdkPolicy dpdk;
     std::vector<PortPolicy> ports; // empty: nothing is on dpdk
     TcpPolicy tcp;
+    OffloadPolicy offload;
 };
 
 struct Policy {
@@ -245,7 +294,8 @@ struct Policy {
     BareNewline bare_newline = BareNewline::reject;
     TlsPolicy tls;
     TextMap<AccountPolicy> accounts;
-    std::vector<SourcePolicy> sources; // index 0 is the default
+    TextMap<std::string> certificate_accounts; // account by AccountPolicy::certificates
+    std::vector<SourcePolicy> sources;         // index 0 is the default
     TextMap<PoolPolicy> pools;
     TextMap<std::uint32_t> source_index; // by name
     RoutePolicy default_route;
@@ -254,6 +304,7 @@ struct Policy {
     TextMap<SitePolicy> sites; // by site name or domain, lower case
     RetryPolicy retry;
     ScreenPolicy screen;
+    std::vector<message::dkim::KeyTable> dkim; // in the order of the configuration
 
     [[nodiscard]] bool is_relay_client(const base::IpAddress& client) const noexcept;
     [[nodiscard]] const AccountPolicy* account(std::string_view name) const noexcept;

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -33,20 +34,22 @@ struct ShardCommand {
     enum class Kind : std::uint8_t {
         queue_list,      // {"messages":[{...}, ...],"total":n}
         queue_show,      // {"message":{...}} on the shard that has it, {} elsewhere
-        queue_count,     // {"messages":n, ...}
-        queue_flush,     // {"touched":n}
-        queue_suspend,   // {"touched":n}
-        queue_resume,    // {"touched":n}
+        queue_count,     // {"messages":n, "groups":{...}, ...}
+        queue_flush,     // {"touched":n, "busy":n}
+        queue_orders,    // {"taken":1}
+        queue_end,       // {"touched":n, "busy":n, "pending":n}
         status,          // {"shards":[{...}]}
         net_connections, // these four: see net_commands.h
         capture_start,
         capture_read,
         capture_stop,
+        offload, // {"shards":[{...}]}
     };
     Kind kind = Kind::status;
     std::string domain, tenant, account, sender, message_id; // empty selects everything
     std::uint32_t limit = 100; // of what is listed, over all shards; 0: none
     CaptureRequest capture;
+    std::string arguments; // of the queue commands: a JSON object, see daemon/queue_operations.h
 };
 
 /// What the daemon does with a command on a shard.
@@ -57,6 +60,10 @@ public:
     /// summed, arrays joined, objects merged, and of anything else the first one stays.
     /// {"error":"..."} refuses.
     virtual std::string run(const ShardCommand& command) = 0;
+    /// The same for what takes several turns: `answer` is called once, on the shard, now or later.
+    virtual void start(const ShardCommand& command, std::function<void(std::string)> answer) {
+        answer(run(command));
+    }
 };
 
 } // namespace dataplane::policy

@@ -72,13 +72,23 @@ SAME(BareNewline::normalise, schema::BareNewline::normalise);
 SAME(TlsLevel::may, schema::TlsLevel::may);
 SAME(TlsLevel::encrypt, schema::TlsLevel::encrypt);
 SAME(TlsLevel::verify, schema::TlsLevel::verify);
+SAME(TlsLevel::dane, schema::TlsLevel::dane);
+SAME(TlsLevel::dane_only, schema::TlsLevel::dane_only);
+SAME(TlsLevel::secure, schema::TlsLevel::secure);
+SAME(TlsPolicy::ClientCertificates::require, schema::ClientCertificates::require);
+SAME(OpensslRelief::off, schema::OpensslRelief::off);
 SAME(RoutePolicy::Kind::smart_host, schema::RouteKind::smart_host);
 SAME(RoutePolicy::Kind::discard, schema::RouteKind::discard);
 SAME(ScreenRule::Action::defer, schema::ScreenAction::defer);
 SAME(ScreenRule::Action::tag, schema::ScreenAction::tag);
 SAME(ScreenRule::Action::score, schema::ScreenAction::score);
 SAME(TransportKind::dpdk, schema::Transport::dpdk);
+SAME(OffloadPolicy::Backend::qatengine, schema::OffloadBackend::qatengine);
 SAME(TcpPolicy::Congestion::new_reno, schema::Congestion::new_reno);
+SAME(message::dkim::Scope::always, schema::DkimScope::always);
+SAME(message::dkim::KeyKind::ed25519, schema::DkimAlgorithm::ed25519_sha256);
+SAME(message::dkim::Canonical::relaxed, schema::DkimForm::relaxed);
+SAME(message::dkim::OnFailure::send_unsigned, schema::DkimFailure::send_unsigned);
 #undef SAME
 
 std::chrono::seconds seconds(std::uint32_t value) {
@@ -201,8 +211,17 @@ void fill_tcp(const schema::TcpT& from, TcpPolicy& to) {
         in_range<std::uint32_t>(from.connections_max, 1, 1U << 28, "tcp.connections_max");
 }
 
+void fill_offload(schema::OffloadT& from, OffloadPolicy& to) {
+    to.backend = as_enum<OffloadPolicy::Backend>(from.backend, "offload.backend");
+    to.workers = in_range<std::uint32_t>(from.workers, 0, 64, "offload.workers");
+    to.cores = std::move(from.cores);
+    to.device = std::move(from.device);
+    to.engine = std::move(from.engine);
+}
+
 /// What a snapshot of a release without ports does not say has its defaults.
 void fill_network(schema::StartUpT& from, StartUp& to) {
+    if (from.offload) fill_offload(*from.offload, to.offload);
     if (from.dpdk) fill_dpdk(*from.dpdk, to.dpdk);
     if (from.tcp) fill_tcp(*from.tcp, to.tcp);
     std::unordered_set<base::IpAddress, base::IpAddressHash> taken;
@@ -237,6 +256,7 @@ void fill_start_up(schema::StartUpT& from, StartUp& to) {
         in_range<unsigned>(from.resolver_threads, 1, 64, "start_up.resolver_threads");
     to.dnssec = from.dnssec;
     to.busy_poll = from.busy_poll;
+    to.openssl_relief = as_enum<OpensslRelief>(from.openssl_relief, "start_up.openssl_relief");
     fill_network(from, to);
 }
 
@@ -360,11 +380,66 @@ void fill_accounts(schema::PolicyT& from, Policy& to) {
                            std::move(account->tenant),
                            std::move(account->source),
                            std::move(account->sender_domains),
-                           account->messages_per_hour_max};
+                           account->messages_per_hour_max,
+                           std::move(account->certificates)};
+        for (const std::string& certificate : made.certificates) {
+            if (!to.certificate_accounts.emplace(certificate, made.name).second)
+                refuse("accounts.certificates", "two accounts have " + certificate);
+        }
         if (made.name.empty() ||
             !to.accounts.emplace(std::move(account->name), std::move(made)).second) {
             refuse("accounts", "a name is missing or there twice");
         }
+    }
+}
+
+message::dkim::KeyTable dkim_table(schema::DkimT& from) {
+    namespace dkim = message::dkim;
+    dkim::KeyTable to;
+    to.scope = as_enum<dkim::Scope>(from.scope, "dkim.scope");
+    to.kind = as_enum<dkim::KeyKind>(from.algorithm, "dkim.algorithm");
+    to.header_form = as_enum<dkim::Canonical>(from.header_form, "dkim.header_form");
+    to.body_form = as_enum<dkim::Canonical>(from.body_form, "dkim.body_form");
+    to.on_failure = as_enum<dkim::OnFailure>(from.on_failure, "dkim.on_failure");
+    to.domains = std::move(from.domains);
+    to.selector = std::move(from.selector);
+    to.key_file = std::move(from.key_file);
+    to.tenant = std::move(from.tenant);
+    to.headers = std::move(from.headers);
+    to.oversign = std::move(from.oversign);
+    to.expire_after = seconds(from.expire_after_s);
+    to.identity = std::move(from.identity);
+    if (to.domains.empty() || to.selector.empty() || to.key_file.empty())
+        refuse("dkim", "a table has no domain, selector or key");
+    for (const std::string& domain : to.domains) {
+        const std::size_t stars = std::ranges::count(domain, '*');
+        if (domain.empty() || domain == "." || (stars != 0 && domain != "*"))
+            refuse("dkim.domains", "no domain: " + domain);
+        if (domain == "*" &&
+            (to.scope != dkim::Scope::author || to.key_file.find("%d") == std::string::npos))
+            refuse("dkim.domains", "* needs %d in the key's path, and the scope author");
+    }
+    return to;
+}
+
+void fill_tls(schema::TlsT& from, TlsPolicy& to) {
+    to.certificate_file = std::move(from.certificate_file);
+    to.key_file = std::move(from.key_file);
+    to.modern = from.modern;
+    to.ca_file = std::move(from.ca_file);
+    to.ocsp_file = std::move(from.ocsp_file);
+    to.ocsp_command = std::move(from.ocsp_command);
+    to.client_certificates =
+        as_enum<TlsPolicy::ClientCertificates>(from.client_certificates, "tls.client_certificates");
+    to.client_ca_file = std::move(from.client_ca_file);
+    to.delivery_certificate_file = std::move(from.delivery_certificate_file);
+    to.delivery_key_file = std::move(from.delivery_key_file);
+    for (auto& each : from.certificates) {
+        if (each->certificate_file.empty() || each->key_file.empty())
+            refuse("tls.certificates", "one has no certificate or no key");
+        to.certificates.push_back({std::move(each->certificate_file), std::move(each->key_file),
+                                   std::move(each->ocsp_file), std::move(each->names),
+                                   each->is_default});
     }
 }
 
@@ -389,8 +464,7 @@ Policy convert(schema::PolicyT& from) {
     to.timeouts = timeouts(*from.timeouts);
     to.limits = limits(*from.limits);
     to.bare_newline = as_enum<BareNewline>(from.bare_newline, "bare_newline");
-    to.tls = {std::move(from.tls->certificate_file), std::move(from.tls->key_file),
-              from.tls->modern, std::move(from.tls->ca_file)};
+    fill_tls(*from.tls, to.tls);
     fill_accounts(from, to);
     fill_sources(from, to);
     to.default_route = route(*from.default_route, to);
@@ -410,6 +484,8 @@ Policy convert(schema::PolicyT& from) {
     }
     to.retry = retry(*from.retry);
     to.screen = screen(*from.screen);
+    for (auto& each : from.dkim)
+        to.dkim.push_back(dkim_table(*each));
     return to;
 }
 

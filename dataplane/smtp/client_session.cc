@@ -331,9 +331,16 @@ Task<bool> ClientSession::start_tls() {
         tls.level = tls_offload::TlsLevel::encrypt;
         break;
     case TlsLevel::verify:
+    case TlsLevel::secure:
         tls.level = tls_offload::TlsLevel::verify;
         break;
+    case TlsLevel::dane:
+    case TlsLevel::dane_only:
+        tls.level = tls_offload::TlsLevel::dane;
+        break;
     }
+    tls.peer_names = options_.peer_names;
+    tls.tlsa = options_.tlsa;
     tls.session_scope = stream_->info().peer.to_string();
     auto secured = co_await tls_offload::connect_tls(std::move(stream_), *options_.tls_context, tls,
                                                      within(options_.timeouts.tls_handshake));

@@ -22,6 +22,7 @@
 #include "queue/message.h"
 #include "queue/queue.h"
 #include "tls_offload/tls_context.h"
+#include "tls_offload/tls_stream.h"
 
 #include <cstdint>
 #include <memory>
@@ -110,8 +111,10 @@ struct Capabilities {
 
 struct ClientOptions {
     std::string helo_name;
-    std::string host_name; // the peer's, for SNI and certificate checks
-    policy::TlsLevel tls = policy::TlsLevel::may;
+    std::string host_name;                             // the peer's, for SNI and certificate checks
+    policy::TlsLevel tls = policy::TlsLevel::may;      // not dane_only: who plans knows which it is
+    std::vector<tls_offload::TlsaRecord> tlsa = {};    // at TlsLevel::dane
+    std::vector<std::string> peer_names = {};          // at verify and secure; empty: host_name
     tls_offload::ClientContext* tls_context = nullptr; // nullptr: STARTTLS is not tried
     bool pipelining = true;
     bool chunking = true;
@@ -154,6 +157,10 @@ public:
     [[nodiscard]] const Capabilities& capabilities() const noexcept { return capabilities_; }
     [[nodiscard]] const base::StreamInfo& info() const noexcept { return stream_->info(); }
     [[nodiscard]] bool tls() const noexcept { return tls_; }
+    /// Null in the clear.
+    [[nodiscard]] const tls_offload::TlsState* tls_state() const noexcept {
+        return tls_offload::tls_state(*stream_);
+    }
 
 private:
     [[nodiscard]] base::Deadline within(std::chrono::seconds limit) const noexcept {

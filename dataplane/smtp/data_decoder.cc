@@ -3,7 +3,9 @@
 #include "dataplane/base/check.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <emmintrin.h>
 #include <utility>
 
 namespace dataplane::smtp {
@@ -13,10 +15,69 @@ constexpr std::byte cr{'\r'};
 constexpr std::byte lf{'\n'};
 constexpr std::byte dot{'.'};
 
-const std::byte* find(const std::byte* from, const std::byte* to, std::byte wanted) noexcept {
-    if (from == to) return nullptr;
-    return static_cast<const std::byte*>(
-        std::memchr(from, std::to_integer<int>(wanted), static_cast<std::size_t>(to - from)));
+constexpr std::size_t block_bytes = 64;
+
+/// Which bytes of a block are CR, LF and dots: bit i stands for byte i.
+struct BlockMasks {
+    std::uint64_t cr = 0;
+    std::uint64_t lf = 0;
+    std::uint64_t dot = 0;
+};
+
+BlockMasks look_at(const std::byte* block) noexcept {
+    BlockMasks masks;
+    for (unsigned part = 0; part < block_bytes; part += sizeof(__m128i)) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + part));
+        const auto where = [&](char wanted) {
+            const int mask = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(wanted)));
+            return std::uint64_t{static_cast<std::uint32_t>(mask)} << part;
+        };
+        masks.cr |= where('\r');
+        masks.lf |= where('\n');
+        masks.dot |= where('.');
+    }
+    return masks;
+}
+
+enum class Odd : std::uint8_t { none, line_dot, lone_cr, lone_lf };
+
+struct Run {
+    std::size_t bytes = 0; // up to the odd byte, or all
+    Odd odd = Odd::none;   // what stands behind them
+};
+
+/// How far `text` needs no thought. Lone CR: a CR as the very last byte is none yet.
+Run measure_run(std::span<const std::byte> text, bool dotted) noexcept {
+    const std::uint64_t dots_count = dotted ? ~std::uint64_t{0} : 0;
+    std::uint64_t after_cr = 0; // 1: the byte before this block is one
+    std::uint64_t after_lf = 0;
+    for (std::size_t at = 0; at < text.size(); at += block_bytes) {
+        const std::size_t here = std::min(block_bytes, text.size() - at);
+        BlockMasks masks;
+        if (here == block_bytes) {
+            masks = look_at(text.data() + at);
+        } else {
+            std::array<std::byte, block_bytes> padded{};
+            std::memcpy(padded.data(), text.data() + at, here);
+            masks = look_at(padded.data());
+        }
+        const std::uint64_t behind_cr = masks.cr << 1 | after_cr;
+        const std::uint64_t behind_lf = masks.lf << 1 | after_lf;
+        const std::uint64_t inside =
+            here == block_bytes ? ~std::uint64_t{0} : (std::uint64_t{1} << here) - 1;
+        const std::uint64_t lone_cr = behind_cr & ~masks.lf & inside; // the byte behind it
+        const std::uint64_t lone_lf = masks.lf & ~behind_cr;
+        const std::uint64_t line_dot = masks.dot & behind_lf & dots_count;
+        if (const std::uint64_t odd = lone_cr | lone_lf | line_dot; odd != 0) {
+            const std::uint64_t first = odd & -odd;
+            const std::size_t place = at + static_cast<std::size_t>(std::countr_zero(odd));
+            if ((lone_cr & first) != 0) return {place - 1, Odd::lone_cr};
+            return {place, (lone_lf & first) != 0 ? Odd::lone_lf : Odd::line_dot};
+        }
+        after_cr = masks.cr >> (block_bytes - 1);
+        after_lf = masks.lf >> (block_bytes - 1);
+    }
+    return {text.size(), Odd::none};
 }
 
 } // namespace
@@ -69,53 +130,25 @@ DataDecoder::Progress DataDecoder::decode(std::span<const std::byte> input,
 /// that stands alone, or a CR at the very end of the input.
 void DataDecoder::decode_run(Progress& progress, std::span<const std::byte> input,
                              std::span<std::byte> output) noexcept {
-    const std::byte* const begin = input.data() + progress.consumed;
-    std::size_t limit = input.size() - progress.consumed;
-    if (!discarding_) limit = std::min(limit, output.size() - progress.written);
-    const std::byte* const end = begin + limit;
-
-    const std::byte* at = begin;
-    State next = state_;
-    enum class Odd : std::uint8_t { none, lone_cr, lone_lf } odd = Odd::none;
-    if (framing_ == Framing::binary) {
-        at = end;
-    }
-    while (at != end) {
-        if (next == State::line_start && framing_ == Framing::dotted && *at == dot) break;
-        next = State::in_line;
-        const std::byte* const newline = find(at, end, lf);
-        const std::byte* const line_end = newline != nullptr ? newline : end;
-        const std::byte* const carriage_return = find(at, line_end, cr);
-        if (carriage_return != nullptr && carriage_return + 1 != line_end) {
-            at = carriage_return;
-            odd = Odd::lone_cr;
-            break;
+    std::span<const std::byte> text = input.subspan(progress.consumed);
+    if (!discarding_) text = text.first(std::min(text.size(), output.size() - progress.written));
+    const Run run = framing_ == Framing::binary ? Run{text.size(), Odd::none}
+                                                : measure_run(text, framing_ == Framing::dotted);
+    if (run.bytes != 0) {
+        if (!discarding_) {
+            std::memcpy(output.data() + progress.written, text.data(), run.bytes);
+            progress.written += run.bytes;
         }
-        if (newline == nullptr) {
-            at = end;
-            if (carriage_return != nullptr) next = State::after_cr;
-            break;
+        progress.consumed += run.bytes;
+        if (framing_ != Framing::binary) {
+            const std::byte last = text[run.bytes - 1];
+            state_ = last == lf ? State::line_start : last == cr ? State::after_cr : State::in_line;
         }
-        at = newline;
-        if (carriage_return == nullptr) {
-            odd = Odd::lone_lf;
-            break;
-        }
-        ++at;
-        next = State::line_start;
     }
-
-    const auto run_bytes = static_cast<std::size_t>(at - begin);
-    if (!discarding_ && run_bytes != 0) {
-        std::memcpy(output.data() + progress.written, begin, run_bytes);
-        progress.written += run_bytes;
-    }
-    progress.consumed += run_bytes;
-    state_ = next;
-    if (odd == Odd::none) return;
+    if (run.odd == Odd::none || run.odd == Odd::line_dot) return;
     // The byte itself, in `odd` order: there is input for it, its output may have to be carried.
     ++progress.consumed;
-    if (odd == Odd::lone_cr) {
+    if (run.odd == Odd::lone_cr) {
         put(cr, progress, output);
         lone_cr(progress, output);
     } else {

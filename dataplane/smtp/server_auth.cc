@@ -20,6 +20,24 @@ void wipe(std::string& secret) noexcept {
     secret.clear();
 }
 
+/// The account that a client's certificate is; nullptr when it is nobody's, or not `wanted`'s.
+/// A fingerprint speaks for itself; names count only in a certificate that verifies.
+const policy::AccountPolicy* account_of(const policy::Policy& policy,
+                                        const tls_offload::TlsState& tls, std::string_view wanted) {
+    const auto look_up = [&](std::string credential) -> const policy::AccountPolicy* {
+        const auto known = policy.certificate_accounts.find(credential);
+        if (known == policy.certificate_accounts.end()) return nullptr;
+        if (!wanted.empty() && known->second != wanted) return nullptr;
+        return policy.account(known->second);
+    };
+    if (const auto* account = look_up("sha256:" + tls.peer->fingerprint)) return account;
+    if (!tls.verified) return nullptr;
+    for (const std::string& name : tls.peer->names) {
+        if (const auto* account = look_up("name:" + name)) return account;
+    }
+    return look_up("subject:" + tls.peer->subject);
+}
+
 } // namespace
 
 base::Task<void> ServerSession::start_tls() {
@@ -76,6 +94,8 @@ base::Task<void> ServerSession::authenticate(Auth auth) {
     if (const ServerReply* objection = objection_to_auth(standing())) {
         co_return reject(*objection, Counter::rejected_policy, "AUTH");
     }
+    if (equal_ignoring_case(auth.mechanism, "EXTERNAL") && has_certificate())
+        co_return co_await authenticate_by_certificate(auth);
     const bool plain = equal_ignoring_case(auth.mechanism, "PLAIN");
     if (!plain && !equal_ignoring_case(auth.mechanism, "LOGIN"))
         co_return refuse(replies::auth_mechanism);
@@ -103,6 +123,39 @@ base::Task<void> ServerSession::authenticate(Auth auth) {
     auto password = co_await ask(replies::auth_password);
     if (!password) co_return;
     co_await verify(std::move(*first), std::move(*password));
+}
+
+bool ServerSession::has_certificate() const noexcept {
+    const tls_offload::TlsState* tls = tls_offload::tls_state(*stream_);
+    return tls != nullptr && tls->peer.has_value();
+}
+
+/// EXTERNAL (RFC 4422 appendix A): the client is who its certificate says, and may only name itself.
+base::Task<void> ServerSession::authenticate_by_certificate(Auth auth) {
+    std::optional<std::string> identity;
+    if (auth.initial_response) {
+        identity = decode_base64(*auth.initial_response);
+        if (!identity) co_return refuse(replies::bad_base64);
+    } else {
+        identity = co_await ask(replies::auth_go_on);
+        if (!identity) co_return;
+    }
+    refresh_policy(); // the account may be younger than this session
+    const policy::AccountPolicy* account =
+        account_of(*policy_, *tls_offload::tls_state(*stream_), *identity);
+    if (account == nullptr || !account->enabled) {
+        shard_.stats.add(Counter::auth_rejected);
+        co_return co_await auth_failure(replies::auth_failed, true);
+    }
+    log_in(*account);
+}
+
+void ServerSession::log_in(const policy::AccountPolicy& account) {
+    shard_.stats.add(Counter::auth_accepted);
+    account_ = account.name;
+    account_generation_ = account.generation;
+    auth_failures_ = 0;
+    say(replies::auth_ok);
 }
 
 /// One challenge and its decoded answer; nullopt when the exchange is over, and answered.
@@ -165,11 +218,7 @@ base::Task<void> ServerSession::verify(std::string user, std::string password) {
         shard_.stats.add(Counter::auth_rejected);
         co_return co_await auth_failure(replies::auth_failed, true);
     }
-    shard_.stats.add(Counter::auth_accepted);
-    account_ = std::move(user);
-    account_generation_ = account->generation;
-    auth_failures_ = 0;
-    say(replies::auth_ok);
+    log_in(*account);
 }
 
 /// Makes guessing slow: the answer waits, longer each time, and the third wrong one ends the

@@ -26,6 +26,9 @@ class ServerContext;
 namespace dataplane::screen {
 class Screener;
 }
+namespace dataplane::message::dkim {
+class SigningDesk;
+}
 
 namespace dataplane::smtp {
 
@@ -90,7 +93,8 @@ struct ServerContext {
     policy::Authenticator& authenticator;
     telemetry::Stats& stats;
     telemetry::EventSink& events;
-    screen::Screener* screener = nullptr; // null: nothing is screened
+    screen::Screener* screener = nullptr;       // null: nothing is screened
+    message::dkim::SigningDesk* dkim = nullptr; // null: nothing is signed
     tls_offload::ServerContext* tls =
         nullptr; // null: STARTTLS is not offered, implicit TLS is refused
     base::CancelSource* shutdown = nullptr; // cancelled: sessions end with 421 at their next wait

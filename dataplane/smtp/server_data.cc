@@ -79,6 +79,7 @@ base::Task<void> ServerSession::receive_chunk(Bdat bdat) {
     const std::span<const std::byte> tail = decoder_.finish_counted();
     if (decoder_.bare_newline()) spoil(replies::bare_newline, Counter::rejected_smuggling);
     if (!spoiled_ && !tail.empty()) {
+        if (signer_ != nullptr) signer_->body(base::as_text(tail));
         const auto appended = co_await draft_.append(tail, deadline(room_time));
         if (!appended) spoil(reply_to(appended.error()), Counter::rejected_spool);
     }
@@ -93,6 +94,8 @@ void ServerSession::begin_content(Framing framing) {
     scan_ = shard_.screener != nullptr ? shard_.screener->begin() : screen::Scan{};
     verdict_ = screen::Verdict{};
     rules_hit_.clear();
+    dkim_result_.clear();
+    if (shard_.dkim != nullptr) signer_ = shard_.dkim->begin(draft_.envelope().tenant());
     content_bytes_ = 0;
     swallowed_bytes_ = 0;
 }
@@ -167,9 +170,17 @@ void ServerSession::took(std::span<const std::byte> content) {
     if (content_bytes_ > policy_->limits.message_bytes_max)
         return spoil(replies::too_large, Counter::rejected_size);
     const bool in_header = !headers_.done();
+    const std::size_t header_bytes = headers_.header_bytes();
     headers_.feed(content);
     if (headers_.end() == message::HeaderEnd::too_large) {
         return spoil(replies::header_too_large, Counter::rejected_size);
+    }
+    if (signer_ != nullptr) {
+        if (in_header) {
+            show_signer(content, headers_.header_bytes() - header_bytes);
+        } else {
+            signer_->body(base::as_text(content));
+        }
     }
     scan_.feed(content);
     if (in_header && headers_.end() == message::HeaderEnd::not_a_header) {
@@ -180,6 +191,19 @@ void ServerSession::took(std::span<const std::byte> content) {
     }
 }
 
+/// A piece of content with the header's end, or before it: its first `header_bytes` are the header's.
+void ServerSession::show_signer(std::span<const std::byte> content, std::size_t header_bytes) {
+    const std::string_view text = base::as_text(content);
+    signer_->header(text.substr(0, header_bytes));
+    if (!headers_.done()) return;
+    signer_->header_ended(headers_.end() == message::HeaderEnd::blank_line);
+    signer_->body(text.substr(header_bytes));
+}
+
+void ServerSession::drop_signer() noexcept {
+    if (signer_ != nullptr) shard_.dkim->give_back(std::move(signer_));
+}
+
 /// The message is refused from here on; its rest is read and dropped.
 void ServerSession::spoil(const ServerReply& reply, Counter reason) {
     if (std::exchange(spoiled_, true)) return;
@@ -187,6 +211,7 @@ void ServerSession::spoil(const ServerReply& reply, Counter reason) {
     shard_.stats.add(reason);
     publish_rejection(reply, transaction_ == Transaction::chunks ? "BDAT" : "DATA");
     decoder_.discard();
+    drop_signer();
     draft_ = queue::Draft{}; // gives its memory back now, not when the peer is done
 }
 
@@ -199,6 +224,9 @@ base::Task<void> ServerSession::finish_message() {
     if (!spoiled_) screen_content();
     if (!spoiled_) {
         build_prelude();
+        co_await sign_content();
+    }
+    if (!spoiled_) {
         // Not cancelled by a shutdown: the client has done its part.
         const auto committed =
             co_await draft_.commit(prelude_, base::Deadline::in(shard_.loop, commit_time));
@@ -259,10 +287,47 @@ void ServerSession::build_prelude() {
             message::append_message_id(prelude_, id.view(), policy_->hostname);
         if (!headers_.has_date()) message::append_date(prelude_, now);
     }
+    const std::size_t bytes_max = queue::prelude_bytes_max - 2 -
+                                  (signer_ != nullptr ? message::dkim::signatures_bytes_max : 0);
     for (const screen::AddedHeader& tag : verdict_.headers) {
-        message::append_field(prelude_, tag.name, tag.value, queue::prelude_bytes_max - 2);
+        message::append_field(prelude_, tag.name, tag.value, bytes_max);
     }
     if (headers_.needs_blank_line()) prelude_.append("\r\n");
+}
+
+/// Signatures go into the prelude, so that the spool holds the message as it will be sent.
+base::Task<void> ServerSession::sign_content() {
+    if (signer_ == nullptr) co_return;
+    const auto report = co_await signer_->sign(
+        shard_.dkim->signer(), prelude_, queue::prelude_bytes_max, shard_.loop.wall_now(),
+        base::Deadline::in(shard_.loop, message::dkim::sign_time));
+    shard_.stats.add(Counter::dkim_signatures, report.signed_count);
+    shard_.stats.add(Counter::dkim_failed, report.failed_count);
+    if (report.defer) {
+        dkim_result_.assign("none: ").append(to_string(*report.error));
+        co_return spoil(replies::signing_failed, Counter::rejected_signing);
+    }
+    if (report.signed_count != 0) {
+        shard_.stats.add(Counter::dkim_signed);
+        dkim_result_.assign(signer_->signed_by());
+    } else {
+        switch (report.why) {
+        case message::dkim::Unsigned::no_key:
+            shard_.stats.add(Counter::dkim_unsigned_no_key);
+            break;
+        case message::dkim::Unsigned::no_author:
+            shard_.stats.add(Counter::dkim_unsigned_no_author);
+            break;
+        case message::dkim::Unsigned::malformed:
+            shard_.stats.add(Counter::dkim_unsigned_malformed);
+            break;
+        case message::dkim::Unsigned::failed:
+            shard_.stats.add(Counter::dkim_unsigned_failed);
+            break;
+        }
+        dkim_result_.assign("none: ").append(to_string(report.why));
+    }
+    drop_signer();
 }
 
 /// The message is durable.
@@ -298,6 +363,7 @@ void ServerSession::accepted(const queue::Message& message, base::TimePoint cont
     event->set(telemetry::EventText::recipient, envelope.recipient(0).address);
     event->set(telemetry::EventText::response, reply.text);
     event->set(telemetry::EventText::rules, rules_hit_);
+    event->set(telemetry::EventText::dkim, dkim_result_);
     shard_.events.publish();
 }
 

@@ -111,6 +111,7 @@ void ServerSession::end_transaction(bool sent) {
     rate_taken_ = false;
     transaction_ = Transaction::none;
     draft_ = queue::Draft{};
+    drop_signer();
     recipients_tried_ = false;
     too_many_recipients_told_ = false;
     spoiled_ = false;

@@ -120,6 +120,8 @@ inline constexpr ServerReply bare_newline{
 inline constexpr ServerReply content_rejected{550, {5, 7, 1}, "Message content rejected"};
 inline constexpr ServerReply content_deferred{
     451, {4, 7, 1}, "Message content not accepted now, try again later"};
+inline constexpr ServerReply signing_failed{
+    451, {4, 7, 5}, "Message could not be signed, try again later"};
 inline constexpr ServerReply mail_loop{554, {5, 4, 6}, "Too many Received headers: mail loop"};
 
 // Spool.

@@ -2,6 +2,7 @@
 #include "dataplane/smtp/server_session.h"
 
 #include "dataplane/smtp/limits.h"
+#include "tls_offload/tls_stream.h"
 
 #include <array>
 #include <charconv>
@@ -228,7 +229,8 @@ void ServerSession::say_extensions() {
                     "CHUNKING\r\n250-BINARYMIME\r\n");
     if (shard_.tls != nullptr && !tls_active()) replies_.append("250-STARTTLS\r\n");
     if (!authenticated() && objection_to_auth(standing()) == nullptr)
-        replies_.append("250-AUTH PLAIN LOGIN\r\n");
+        replies_.append(has_certificate() ? "250-AUTH PLAIN LOGIN EXTERNAL\r\n"
+                                          : "250-AUTH PLAIN LOGIN\r\n");
     replies_.append("250 DSN\r\n");
 }
 
@@ -263,6 +265,14 @@ void ServerSession::describe_client(telemetry::Event& event) const {
     event.set(telemetry::EventText::account, account_);
     event.set(telemetry::EventText::tls_version, info.tls_version);
     event.set(telemetry::EventText::tls_cipher, info.tls_cipher);
+    event.tls_resumed = info.tls_resumed;
+    if (const tls_offload::TlsState* tls = tls_offload::tls_state(*stream_)) {
+        event.set(telemetry::EventText::tls_group, tls->group);
+        if (tls->peer) { // of clients that show a certificate
+            event.set(telemetry::EventText::tls_verify,
+                      tls->verified ? tls->authenticated_by : tls->verify_result);
+        }
+    }
     event.set(telemetry::EventText::peer_name, helo_.empty() ? client_literal_ : helo_);
 }
 

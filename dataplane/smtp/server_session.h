@@ -21,6 +21,7 @@
 
 #include "dataplane/base/line_reader.h"
 #include "dataplane/base/stream.h"
+#include "dataplane/message/dkim/message_signer.h"
 #include "dataplane/message/header_scan.h"
 #include "dataplane/policy/policy.h"
 #include "dataplane/screen/screen.h"
@@ -33,6 +34,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,6 +94,9 @@ private:
     base::Task<void> start_tls();
     [[nodiscard]] base::Task<bool> handshake();
     base::Task<void> authenticate(Auth auth);
+    base::Task<void> authenticate_by_certificate(Auth auth);
+    [[nodiscard]] bool has_certificate() const noexcept;
+    void log_in(const policy::AccountPolicy& account);
     base::Task<std::optional<std::string>> ask(const ServerReply& challenge);
     base::Task<void> verify(std::string user, std::string password);
     base::Task<void> auth_failure(const ServerReply& reply, bool counts);
@@ -105,10 +110,13 @@ private:
     [[nodiscard]] base::Task<bool> pump(std::uint64_t input_bytes_max);
     [[nodiscard]] base::Task<bool> swallow(std::uint64_t bytes);
     void took(std::span<const std::byte> content);
+    void show_signer(std::span<const std::byte> content, std::size_t header_bytes);
     void spoil(const ServerReply& reply, telemetry::Counter reason);
     base::Task<void> finish_message();
     void screen_content();
     void build_prelude();
+    base::Task<void> sign_content();
+    void drop_signer() noexcept;
     void accepted(const queue::Message& message, base::TimePoint content_ended);
     void end_transaction(bool sent);
 
@@ -157,6 +165,8 @@ private:
     screen::Scan scan_;
     screen::Verdict verdict_; // points into scan_
     std::string rules_hit_;
+    std::unique_ptr<message::dkim::MessageSigner> signer_; // null: nothing is signed
+    std::string dkim_result_; // for the event: who signed, or why nobody did
     std::uint64_t content_bytes_ = 0;
     std::uint64_t swallowed_bytes_ = 0;
     bool spoiled_ = false; // the message is refused; spoiled_reply_ says so once its end is reached

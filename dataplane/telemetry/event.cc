@@ -49,6 +49,7 @@ void Event::clear() noexcept {
     code = 0;
     enhanced = {};
     peer = source = {};
+    tls_resumed = false;
     inbound = false;
     offset_ = {};
     length_ = {};

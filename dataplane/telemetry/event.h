@@ -41,7 +41,11 @@ enum class EventText : std::uint8_t {
     session,
     tls_version,
     tls_cipher,
-    rules, // screening rules hit, comma-separated
+    tls_group,  // of the key exchange
+    tls_level,  // what was demanded: "may", "dane", ...
+    tls_verify, // "ca", "dane-ee", "dane-ta", or why the certificate does not verify
+    rules,      // screening rules hit, comma-separated
+    dkim,       // "example.com/s1 esp.example/2026" signed it, or "none: " and why
     count
 };
 
@@ -56,6 +60,7 @@ struct Event {
     std::array<std::uint16_t, 3> enhanced{}; // RFC 3463, all 0 when absent
     base::SocketAddress peer{};              // port 0 when there is none
     base::SocketAddress source{};
+    bool tls_resumed = false;
     bool inbound = false; // what was spoken towards us, not by us
 
     void set(EventText field, std::string_view value) noexcept;

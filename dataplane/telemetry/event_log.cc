@@ -158,7 +158,13 @@ void append_json(const Event& event, std::string_view node, std::string& out) {
     append_text_field(event.inbound ? "reception_protocol" : "delivery_protocol", "ESMTP", out);
     append_text_field("tls_protocol_version", event.get(EventText::tls_version), out);
     append_text_field("tls_cipher", event.get(EventText::tls_cipher), out);
+    append_text_field("tls_group", event.get(EventText::tls_group), out);
+    append_text_field("tls_level", event.get(EventText::tls_level), out);
+    append_text_field("tls_verify", event.get(EventText::tls_verify), out);
+    if (!event.get(EventText::tls_version).empty())
+        out += event.tls_resumed ? ",\"tls_resumed\":true" : ",\"tls_resumed\":false";
     append_text_field("session_id", event.get(EventText::session), out);
+    append_text_field("dkim", event.get(EventText::dkim), out);
     const std::string_view account = event.get(EventText::account);
     const std::string_view rules = event.get(EventText::rules);
     if (!account.empty() || !rules.empty()) {

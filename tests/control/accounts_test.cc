@@ -7,6 +7,7 @@
 
 #include <future>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
 
 namespace control {
@@ -113,6 +114,67 @@ TEST(Passwords, WeakOnesAreRefusedWithTheReason) {
     for (const char* fine : {"four unrelated wet horses", "k7#Rz-91pQvLm2", "Tr1cky,but,fine"}) {
         EXPECT_FALSE(password_weakness("newsletter", fine)) << fine;
     }
+}
+
+TEST_F(Accounts, CertificatesAreKeptInOneFormAndBelongToOneAccount) {
+    add("app");
+    add("other");
+    const std::string digits(64, 'a');
+    std::string colons;
+    for (int i = 0; i < 32; ++i)
+        colons += i == 0 ? "AA" : ":AA";
+    const auto before = store_->last_generation();
+    const auto set =
+        store_->set_certificates("app", {"SHA256:" + colons, "name:Robot@ESP.example",
+                                         "subject:CN=robot,O=An ESP", "sha256:" + digits});
+    ASSERT_TRUE(set.has_value()) << set.error().text;
+    const std::vector<std::string> kept{"name:robot@esp.example", "sha256:" + digits,
+                                        "subject:CN=robot,O=An ESP"};
+    EXPECT_EQ(set->certificates, kept);
+    EXPECT_GT(set->generation, *before);
+    EXPECT_EQ((*store_->find("app"))->certificates, kept);
+
+    const auto taken = store_->set_certificates("other", {"name:robot@esp.example"});
+    ASSERT_FALSE(taken.has_value());
+    EXPECT_EQ(taken.error().error, AccountError::exists);
+    for (const char* bad : {"", "sha256:abc", "sha256:", "name:", "name:@x.example", "name:a b",
+                            "md5:00", "robot", "subject:a\nb"}) {
+        const auto refused = store_->set_certificates("other", {bad});
+        ASSERT_FALSE(refused.has_value()) << bad;
+        EXPECT_EQ(refused.error().error, AccountError::bad_value) << bad;
+    }
+    ASSERT_TRUE(store_->set_certificates("app", {}).has_value());
+    EXPECT_TRUE(store_->set_certificates("other", {"name:robot@esp.example"}).has_value());
+    EXPECT_FALSE(store_->set_certificates("nobody", {}).has_value());
+}
+
+TEST_F(Accounts, DatabaseOfTheFirstReleaseGainsCertificates) {
+    store_.reset();
+    const std::string path = folder_.file("old.db");
+    sqlite3* old = nullptr;
+    ASSERT_EQ(sqlite3_open(path.c_str(), &old), SQLITE_OK);
+    ASSERT_EQ(
+        sqlite3_exec(
+            old,
+            "CREATE TABLE accounts (name TEXT PRIMARY KEY, hash TEXT NOT NULL, enabled INTEGER NOT "
+            "NULL, generation INTEGER NOT NULL, tenant TEXT NOT NULL, source TEXT NOT NULL, "
+            "sender_domains TEXT NOT NULL, messages_per_hour_max INTEGER NOT NULL, created_s "
+            "INTEGER "
+            "NOT NULL, changed_s INTEGER NOT NULL) STRICT;"
+            "CREATE TABLE last_generation (value INTEGER NOT NULL) STRICT;"
+            "INSERT INTO last_generation VALUES (3);"
+            "INSERT INTO accounts VALUES ('app', 'h', 1, 3, 't', '', 'a.example', 0, 1, 1);"
+            "PRAGMA user_version = 1;",
+            nullptr, nullptr, nullptr),
+        SQLITE_OK);
+    sqlite3_close(old);
+    auto opened = AccountStore::open(path);
+    ASSERT_TRUE(opened.has_value()) << opened.error().text;
+    const auto there = (*opened)->find("app");
+    ASSERT_TRUE(there.has_value() && there->has_value());
+    EXPECT_EQ((*there)->tenant, "t");
+    EXPECT_TRUE((*there)->certificates.empty());
+    EXPECT_TRUE((*opened)->set_certificates("app", {"name:a.example"}).has_value());
 }
 
 class Guessing : public testing::Test {

@@ -54,8 +54,8 @@ const std::vector<Mistake> mistakes{
      {"m.toml:8: limits.auth_failures_max: expected an integer from 1 to 100, got 101; write "
       "auth_failures_max = 3"}},
     {"NotBoolean",
-     "[tls]\nmodern = 1\n",
-     {"m.toml:8: tls.modern: expected true or false, got 1; write modern = false"}},
+     "[dns]\ndnssec = 1\n",
+     {"m.toml:8: dns.dnssec: expected true or false, got 1; write dnssec = false"}},
     {"DurationWithoutUnit",
      "[timeouts]\nconnect = \"60\"\n",
      {"m.toml:8: timeouts.connect: expected a duration from 1s to 1h such as \"90s\", \"5m\" or "
@@ -73,7 +73,8 @@ const std::vector<Mistake> mistakes{
       "\"50MiB\""}},
     {"UnknownChoice",
      "[site.default]\ntls = \"maybe\"\n",
-     {"m.toml:8: site.default.tls: expected \"none\", \"may\", \"encrypt\" or \"verify\", got "
+     {"m.toml:8: site.default.tls: expected \"none\", \"may\", \"encrypt\", \"verify\", "
+      "\"dane\", \"dane-only\" or \"secure\", got "
       "\"maybe\"; write tls = \"may\""}},
     {"RateBelowOnePerSecond",
      "[site.default]\nmessage_rate = \"30/min\"\n",
@@ -147,8 +148,8 @@ const std::vector<Mistake> mistakes{
      {"m.toml:8: tls.key: no file can be read at \"/dev/null/x\"; put it there, correct the path, "
       "or let the user that runs the "
       "relay read it",
-      "m.toml:7: tls.certificate: is missing; tls.key is of no use without it: give both, or "
-      "neither for a self-signed pair"}},
+      "m.toml:7: tls.certificate: is missing; key is of no use without it: give both, or neither "
+      "for a self-signed pair"}},
     {"AdminForTheWorld",
      "[admin]\naddress = \"0.0.0.0:8000\"\n",
      {"m.toml:8: admin.address: expected a loopback address, got 0.0.0.0:8000; write address = "
@@ -262,6 +263,10 @@ const std::vector<Mistake> port_mistakes{
       "here",
       "m.toml:13: dpdk.driver_args: \"--lcores=0\" is said by server.cpus; set that, and remove it "
       "here"}},
+    {"CryptoDeviceOfAnotherBackend",
+     "[offload]\nbackend = \"threads\"\ndevice = \"crypto_openssl\"\n",
+     {"m.toml:13: offload.device: is of no use with this backend; remove it, or write backend = "
+      "\"cryptodev\""}},
     {"SleepOfWhoNeverSleeps",
      "[dpdk]\nidle_sleep_us = 5\n",
      {"m.toml:12: dpdk.idle_sleep_us: is of no use while shards never sleep; write busy_poll = "
@@ -407,7 +412,8 @@ TEST(Config, EverySettingOfTheTableIsReadAndChecked) {
         } else if (setting.table == "port.routes") {
             text += "[[port]]\nname = \"p\"\n[[port.routes]]\n" + line;
         } else if (setting.table == "source" || setting.table == "pool" ||
-                   setting.table == "route" || setting.table == "port") {
+                   setting.table == "route" || setting.table == "port" || setting.table == "dkim" ||
+                   setting.table == "certificate") {
             text += "[[" + std::string{setting.table} + "]]\n" + line;
         } else {
             text += "[" + std::string{setting.table} + "]\n" + line;

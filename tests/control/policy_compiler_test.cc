@@ -56,6 +56,10 @@ keepalive_idle = "61s"
 user_timeout = "62s"
 time_wait = "63s"
 connections_max = 64000
+[offload]
+backend = "threads"
+workers = 3
+cores = [5, 6]
 [[listener]]
 name = "l1"
 address = "127.0.0.1:2525"
@@ -97,7 +101,16 @@ idle = "23s"
 certificate = "CERT"
 key = "CERT"
 ca_file = "CERT"
-modern = true
+preset = "modern"
+ocsp = "ocsp.der"
+client_certificates = "request"
+client_ca_file = "CERT"
+openssl_relief = "off"
+[[certificate]]
+certificate = "CERT"
+key = "CERT"
+names = ["*.MAIL.example"]
+default = true
 [dns]
 servers = ["127.0.0.1@5353"]
 resolver_threads = 2
@@ -231,6 +244,9 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     EXPECT_FALSE(to.start_up.busy_poll);
     EXPECT_EQ(to.bare_newline, policy::BareNewline::normalise);
 
+    EXPECT_EQ(to.start_up.offload.backend, policy::OffloadPolicy::Backend::threads);
+    EXPECT_EQ(to.start_up.offload.workers, 3u);
+    EXPECT_EQ(to.start_up.offload.cores, (std::vector<int>{5, 6}));
     EXPECT_FALSE(to.start_up.dpdk.hugepages);
     EXPECT_EQ(to.start_up.dpdk.memory_mb, 99u);
     EXPECT_FALSE(to.start_up.dpdk.busy_poll);
@@ -311,6 +327,13 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     EXPECT_EQ(to.tls.key_file, folder_.file("cert.pem"));
     EXPECT_EQ(to.tls.ca_file, folder_.file("cert.pem"));
     EXPECT_TRUE(to.tls.modern);
+    EXPECT_TRUE(to.tls.ocsp_file.ends_with("/ocsp.der")) << to.tls.ocsp_file;
+    EXPECT_EQ(to.tls.client_certificates, policy::TlsPolicy::ClientCertificates::request);
+    EXPECT_FALSE(to.tls.client_ca_file.empty());
+    EXPECT_EQ(to.start_up.openssl_relief, policy::OpensslRelief::off);
+    ASSERT_EQ(to.tls.certificates.size(), 1U);
+    EXPECT_EQ(to.tls.certificates[0].names, (std::vector<std::string>{"*.mail.example"}));
+    EXPECT_TRUE(to.tls.certificates[0].is_default);
 
     const policy::AccountPolicy* app = to.account("APP");
     ASSERT_NE(app, nullptr);

@@ -8,8 +8,10 @@
 #include "dataplane/policy/snapshot.h"
 #include "tests/control/temp_folder.h"
 
+#include <fstream>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <mutex>
 #include <netinet/in.h>
 #include <nlohmann/json.hpp>
 #include <sys/socket.h>
@@ -38,14 +40,26 @@ int free_port() {
 
 struct Echo final : policy::ShardCommands {
     std::string run(const policy::ShardCommand& command) override {
-        if (command.domain == "refuse.example") return R"({"error":"no such domain"})";
+        const Json given = Json::parse(command.arguments, nullptr, false);
+        const std::string domain = given.is_object() ? given.value("domain", "") : "";
+        if (domain == "refuse.example") return R"({"error":"no such domain"})";
+        if (command.kind == policy::ShardCommand::Kind::queue_orders) {
+            const std::lock_guard hold(lock);
+            orders = given;
+            return R"({"taken":1})";
+        }
+        if (command.kind == policy::ShardCommand::Kind::queue_end) {
+            return R"({"touched":1,"busy":0,"how":")" + given.value("how", "") + R"("})";
+        }
         if (command.kind == policy::ShardCommand::Kind::capture_read) {
             return R"({"running":1,"id":)" + std::to_string(command.capture.id) + R"(,"port":)" +
                    std::to_string(command.capture.filter.port) + R"(,"blocks":["AA==","AA=="]})";
         }
-        return R"({"total":2,"messages":[{"id":"1","domain":")" + command.domain +
-               R"("},{"id":"2"}]})";
+        return R"({"total":2,"messages":[{"id":"1","domain":")" + domain +
+               R"("},{"id":"2"}],"messages_count":2,"touched":5})";
     }
+    std::mutex lock;
+    Json orders;
 };
 
 /// Two shards on one thread: what millraced is to the control process.
@@ -243,6 +257,59 @@ TEST_F(Process, CommandsAreMergedOverTheShards) {
     EXPECT_EQ(why["error"], "no such domain");
     EXPECT_EQ(post("/api/admin/queue/flush", {{"domian", "a.example"}}).first, 400)
         << "a misspelt filter is not everything";
+}
+
+TEST_F(Process, SuspensionIsKeptOnDiskToldToTheShardsAndEnded) {
+    start();
+    const auto [status, reply] =
+        post("/api/admin/queue/suspend",
+             {{"domain", "a.example"}, {"reason", "blocked"}, {"for_s", 3600}});
+    EXPECT_EQ(status, 200);
+    EXPECT_EQ(reply["order"], 1);
+    EXPECT_EQ(reply["in_use"], false) << "millraced is away: it reads the file when it starts";
+    std::ifstream file(folder_.file("s") + "/queue_orders.json");
+    const Json kept = Json::parse(file, nullptr, false);
+    ASSERT_TRUE(kept.is_object());
+    EXPECT_EQ(kept["orders"][0]["domain"], "a.example");
+    EXPECT_EQ(kept["orders"][0]["kind"], "suspend");
+
+    FakeDataPlane plane(folder_.file("s"), folder_.file("r"));
+    ASSERT_TRUE(eventually([&] { return process_->alive(); }));
+    EXPECT_EQ(post("/api/admin/queue/suspend", {{"tenant", "t"}}).second["in_use"], true);
+    EXPECT_EQ(post("/api/admin/queue/resume", {{"domain", "b.example"}}).second["ended"], 0);
+    EXPECT_EQ(post("/api/admin/queue/resume", {{"order", 1}, {"dry_run", true}}).second["ended"],
+              1);
+    EXPECT_EQ(post("/api/admin/queue/resume", {{"order", 1}}).second["ended"], 1);
+    const auto [listed, orders] = post("/api/admin/queue/orders", Json::object());
+    EXPECT_EQ(listed, 200);
+    ASSERT_EQ(orders["orders"].size(), 1u);
+    EXPECT_EQ(orders["orders"][0]["tenant"], "t");
+}
+
+TEST_F(Process, QueueCommandsThatCouldMeanTooMuchAreRefused) {
+    start();
+    FakeDataPlane plane(folder_.file("s"), folder_.file("r"));
+    ASSERT_TRUE(eventually([&] { return process_->alive(); }));
+    for (const auto& [verb, body] :
+         {std::pair<std::string, Json>{"delete", Json::object()},
+          {"delete", Json{{"domain", "a.example"}}}, // and the senders?
+          {"delete", {{"domain", ""}, {"dsn", false}}},
+          {"expire", Json{{"sendre", "a@b"}}},
+          {"suspend", Json{{"site", "mx.example"}}}, // a site changes while mail waits
+          {"suspend", Json::object()},
+          {"reroute", Json{{"domain", "a.example"}}},
+          {"reroute", {{"domain", "a.example"}, {"to", "nowhere"}}},
+          {"resume", Json::object()},
+          {"count", Json{{"by", "colour"}}},
+          {"frobnicate", Json::object()}}) {
+        EXPECT_EQ(post("/api/admin/queue/" + verb, body).first, 400) << verb << body;
+    }
+    EXPECT_EQ(
+        post("/api/admin/queue/delete", {{"domain", "a.example"}, {"dsn", false}}).second["how"],
+        "remove");
+    EXPECT_EQ(post("/api/admin/queue/delete", {{"older_s", 60}, {"dsn", true}}).second["how"],
+              "dsn");
+    EXPECT_EQ(post("/api/admin/queue/expire", {{"everything", true}}).second["touched"], 2);
 }
 
 TEST_F(Process, CaptureReachesTheShardsAndNothingOfItIsCutOff) {

@@ -3,6 +3,7 @@
 // The first byte says which decoder gets the rest. Where a checksum stands in the way, the harness
 // puts the right one in, as a disk that holds nonsense written by ourselves would have it.
 #include "dataplane/base/check.h"
+#include "queue/checkpoint.h"
 #include "queue/codec.h"
 #include "queue/crc32c.h"
 #include "queue/segment_scan.h"
@@ -87,7 +88,19 @@ void message(std::span<const std::byte> input) {
     }
 }
 
+void checkpoint(std::span<const std::byte> input) {
+    if (const auto end = decode_checkpoint_end(input))
+        CHECK(encode_checkpoint_end(*end).size() == input.size());
+    auto reader = CheckpointReader::open(input);
+    CheckpointEntry entry;
+    while (reader && reader->next(entry)) {
+        CHECK(!entry.status.empty());
+        CHECK(entry.status.size() == entry.domains.size());
+    }
+}
+
 void status(std::span<const std::byte> input) {
+    checkpoint(input);
     static_cast<void>(decode_chunk_prefix(input));
     static_cast<void>(decode_batch_failed(input));
     std::vector<RecipientStatus> recipients;

@@ -71,7 +71,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Config config;
     config.congestion = (flags & 1U) != 0 ? CongestionKind::cubic : CongestionKind::new_reno;
     SenderCounters counters;
-    Sender sender{config, counters};
+    const SenderEnvironment environment{config, counters};
+    Sender sender{environment};
     TimePoint now{std::chrono::seconds{1000}};
     const Seq iss{input.take<std::uint32_t>()};
     std::uint32_t mss = std::array{48U, 536U, 1448U, 9000U}[input.take<std::uint8_t>() % 4];

@@ -40,6 +40,7 @@ def binary(name):
         "millrace-control": "control",
         "millracectl": "control/cli",
         "millrace-bench": "dataplane/loadgen",
+        "spool_replay": "tests/queue",
     }
     for path in (build / places[name] / name, build / "bin" / name, build / "control" / name):
         if path.is_file():
@@ -192,6 +193,7 @@ class Network:
     peer = "127.0.0.1"
     listener = ""   # further keys of each listener
     sections = ""   # further sections of the configuration
+    bench = []      # further options of millrace-bench load, at the other end
 
 
 class DpdkNetwork(Network):
@@ -214,6 +216,16 @@ name = "port0"
 device = "{device}"
 addresses = ["{self.relay}/24"]
 """
+
+
+class MemifNetwork(DpdkNetwork):
+    """A shared-memory interface between the relay and millrace-bench load, in a folder of the run's."""
+
+    def __init__(self, folder):
+        self.socket = pathlib.Path(folder) / "memif.sock"
+        self.bench = ["--device", f"net_memif0,role=client,id=0,socket={self.socket},rsize=11", "--own-address",
+                      f"{self.peer}/24"]
+        super().__init__(f"net_memif0,role=server,id=0,socket={self.socket},rsize=11")
 
 
 CONFIG = """\
@@ -274,9 +286,11 @@ class Relay:
     """millrace-control and millraced in one folder."""
 
     def __init__(self, folder, *, smart_host=None, config="", spool_size="512MiB", memory="256MiB", shards=1,
-                 site_connections=20, site_messages=100000, text=None, network=Network(), cpus=()):
+                 site_connections=20, site_messages=100000, text=None, network=Network(), cpus=(),
+                 daemon_options=()):
         """smart_host: "HOST:PORT" for all mail; None: as `config`, further TOML, says. text: a whole file instead."""
         self.host = network.relay
+        self.daemon_options = list(daemon_options)
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "relay"
         self.folder.mkdir(parents=True)
         for name in ("state", "run", "spool"):
@@ -306,8 +320,8 @@ class Relay:
         """Returns once mail can come in."""
         log = self.folder / "millraced.log"
         offset = log.stat().st_size if log.exists() else 0
-        self.daemon = Process("millraced", [binary("millraced"), "--state-dir", str(self.folder / "state")],
-                              self.folder)
+        self.daemon = Process("millraced", [binary("millraced"), "--state-dir", str(self.folder / "state"),
+                                            *self.daemon_options], self.folder)
 
         def ready():
             self.daemon.must_run()
@@ -438,6 +452,20 @@ def bench_source(folder, port, *options, name="bench-source", check=True, limit_
     if check and done.returncode != 0:
         raise HarnessError(f"source failed: {done.stdout.strip()} {done.stderr.strip()}")
     return json.loads(results.read_text())
+
+
+def bench_load(folder, relay, network, port, *options, limit_s=300):
+    """Runs millrace-bench load, source and sink in one, as the relay's peer, and returns its results."""
+    folder = pathlib.Path(getattr(folder, "path", folder))
+    results = folder / "bench-load.json"
+    results.unlink(missing_ok=True)
+    done = subprocess.run([binary("millrace-bench"), "load", "--target", f"{relay.host}:{relay.relay}", "--listen",
+                           f"{network.peer}:{port}", "--json", str(results), *network.bench, *options],
+                          capture_output=True, text=True, timeout=limit_s)
+    got = json.loads(results.read_text()) if results.exists() else {"accepted": 0}
+    if got["accepted"] == 0:
+        raise HarnessError(f"the load failed: {done.stderr.strip()}\n{relay.logs()}")
+    return got
 
 
 # Cases

@@ -13,9 +13,9 @@ import socket
 import threading
 import time
 
-from harness import HarnessError, expect, expect_equal, run_cases, wait_until
+from harness import HarnessError, binary, expect, expect_equal, run_cases, wait_until
 from wire import (FAMILY, FAR, LINUX, OURS, PORT, PORTS, RESENT, RESET, WAITING, Capture, Wire, linux_client,
-                  linux_server, run)
+                  linux_server, need_namespaces, run)
 
 MIB = 1 << 20
 BULK_PERIOD = 32768  # net_cases.cc, NetClient
@@ -478,6 +478,22 @@ def refused(folder):
             capture.must_be_clean(*RESET)
 
 
+def same_bad_line_for_both(folder):
+    """millrace-bench net: bulk_loss puts our stack and Linux's CUBIC on one line, which both see as it was ordered."""
+    need_namespaces()
+    results = folder / "rows.json"
+    run(binary("millrace-bench"), "net", "--case", "bulk_loss", "--seconds", "1", "--repeats", "1", "--loss", "0.01",
+        "--delay-ms", "5", "--json", str(results))
+    rows = {row["stack"]: row for row in json.loads(results.read_text())}
+    expect_equal(sorted(rows), ["kernel", "millrace"], "stacks")
+    for stack, row in rows.items():
+        expect(row["value"] > 0, f"{stack}: nothing arrived")
+        expect_equal(row["congestion_control"], "cubic", f"{stack}: congestion control")
+        expect(row["rtt_seen_ms"] >= 9.9, f"{stack}: saw a round trip of {row['rtt_seen_ms']} ms on a line of 10")
+    expect(rows["millrace"]["tcp"]["retransmits_fast"] > 0, "our stack saw no loss")
+    expect(rows["kernel"]["tcp"]["RetransSegs"] > 0, "Linux saw no loss")
+
+
 LOSS = ("--loss", "0.01", "--delay-us", "1000")
 DISORDER = ("--reorder", "0.02", "--duplicate", "0.02", "--delay-us", "1000")
 
@@ -493,6 +509,7 @@ if __name__ == "__main__":
         ("loss_ipv6", bad_line(6, *LOSS)),
         ("reordering_and_duplicates", bad_line(4, *DISORDER)),
         ("loss_reordering_and_duplicates", bad_line(4, *LOSS, *DISORDER[:4])),
+        ("same_bad_line_for_both", same_bad_line_for_both),
         ("interface_mtu", interface_mtu),
         ("route_mtu", route_mtu),
         ("path_mtu_told", path_mtu_told),

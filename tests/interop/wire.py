@@ -56,6 +56,12 @@ def enter(namespace):
     must(libc.setns(namespace, CLONE_NEWNET), "setns")
 
 
+def need_namespaces():
+    if os.geteuid() != 0:
+        raise Skipped("network namespaces and raw ports want root")
+    need_tool("ip", "iproute2")
+
+
 class Wire:
     """with Wire() as wire: this process, and what it starts, is in the namespace."""
 
@@ -64,9 +70,7 @@ class Wire:
         self.device = f"{device}0,iface={'kernel0' if device == 'net_tap' else 'port0'}"
 
     def __enter__(self):
-        if os.geteuid() != 0:
-            raise Skipped("network namespaces and raw ports want root")
-        need_tool("ip", "iproute2")
+        need_namespaces()
         need_tool("ethtool", "ethtool")
         with contextlib.ExitStack() as undo:
             home = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -175,6 +179,58 @@ class Wire:
         for version, address in OURS.items():
             own += ["--own-address", f"{address}/{PREFIX[version]}"]
         return NetEnd(folder, name, "--device", self.device, *own, "--memory-mb", "256", *options)
+
+
+class TwoHosts:
+    """with TwoHosts() as hosts: this process, and what it starts, is on one Linux host; a cable of MTU 1500 leads to
+    another. The offloads are those Linux has by default; what arrives is worked off on the receiver's CPU, as by a
+    NIC's interrupt, and not on the sender's, where veth would leave it."""
+
+    def __init__(self, cpus=(0, 1)):
+        self.cpus = cpus
+
+    def __enter__(self):
+        need_namespaces()
+        with contextlib.ExitStack() as undo:
+            home = os.open("/proc/self/ns/net", os.O_RDONLY)
+            undo.callback(os.close, home)
+            must(libc.unshare(CLONE_NEWNET), "a network namespace")
+            undo.callback(enter, home)
+            here = os.open("/proc/self/ns/net", os.O_RDONLY)
+            undo.callback(os.close, here)
+            must(libc.unshare(CLONE_NEWNET), "a network namespace")
+            self.there = os.open("/proc/self/ns/net", os.O_RDONLY)
+            undo.callback(os.close, self.there)
+            undo.callback(end_all)
+            self.here = here
+            enter(here)
+            run("ip", "link", "add", "here0", "type", "veth", "peer", "name", "there0", "netns",
+                f"/proc/{os.getpid()}/fd/{self.there}")
+            self.bring_up("here0", OURS[4], self.cpus[0])
+            with self.at_peer():
+                self.bring_up("there0", LINUX[4], self.cpus[1])
+            self.undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.undo.close()
+
+    @staticmethod
+    def bring_up(interface, address, cpu):
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "address", "add", f"{address}/24", "dev", interface)
+        run("ip", "link", "set", interface, "up")
+        # /sys shows the interfaces of the namespace in which it was mounted: a mount of our own is needed.
+        run("unshare", "--mount", "sh", "-c", f"mount -t sysfs sysfs /sys && for queue in /sys/class/net/{interface}"
+            f"/queues/rx-*; do echo {1 << cpu:x} >$queue/rps_cpus || exit 1; done")
+
+    @contextlib.contextmanager
+    def at_peer(self):
+        enter(self.there)
+        try:
+            yield
+        finally:
+            enter(self.here)
 
 
 class NetEnd(Process):

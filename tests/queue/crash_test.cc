@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 
 namespace {
@@ -87,8 +88,8 @@ base::Task<void> sync_now_and_then(World* world, Model* model) {
         const std::set<std::uint64_t> settled = model->settled;
         const std::set<std::uint64_t> refused = model->refused;
         std::map<std::uint64_t, std::uint32_t> attempts;
-        world->queue->for_each({}, [&](const Message& message) {
-            attempts[message.id.value] = message.attempts;
+        world->queue->for_each({}, [&](EntryRef, const Entry& entry) {
+            attempts[entry.id.value] = entry.attempts;
             return true;
         });
         auto synced = co_await world->queue->sync(base::Deadline::never());
@@ -295,15 +296,20 @@ TEST(SpoolCrash, ADamagedImageOpensOrIsRefusedAndNothingFalseIsHandedOut) {
         }
         ++opened_count;
         if (world.report.records_damaged > 0) ++damaged_count;
-        std::vector<MessageRef> found;
-        world.queue->for_each({}, [&](const Message& message) {
-            found.emplace_back(const_cast<Message*>(&message));
+        std::vector<MessageId> found;
+        world.queue->for_each({}, [&](EntryRef, const Entry& entry) {
+            found.push_back(entry.id);
             return true;
         });
-        for (const MessageRef& message : found) {
-            auto content = world.content(message);
+        for (const MessageId id : found) {
+            auto message = world.run(world.queue->load(id, base::Deadline::never()));
+            if (!message) {
+                EXPECT_EQ(message.error(), SpoolError::damaged);
+                continue;
+            }
+            auto content = world.content(*message);
             if (content) {
-                EXPECT_TRUE(*content == model.submitted.at(message->id.value));
+                EXPECT_TRUE(*content == model.submitted.at(id.value));
             } else {
                 EXPECT_EQ(content.error(), SpoolError::damaged);
             }
@@ -343,7 +349,8 @@ TEST(SpoolCrash, ACollectedSegmentStaysFreeOverACrash) {
     const auto submit = [](World& world, int count) {
         for (int i = 0; i < count; ++i) {
             auto sent = world.submit(std::string(20'000, 'c'));
-            ASSERT_TRUE(sent);
+            ASSERT_TRUE(sent) << i << ": " << to_string(sent.error()) << ", free "
+                              << world.queue->counters().segments_free;
             sent->reset();
             ASSERT_TRUE(world.run_until([&] { return !world.ready.empty(); }, 1s));
             if (i % 8 == 0) {
@@ -368,6 +375,8 @@ TEST(SpoolCrash, ACollectedSegmentStaysFreeOverACrash) {
         World world{{}, small_options(), std::move(image)};
         ASSERT_TRUE(world.open().value().has_value());
         world.sink();
+        static_cast<void>(
+            world.run_until([] { return false; }, 2s)); // a checkpoint frees what died
         // One may go for the segment that the crash left half full, one for this boot's own.
         EXPECT_GE(world.queue->counters().segments_free + 2, free_before) << "boot " << boot;
         ASSERT_NO_FATAL_FAILURE(submit(world, 5));
@@ -383,9 +392,21 @@ struct Slot {
     SegmentScan scan;
 };
 
+/// Of the copies the crash may have torn one half.
+Superblock superblock_of(const std::vector<std::byte>& image) {
+    const std::span<const std::byte> bytes = image;
+    std::optional<Superblock> newest;
+    for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
+        auto decoded =
+            decode_superblock(bytes.subspan(copy * block_bytes).first<block_bytes>(), copy);
+        if (decoded && (!newest || decoded->generation > newest->generation)) newest = *decoded;
+    }
+    return newest.value();
+}
+
 std::vector<Slot> scan_all(const std::vector<std::byte>& image) {
     const std::span<const std::byte> bytes = image;
-    const Superblock superblock = decode_superblock(bytes.first<block_bytes>(), 0).value();
+    const Superblock superblock = superblock_of(image);
     std::vector<Slot> slots;
     for (std::uint32_t number = 0; number < superblock.segment_count; ++number) {
         const std::uint64_t end = std::uint64_t{number + 1} * superblock.segment_bytes;
@@ -406,7 +427,8 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
     const auto pump = [](World& world, int count) {
         for (int i = 0; i < count; ++i) {
             auto sent = world.submit(std::string(60'000, 'f'));
-            ASSERT_TRUE(sent);
+            ASSERT_TRUE(sent) << i << ": " << to_string(sent.error()) << ", free "
+                              << world.queue->counters().segments_free;
             const MessageId mine = (*sent)->id;
             sent->reset();
             ASSERT_TRUE(world.run_until(
@@ -441,9 +463,7 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
             const FrameHeader& last = newest->scan.frames.back().header;
             const std::uint32_t at =
                 last.offset + last.bytes + frame_header_bytes; // its frame header is lost
-            const Superblock superblock =
-                decode_superblock(std::span<const std::byte>{image}.first<block_bytes>(), 0)
-                    .value();
+            const Superblock superblock = superblock_of(image);
             const RecordSeeds seeds = record_seeds(pool_seed(superblock.pool, superblock.shard),
                                                    newest->scan.segment_seq, at);
             const std::span<std::byte> to = std::span{image}.subspan(newest->begin + at);
@@ -458,13 +478,9 @@ TEST(SpoolCrash, HalfMadeCopyOfAMessageDoesNotCostItsStatus) {
         World world{{}, small_options(), std::move(image)};
         ASSERT_TRUE(world.open().value().has_value());
         world.sink();
-        const Message* found = nullptr;
-        world.queue->for_each({.id = id}, [&](const Message& message) {
-            found = &message;
-            return true;
-        });
-        ASSERT_NE(found, nullptr);
-        EXPECT_EQ(found->attempts, 1U);
+        const EntryRef found = world.queue->index().find(id);
+        ASSERT_NE(found, no_entry);
+        EXPECT_EQ(world.queue->index()[found].attempts, 1U);
         pump(world, 30); // over the original's slot, but not so far that the copy's is collected
         image = world.crash();
     }

@@ -291,6 +291,8 @@ TEST_F(QueueTest, FullPoolRefusesNewMailUntilSpaceComesBack) {
         world->ready.pop_front();
     }
     ASSERT_TRUE(world->sync());
+    // The next checkpoint gives the space back.
+    EXPECT_TRUE(world->run_until([&] { return world->queue->counters().segments_free > 8; }, 2s));
     EXPECT_TRUE(world->submit(body));
 }
 
@@ -374,17 +376,33 @@ TEST_F(QueueTest, RotBelowTheWatermarkIsReportedAndATornTailIsNot) {
     EXPECT_EQ(world->report.messages_recovered, 1U);
 }
 
-TEST_F(QueueTest, SuspendedMailIsHeldUntilResumed) {
-    world->queue->suspend({.domain = "EXAMPLE.net"});
-    auto accepted = world->submit("x");
-    ASSERT_TRUE(accepted);
+TEST_F(QueueTest, HeldMailWaitsForItsReleaseAndKeepsItsContent) {
+    ASSERT_TRUE(world->submit("x"));
+    world->queue->hold(take_ready());
     EXPECT_FALSE(take_ready());
-    EXPECT_TRUE(world->queue->suspended(**accepted));
-    EXPECT_EQ(world->queue->resume({.domain = "other.example"}), 0U);
-    EXPECT_FALSE(take_ready());
-    EXPECT_EQ(world->queue->resume({}), 1U);
+    EXPECT_EQ(world->queue->flush({}), 0U);
+    EXPECT_EQ(world->queue->release_held(10), 1U);
     const MessageRef message = take_ready();
     ASSERT_TRUE(message);
+    EXPECT_EQ(message->attempts, 0U);
+    EXPECT_EQ(world->content(message).value(), "x");
+}
+
+TEST_F(QueueTest, ParkedMailWaitsForItsSiteAndNothingIsWritten) {
+    ASSERT_TRUE(world->submit("x"));
+    const SiteRef site = world->queue->site("mx.example");
+    MessageRef message = take_ready();
+    ASSERT_TRUE(world->sync());
+    const std::uint64_t written = world->queue->counters().batch_bytes;
+    world->queue->pause(site, world->loop.wall_now() + 10min);
+    world->queue->park(std::move(message), site, world->loop.wall_now() + 1h);
+    world->run_until([] { return false; }, 9min);
+    EXPECT_FALSE(take_ready());
+    EXPECT_LE(world->queue->counters().batch_bytes, written + 8192); // a watermark
+    world->run_until([] { return false; }, 2min);
+    message = take_ready(); // one goes ahead after the pause
+    ASSERT_TRUE(message);
+    EXPECT_EQ(message->attempts, 0U);
     EXPECT_EQ(world->content(message).value(), "x");
 }
 

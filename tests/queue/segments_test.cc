@@ -16,7 +16,7 @@ SegmentTable table_with_one_sealed() {
     const auto slot = table.take(0);
     EXPECT_EQ(slot, 0U);
     table.prepared(0, 1);
-    table.opened(0);
+    table.opened(0, 1);
     table.add_live(0, 100);
     table.seal(0);
     return table;
@@ -27,7 +27,7 @@ TEST(SegmentTable, IsNotTakenBeforeTheRecordsThatFreedItAreDurable) {
     EXPECT_EQ(table.take(0), 1U);
     EXPECT_EQ(table.take(0), 2U);
     table.drop_live(0, 100);
-    EXPECT_EQ(table.free_oldest(7), std::nullopt); // none is bad
+    EXPECT_EQ(table.free_dead(7), std::nullopt); // none is bad
     EXPECT_EQ(table.free_count(), 1U);
     EXPECT_EQ(table.take(6), std::nullopt);
     EXPECT_EQ(table.take(7), 0U);
@@ -37,10 +37,10 @@ TEST(SegmentTable, IsNotFreeWhileAWriteToItIsInFlight) {
     SegmentTable table = table_with_one_sealed();
     table.write_begun(0);
     table.drop_live(0, 100);
-    static_cast<void>(table.free_oldest(1));
+    static_cast<void>(table.free_dead(1));
     EXPECT_EQ(table.free_count(), 2U);
     table.write_ended(0);
-    static_cast<void>(table.free_oldest(1));
+    static_cast<void>(table.free_dead(1));
     EXPECT_EQ(table.free_count(), 3U);
 }
 
@@ -48,14 +48,52 @@ TEST(SegmentTable, IsFreedOnlyInTheOrderOfWriting) {
     SegmentTable table = table_with_one_sealed();
     EXPECT_EQ(table.take(0), 1U);
     table.prepared(1, 2);
-    table.opened(1);
+    table.opened(1, 1);
     table.seal(
         1); // empty, but a completion record in it may be what keeps the first one's mail ended
-    static_cast<void>(table.free_oldest(1));
+    static_cast<void>(table.free_dead(1));
     EXPECT_EQ(table.free_count(), 1U);
     table.drop_live(0, 100);
-    static_cast<void>(table.free_oldest(1));
+    static_cast<void>(table.free_dead(1));
     EXPECT_EQ(table.free_count(), 3U);
+}
+
+TEST(SegmentTable, ACheckpointFreesWhatItCoversInAnyOrder) {
+    SegmentTable table = table_with_one_sealed();
+    EXPECT_EQ(table.take(0), 1U);
+    table.prepared(1, 2);
+    table.opened(1, 1);
+    table.seal(1);
+    table.cover(2);
+    static_cast<void>(table.free_dead(1));
+    EXPECT_EQ(table.free_count(), 1U); // what the second says of others is not in the checkpoint
+    EXPECT_EQ(table.uncovered_dead(), 1U);
+    table.cover(3);
+    static_cast<void>(table.free_dead(1));
+    EXPECT_EQ(table.free_count(), 2U); // although the first still lives
+}
+
+TEST(SegmentTable, FreesNothingBeforeItIsKnownWhatLives) {
+    SegmentTable table{segment_bytes, 3};
+    table.freeze();
+    table.add_sealed(0, 7);
+    table.add_sealed(1, 3);
+    static_cast<void>(table.free_dead(0));
+    EXPECT_EQ(table.free_count(), 0U);
+    table.add_live(1, 100);
+    table.thaw();
+    static_cast<void>(table.free_dead(0));
+    EXPECT_EQ(table.free_count(), 0U); // the older one lives, and there is no checkpoint
+}
+
+TEST(SegmentTable, CollectionPrefersWhatIsNearlyEmptyAndOld) {
+    SegmentTable table{segment_bytes, 4};
+    for (std::uint32_t slot = 1; slot < 4; ++slot) {
+        table.add_sealed(slot, slot);
+        table.add_live(slot, slot == 2 ? segment_bytes / 10 : segment_bytes / 2);
+    }
+    EXPECT_EQ(table.victims(90, 8), (std::vector<std::uint32_t>{2, 1, 3}));
+    EXPECT_EQ(table.victims(20, 8), (std::vector<std::uint32_t>{2}));
 }
 
 } // namespace

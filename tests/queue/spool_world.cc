@@ -27,6 +27,9 @@ std::optional<queue::SpoolResult<>> World::open() {
                                                          world->report);
         if (opened) {
             world->queue = std::move(*opened);
+            auto recovered = co_await world->queue->recovered(base::Deadline::never());
+            EXPECT_TRUE(recovered.has_value());
+            world->report = world->queue->recovery();
             *out = queue::SpoolResult<>{};
         } else {
             *out = std::unexpected(opened.error());
@@ -129,11 +132,19 @@ queue::QueueOptions small_options() {
 
 void check_recovered(World& world, Model& model) {
     std::map<std::uint64_t, queue::MessageRef> found;
-    const auto& queue = *world.queue;
-    queue.for_each({}, [&](const queue::Message& message) {
-        found.emplace(message.id.value, queue::MessageRef{const_cast<queue::Message*>(&message)});
+    std::vector<queue::MessageId> ids;
+    world.queue->for_each({}, [&](queue::EntryRef, const queue::Entry& entry) {
+        ids.push_back(entry.id);
         return true;
     });
+    for (const queue::MessageId id : ids) {
+        auto message = world.run(world.queue->load(id, base::Deadline::never()));
+        if (!message) {
+            ADD_FAILURE() << "unreadable: " << id.to_string() << ": " << to_string(message.error());
+            continue;
+        }
+        found.emplace(id.value, std::move(*message));
+    }
     for (const std::uint64_t id : model.acknowledged) {
         if (model.settled.contains(id)) continue;
         EXPECT_TRUE(found.contains(id)) << "acknowledged message lost: " << std::hex << id;

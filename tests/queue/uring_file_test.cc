@@ -133,13 +133,9 @@ TEST_F(UringFileTest, QueueOnARealFileKeepsMailOverARestart) {
             id = (*sent)->id.value;
         } else {
             EXPECT_EQ(report.messages_recovered, 1U);
-            MessageRef message;
-            (*queue)->for_each({.id = MessageId{id}}, [&](const Message& found) {
-                message = MessageRef{const_cast<Message*>(&found)};
-                return true;
-            });
+            auto message = run((*queue)->load(MessageId{id}, base::Deadline::never()));
             ASSERT_TRUE(message);
-            EXPECT_EQ(run(tests::content_task(**queue, message)).value(), "P: 1\r\n" + body);
+            EXPECT_EQ(run(tests::content_task(**queue, *message)).value(), "P: 1\r\n" + body);
         }
         EXPECT_TRUE(run((*queue)->close(base::Deadline::never())));
     }

@@ -70,7 +70,8 @@ protected:
     /// A server that speaks TLS 1.2 only, as old peers do.
     tls_offload::ServerContext make_tls12_server() {
         auto server = make_server();
-        CHECK(SSL_CTX_set_max_proto_version(server.state()->context.get(), TLS1_2_VERSION) == 1);
+        for (const auto& context : server.state()->set->contexts())
+            CHECK(SSL_CTX_set_max_proto_version(context.get(), TLS1_2_VERSION) == 1);
         return server;
     }
     tls_offload::ClientContext make_client(tls_offload::ClientContextOptions options = {}) {

@@ -122,6 +122,7 @@ void Neighbours::forget(Entry& entry) noexcept {
 void Neighbours::arm(Entry& entry, TimePoint now, Duration after) noexcept {
     if (!wheel_) wheel_.emplace(now, neighbour_tick);
     wheel_->arm(entry, now + after);
+    next_due_ = std::min(next_due_, now + after);
 }
 
 void Neighbours::set_mac(Entry& entry, const MacAddress& mac, bool confirmed,
@@ -218,11 +219,7 @@ void Neighbours::on_timer(TimePoint now) noexcept {
     if (!wheel_) return;
     now_ = now;
     wheel_->advance(now);
-}
-
-TimePoint Neighbours::deadline() const noexcept {
-    // next_due() tidies the wheel's bitmaps, which nobody sees.
-    return wheel_ ? const_cast<base::TimerWheel&>(*wheel_).next_due() : TimePoint::max();
+    next_due_ = wheel_->next_due();
 }
 
 } // namespace dataplane::net::ip

@@ -76,7 +76,8 @@ public:
     void invalidate_paths(const IpAddress& ip) noexcept;
 
     void on_timer(TimePoint now) noexcept;
-    [[nodiscard]] TimePoint deadline() const noexcept;
+    /// Not later than the truth. Asked in every turn, so it is remembered.
+    [[nodiscard]] TimePoint deadline() const noexcept { return next_due_; }
 
 private:
     enum class State : std::uint8_t { free, incomplete, reachable, stale, probing, failed };
@@ -125,6 +126,7 @@ private:
     std::vector<std::uint32_t> free_;
     std::uint32_t hand_ = 0; // where the search for one to evict goes on
     TimePoint now_{};        // while timers fire
+    TimePoint next_due_ = TimePoint::max();
 };
 
 } // namespace dataplane::net::ip

@@ -77,6 +77,10 @@ public:
     [[nodiscard]] const PortCounters& counters() const noexcept override {
         return below_.counters();
     }
+    bool register_memory(std::span<std::byte> arena) noexcept override {
+        return below_.register_memory(arena);
+    }
+    [[nodiscard]] bool settle() noexcept override { return below_.settle(); }
 
 private:
     void write(std::span<const std::byte> frame, Direction direction) noexcept;

@@ -9,9 +9,7 @@
 namespace dataplane::net {
 namespace {
 
-// Two 64-bit lanes: one vector register on every x86-64, and plain integers elsewhere.
-using Lanes = std::uint64_t __attribute__((vector_size(16)));
-
+constexpr std::size_t block_bytes = 64;
 constexpr std::size_t ipv4_header_bytes_min = 20;
 constexpr std::size_t ipv6_header_bytes = 40;
 constexpr std::size_t ipv4_checksum_at = 10;
@@ -48,34 +46,72 @@ std::uint32_t length_and_protocol(std::uint8_t protocol, std::uint32_t l4_bytes)
     return word_of(protocol) + word_of(l4_bytes >> 16) + word_of(l4_bytes & 0xffff);
 }
 
+/// The sum of whole blocks as 32-bit words: a one's complement sum does not mind the width of the words,
+/// and in 64 bits no carry is lost before 2^32 of them. `Lanes` is one vector register.
+template <class Lanes>
+[[gnu::always_inline]] inline std::uint64_t sum_lanes(const std::byte* at,
+                                                      std::size_t bytes) noexcept {
+    constexpr std::size_t lane_count = sizeof(Lanes) / sizeof(std::uint64_t);
+    Lanes low{};
+    Lanes high{};
+    for (; bytes > 0; at += block_bytes, bytes -= block_bytes) {
+        for (std::size_t offset = 0; offset < block_bytes; offset += sizeof(Lanes)) {
+            Lanes words;
+            std::memcpy(&words, at + offset, sizeof words);
+            low += words & 0xffff'ffff;
+            high += words >> 32;
+        }
+    }
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < lane_count; ++i) {
+        sum += (low[i] & 0xffff'ffff) + (low[i] >> 32);
+        sum += (high[i] & 0xffff'ffff) + (high[i] >> 32);
+    }
+    return sum;
+}
+
+using TwoLanes = std::uint64_t __attribute__((vector_size(16))); // every x86-64 has these
+using FourLanes = std::uint64_t __attribute__((vector_size(32)));
+
+std::uint64_t sum_two(const std::byte* at, std::size_t bytes) noexcept {
+    return sum_lanes<TwoLanes>(at, bytes);
+}
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] std::uint64_t sum_four(const std::byte* at, std::size_t bytes) noexcept {
+    return sum_lanes<FourLanes>(at, bytes);
+}
+
+std::uint64_t sum_blocks(const std::byte* at, std::size_t bytes) noexcept {
+    static const bool wide = __builtin_cpu_supports("avx2") != 0;
+    return wide ? sum_four(at, bytes) : sum_two(at, bytes);
+}
+#else
+std::uint64_t sum_blocks(const std::byte* at, std::size_t bytes) noexcept {
+    return sum_two(at, bytes);
+}
+#endif
+
 } // namespace
 
 std::uint32_t ones_sum(std::span<const std::byte> bytes, std::uint32_t seed) noexcept {
     const std::byte* at = bytes.data();
     std::size_t left = bytes.size();
     std::uint64_t sum = seed;
-    // A one's complement sum does not mind the width of the words, so add 32-bit ones in 64 bits:
-    // no carry is lost before 2^32 of them.
-    if (left >= 64) {
-        const Lanes low_half = {0xffff'ffff, 0xffff'ffff};
-        Lanes low{};
-        Lanes high{};
-        do {
-            Lanes words[4];
-            std::memcpy(words, at, sizeof words);
-            for (const Lanes& word : words) {
-                low += word & low_half;
-                high += word >> 32;
-            }
-            at += sizeof words;
-            left -= sizeof words;
-        } while (left >= 64);
-        sum += (low[0] & 0xffff'ffff) + (low[0] >> 32) + (low[1] & 0xffff'ffff) + (low[1] >> 32);
-        sum +=
-            (high[0] & 0xffff'ffff) + (high[0] >> 32) + (high[1] & 0xffff'ffff) + (high[1] >> 32);
+    if (const std::size_t whole = left - left % block_bytes; whole != 0) {
+        sum += sum_blocks(at, whole);
+        at += whole;
+        left -= whole;
     }
-    for (; left >= 4; left -= 4, at += 4)
+    for (; left >= 8; left -= 8, at += 8) {
+        const auto word = load<std::uint64_t>(at);
+        sum += (word & 0xffff'ffff) + (word >> 32);
+    }
+    if (left >= 4) {
         sum += load<std::uint32_t>(at);
+        at += 4;
+        left -= 4;
+    }
     if (left >= 2) {
         sum += load<std::uint16_t>(at);
         at += 2;

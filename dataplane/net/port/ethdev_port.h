@@ -3,12 +3,13 @@
 // Scope      Opens and starts the device, reads what it can do and does the rest in software: checksums,
 //            cutting, single-buffer frames, RSS read back. The report says which is which, and why.
 // Owns       The device from open() to the end, its mbuf pools; references to slabs that the device still
-//            reads. Slab pools and memory told of must outlive it.
-// Threading  open(), register_memory() and the end on one thread; queue(i) on one shard's, entered by
-//            ShardThread. Slabs are given back on that thread too: a device that hands mbufs to other
-//            threads (net_ring) gets copies.
+//            reads. A device with DMA reads only memory that its queue was told of (register_memory(),
+//            with EAL in the IOVA mode "VA"); payload elsewhere is copied. Slab pools outlive settle().
+// Threading  open() and the end on one thread; queue(i) on one shard's, entered by ShardThread. Slabs are
+//            given back on that thread too: a device that hands mbufs to other threads (net_ring) gets
+//            copies.
 // Failure    open() says what is wrong and what to do. Afterwards as Port says: no_buffers, ring_full;
-//            frames a driver refuses for good are dropped and counted.
+//            frames a driver refuses for good, and those longer than the MTU, are dropped and counted.
 #pragma once
 
 #include "dataplane/net/port/eal.h"
@@ -28,7 +29,10 @@ namespace dataplane::net {
 struct EthdevOptions {
     std::string device; // its name, as Eal::add_device() gave it
     std::uint16_t queue_count = 1;
-    std::uint16_t mtu = 1500; // of IP
+    /// Several queues are of use only if the device spreads flows over them by RSS, with a key and a
+    /// table that it shows: one queue otherwise, and the report says why.
+    bool spread_or_one = false;
+    std::uint16_t mtu = 1500; // of IP; less when the interface below has less
     std::uint16_t receive_ring = 1024;
     std::uint16_t transmit_ring = 1024;
     std::uint32_t receive_buffers = 4096;  // per queue, above receive_ring
@@ -44,6 +48,8 @@ struct EthdevOptions {
     bool use_software_offloads = false;
     /// Also where mbufs go to another reader (net_ring): for tests where one thread holds both ends.
     bool attach_always = false;
+    /// As a device with DMA, also where memory is read by address: for testing what a NIC needs.
+    bool reads_registered_only = false;
 };
 
 /// What was found at the start, and what is done in software instead.
@@ -57,7 +63,9 @@ struct EthdevReport {
     std::string driver;
     std::string bus;
     MacAddress mac{};
-    std::uint16_t mtu = 0;
+    std::uint16_t mtu = 0;        // what is used
+    std::uint16_t mtu_wanted = 0; // what the options said
+    std::string why_mtu;          // of less, or of a doubt; empty: all is well
     std::uint16_t queue_count = 0;
     bool link_up = false;
     std::vector<Feature> features;
@@ -79,11 +87,6 @@ public:
     [[nodiscard]] const EthdevReport& report() const noexcept;
     /// memif: the peer is connected; a NIC: the cable is.
     [[nodiscard]] bool link_up() const noexcept;
-
-    /// Lets the device read slabs of this arena in place; payload elsewhere is copied. A no-op for
-    /// devices that read by virtual address. Before the shards start. False when the device refuses
-    /// (then payload is copied) or there are memory_areas_max areas already.
-    bool register_memory(std::span<std::byte> arena) noexcept;
 
 private:
     EthdevPort();

@@ -92,7 +92,9 @@ struct PortCounters {
     std::uint64_t no_buffers = 0, ring_full = 0, receive_missed = 0, receive_errors = 0;
     std::uint64_t slabs_held = 0; // references that the device has not given back yet
     std::uint64_t buffers_free = 0, buffers_total = 0;
-    std::uint64_t transmit_errors = 0; // frames the driver refused for good
+    std::uint64_t transmit_errors =
+        0; // frames the driver refused for good, and those beyond the MTU
+    std::uint64_t payload_copied = 0; // large payloads that could not be read in place
 };
 
 class Port {
@@ -113,6 +115,16 @@ public:
     [[nodiscard]] virtual std::size_t send_room() const noexcept = 0;
     virtual void flush() noexcept = 0;
     [[nodiscard]] virtual const PortCounters& counters() const noexcept = 0;
+
+    /// Lets the device read slabs of this arena in place, where that needs to be told. False when it will
+    /// not: then payload from there is copied. The arena stays until settle().
+    virtual bool register_memory(std::span<std::byte> /*arena*/) noexcept { return true; }
+    /// For the end: gets back every slab, from a device that is slow with it by stopping its sending.
+    /// False when some are still out.
+    [[nodiscard]] virtual bool settle() noexcept {
+        flush();
+        return counters().slabs_held == 0;
+    }
 };
 
 } // namespace dataplane::net

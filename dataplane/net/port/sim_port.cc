@@ -14,12 +14,15 @@ namespace {
 constexpr int scribble_byte = 0xdd;
 constexpr std::size_t frame_overhead = 18; // Ethernet and a tag
 
-std::uint64_t hash_of(std::span<const FrameSlice> slices) noexcept { // FNV-1a
+std::uint64_t hash_of(std::span<const FrameSlice> slices) noexcept { // FNV-1a, of words
     std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
     for (const FrameSlice& slice : slices) {
         const std::byte* bytes = slice.slab->data + slice.offset;
-        for (std::uint32_t i = 0; i < slice.bytes; ++i)
-            hash = (hash ^ std::to_integer<std::uint64_t>(bytes[i])) * 0x100'0000'01b3;
+        for (std::uint32_t at = 0; at < slice.bytes; at += sizeof hash) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes + at, std::min<std::size_t>(sizeof word, slice.bytes - at));
+            hash = (hash ^ word ^ (hash >> 29)) * 0x100'0000'01b3;
+        }
     }
     return hash;
 }
@@ -59,7 +62,7 @@ void SimPort::accept(LineFrame frame) noexcept {
         ++counters_.receive_missed;
         return;
     }
-    received_.push_back(std::move(frame));
+    received_.push_back() = std::move(frame);
 }
 
 std::size_t SimPort::receive(std::span<ReceivedFrame> frames) noexcept {
@@ -137,8 +140,10 @@ SendResult SimPort::send(const TransmitFrame& frame) noexcept {
         ++counters_.ring_full;
         return SendResult::ring_full;
     }
-    Outgoing out;
+    Outgoing& out = outgoing_.push_back();
     if (!make_frames(frame, out)) {
+        out.frames.clear();
+        outgoing_.pop_back();
         ++counters_.no_buffers;
         return SendResult::no_buffers;
     }
@@ -151,7 +156,6 @@ SendResult SimPort::send(const TransmitFrame& frame) noexcept {
     counters_.slabs_held += out.slabs.size();
     buffers_used_ += count;
     staged_frames_ += count;
-    staged_.push_back(std::move(out));
     return SendResult::queued;
 }
 
@@ -161,9 +165,8 @@ std::size_t SimPort::send_room() const noexcept {
 
 void SimPort::flush() noexcept {
     if (faults_.stuck) return;
-    while (!staged_.empty()) {
-        Outgoing out = std::move(staged_.front());
-        staged_.pop_front();
+    for (; in_flight_count_ < outgoing_.size(); ++in_flight_count_) {
+        Outgoing& out = outgoing_[in_flight_count_];
         staged_frames_ -= out.frames.size();
         for (LineFrame& frame : out.frames) {
             ++counters_.frames_out;
@@ -172,14 +175,13 @@ void SimPort::flush() noexcept {
         }
         out.frames.clear();
         out.done_at = link_.now() + options_.completion_delay;
-        in_flight_.push_back(std::move(out));
     }
     complete(link_.now());
 }
 
 void SimPort::complete(base::TimePoint now) noexcept {
-    while (!in_flight_.empty() && in_flight_.front().done_at <= now) {
-        Outgoing& done = in_flight_.front();
+    while (in_flight_count_ > 0 && outgoing_.front().done_at <= now) {
+        Outgoing& done = outgoing_.front();
         if (hash_of(done.slices) != done.payload_hash) ++rewritten_in_flight_;
         for (base::SlabRef& slab : done.slabs) {
             // Whoever still reads it without a reference reads this.
@@ -189,12 +191,15 @@ void SimPort::complete(base::TimePoint now) noexcept {
         }
         counters_.slabs_held -= done.slabs.size();
         buffers_used_ -= done.buffer_count;
-        in_flight_.pop_front();
+        done.slabs.clear();
+        done.slices.clear();
+        outgoing_.pop_front();
+        --in_flight_count_;
     }
 }
 
 base::TimePoint SimPort::next_completion() const noexcept {
-    return in_flight_.empty() ? base::TimePoint::max() : in_flight_.front().done_at;
+    return in_flight_count_ == 0 ? base::TimePoint::max() : outgoing_.front().done_at;
 }
 
 const PortCounters& SimPort::counters() const noexcept {

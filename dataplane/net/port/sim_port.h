@@ -17,11 +17,12 @@
 #include "dataplane/net/port/impairment.h"
 #include "dataplane/net/port/port.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace dataplane::net {
@@ -54,6 +55,41 @@ struct SimFaults {
     bool no_buffers = false;         // for data
     bool no_control_buffers = false; // for control
     bool ring_full = false;          // for all
+};
+
+/// A queue whose elements are used again, with whatever memory they hold: thousands of simulated seconds
+/// are not to be spent in the allocator.
+template <class T>
+class ReusedQueue {
+public:
+    [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+    [[nodiscard]] std::size_t size() const noexcept { return count_; }
+    [[nodiscard]] T& operator[](std::size_t index) noexcept {
+        return elements_[(head_ + index) & (elements_.size() - 1)];
+    }
+    [[nodiscard]] const T& front() const noexcept { return elements_[head_]; }
+    [[nodiscard]] T& front() noexcept { return elements_[head_]; }
+    /// The new last element, as its last use left it.
+    [[nodiscard]] T& push_back() {
+        if (count_ == elements_.size()) {
+            std::vector<T> larger(std::max<std::size_t>(16, elements_.size() * 2));
+            for (std::size_t i = 0; i < count_; ++i)
+                larger[i] = std::move((*this)[i]);
+            elements_ = std::move(larger);
+            head_ = 0;
+        }
+        return (*this)[count_++];
+    }
+    void pop_back() noexcept { --count_; }
+    void pop_front() noexcept {
+        head_ = (head_ + 1) & (elements_.size() - 1);
+        --count_;
+    }
+
+private:
+    std::vector<T> elements_; // a power of two
+    std::size_t head_ = 0;
+    std::size_t count_ = 0;
 };
 
 class SimPort final : public Port {
@@ -102,12 +138,13 @@ private:
     PortInfo info_;
     mutable PortCounters counters_;
     SimFaults faults_;
-    std::deque<Outgoing> staged_;
-    std::deque<Outgoing> in_flight_; // done_at never falls
+    // First those in flight, whose done_at never falls, then those staged.
+    ReusedQueue<Outgoing> outgoing_;
+    std::size_t in_flight_count_ = 0;
     std::size_t staged_frames_ = 0;
     std::size_t buffers_used_ = 0;
     std::uint64_t rewritten_in_flight_ = 0;
-    std::deque<LineFrame> received_;
+    ReusedQueue<LineFrame> received_;
     std::vector<base::SlabRef> lent_; // handle is the index + 1
     std::vector<std::uint32_t> lent_free_;
 };

@@ -30,6 +30,10 @@ public:
     void poll() override;
     void sleep_until(base::TimePoint now, base::TimePoint until) override;
 
+protected:
+    /// There was work that poll() does not see: no nap for now, as after a frame.
+    void stay_awake() noexcept { frames_came_ = true; }
+
 private:
     static constexpr base::Duration nap_min = std::chrono::microseconds{5};
 

@@ -13,9 +13,9 @@ using base::NetError;
 using base::TimePoint;
 
 std::uint64_t seeded(const std::array<std::uint64_t, 2>& secret, std::uint8_t use) noexcept {
-    tcp::SipMessage message;
+    base::SipMessage message(secret);
     message.add_number(use); // keeps the uses of one key apart
-    return message.hash(secret);
+    return message.hash();
 }
 
 Placement placement_of(const Port& port, const StackOptions& options) {
@@ -38,8 +38,9 @@ Engine::Engine(base::Loop& loop, Port& port, ip::LayerOptions ip, const StackOpt
       flow_seed_{seeded(options.secret, 'F'), seeded(options.secret, 'G')},
       placement_(placement_of(port, options)), ports_(options.secret), cookies_(options.secret),
       time_wait_(options.time_wait_max, options.tcp.time_wait, loop.now()), wheel_(loop.now()),
-      tick_(*this), reset_tokens_at_(loop.now()) {
+      tick_(*this), parkings_(0, HashAddress{flow_seed_}), reset_tokens_at_(loop.now()) {
     output_.make_head();
+    port.register_memory(send_slabs_->arena()); // if not, it copies
     ip_.on_neighbour([this](const base::IpAddress& next_hop, bool resolved) {
         on_neighbour(next_hop, resolved);
     });
@@ -112,6 +113,7 @@ void Engine::detach(Tcb& tcb) noexcept {
     static_cast<OutputLink&>(tcb).unlink();
     static_cast<DeadlineWheel::Node&>(tcb).cancel();
     if (tcb.phase == Tcb::Phase::half_open && !tcb.established) --half_open_;
+    remove_orphan(tcb);
     tcb.attached.reset();
 }
 
@@ -258,13 +260,56 @@ void Engine::on_established(Tcb& tcb) noexcept {
 
 void Engine::drop_input(Tcb& tcb) noexcept {
     for (auto unread = tcb.connection.unread(); !unread.empty(); unread = tcb.connection.unread()) {
-        tcb.lingered_bytes += static_cast<std::uint32_t>(unread.size());
+        tcb.lingered_bytes = Tcb::lingered_bytes_max &
+                             static_cast<std::uint32_t>(std::min<std::size_t>(
+                                 tcb.lingered_bytes + unread.size(), Tcb::lingered_bytes_max));
         tcb.connection.consume(unread.size(), loop_.now());
     }
-    if (tcb.lingered_bytes <= linger_bytes_max) return;
+    if (tcb.lingered_bytes <= options_.linger_bytes_max) return;
     tcb.phase = Tcb::Phase::orphan; // a peer that does not stop sending is answered with a reset
     tcb.close_at = TimePoint::max();
-    tcb.connection.close(loop_.now());
+    if (tcb.ends_with_reset) {
+        tcb.connection.abort(loop_.now());
+    } else {
+        tcb.connection.close(loop_.now());
+    }
+}
+
+/// When a closed connection ends, whatever its peer does. One that was closed with something unread does not
+/// wait for the peer's FIN: it is reset once the peer has our last reply and has fallen silent.
+TimePoint Engine::close_due(const Tcb& tcb) const noexcept {
+    if (tcb.phase != Tcb::Phase::closing || !tcb.ends_with_reset) return tcb.close_at;
+    if (!tcb.connection.all_acknowledged()) return tcb.close_at;
+    if (tcb.connection.at_end())
+        return tcb.connection.last_received(); // it has closed as well: now
+    return std::min(tcb.close_at, tcb.connection.last_received() + reset_silence);
+}
+
+void Engine::add_orphan(Tcb& tcb) noexcept {
+    if (tcb.in_orphans || !tcb.attached) return;
+    tcb.in_orphans = true;
+    tcb.orphan_older = newest_orphan_;
+    tcb.orphan_newer = Tcb::no_orphan;
+    (newest_orphan_ == Tcb::no_orphan ? oldest_orphan_ : this->tcb(newest_orphan_)->orphan_newer) =
+        tcb.index;
+    newest_orphan_ = tcb.index;
+    if (++orphan_count_ <= options_.orphans_max) return;
+    ++counters.orphans_reset;
+    Tcb& oldest = *this->tcb(oldest_orphan_);
+    remove_orphan(oldest); // it goes when its reset has left, at the turn's end
+    abort(oldest);
+}
+
+void Engine::remove_orphan(Tcb& tcb) noexcept {
+    if (!tcb.in_orphans) return;
+    tcb.in_orphans = false;
+    --orphan_count_;
+    (tcb.orphan_older == Tcb::no_orphan ? oldest_orphan_
+                                        : this->tcb(tcb.orphan_older)->orphan_newer) =
+        tcb.orphan_newer;
+    (tcb.orphan_newer == Tcb::no_orphan ? newest_orphan_
+                                        : this->tcb(tcb.orphan_newer)->orphan_older) =
+        tcb.orphan_older;
 }
 
 void Engine::end(Tcb& tcb) noexcept {
@@ -321,14 +366,21 @@ void Engine::close(Tcb& tcb) noexcept {
         tcb.phase = Tcb::Phase::orphan;
         return;
     }
-    drop_input(tcb);
-    if (!tcb.write_shut) {
-        tcb.write_shut = true;
-        tcb.connection.shutdown_write(loop_.now());
+    const bool unread = !tcb.connection.unread().empty();
+    if (unread) ++counters.closed_unread;
+    if (options_.linger_bytes_max == 0) {
+        tcb.phase = Tcb::Phase::orphan;
+        tcb.connection.close(loop_.now());
+    } else {
+        tcb.ends_with_reset = unread; // a FIN would say that all was read (RFC 2525 §2.17)
+        drop_input(tcb);
+        if (tcb.phase == Tcb::Phase::closing) tcb.close_at = loop_.now() + options_.close_limit;
+        if (!tcb.write_shut && !tcb.ends_with_reset) tcb.connection.shutdown_write(loop_.now());
     }
-    if (tcb.phase == Tcb::Phase::closing) tcb.close_at = loop_.now() + options_.close_limit;
+    tcb.write_shut = true;
     mark(tcb);
     rearm(tcb);
+    add_orphan(tcb);
 }
 
 void Engine::abort(Tcb& tcb) noexcept {
@@ -348,13 +400,13 @@ void Engine::abort(Tcb& tcb) noexcept {
 
 void Engine::rearm(Tcb& tcb) noexcept {
     if (!tcb.attached) return;
-    const TimePoint due = std::min(tcb.connection.deadline(), tcb.close_at);
+    const TimePoint due = std::min(tcb.connection.deadline(), close_due(tcb));
     // A deadline that moved away is looked at when the node comes up: an ACK then costs nothing here.
     if (due == TimePoint::max()) return;
     DeadlineWheel::Node& node = tcb;
     if (!node.armed() || due < node.when()) {
         wheel_.arm(node, due);
-        arm_tick();
+        if (due < tick_at_) arm_tick(); // what else waits is asked once a turn
     }
 }
 
@@ -363,9 +415,9 @@ void Engine::run_timers(TimePoint now) noexcept {
     while (DeadlineWheel::Node* node = wheel_.take(now, budget)) {
         const base::Ref<Tcb> hold{static_cast<Tcb*>(node)};
         Tcb& due = *hold;
-        if (due.close_at <= now) {
+        if (close_due(due) <= now) {
             due.close_at = TimePoint::max();
-            if (!due.connection.all_acknowledged()) {
+            if (due.ends_with_reset || !due.connection.all_acknowledged()) {
                 abort(due);
             } else {
                 due.phase = Tcb::Phase::orphan;
@@ -426,6 +478,7 @@ StackStatistics Engine::statistics() const noexcept {
     all.time_wait = time_wait_.counters;
     all.connections = live_count_;
     all.half_open = half_open_;
+    all.orphans = orphan_count_;
     all.time_waiting = time_wait_.size();
     all.flow_table_entries = flows_.size();
     all.receive_slabs_free = receive_slabs_.free_count();
@@ -433,6 +486,30 @@ StackStatistics Engine::statistics() const noexcept {
     all.send_slabs_free = send_slabs_->free_count();
     all.send_slabs_total = send_slabs_->slab_count();
     return all;
+}
+
+void Engine::debug_check() const noexcept {
+    std::size_t live = 0, half_open = 0, orphans = 0;
+    for (std::uint32_t index = 0; index < chunks_.size() * connections_per_chunk; ++index) {
+        const Tcb* const one = tcb(index);
+        if (one == nullptr) continue;
+        ++live;
+        const tcp::Connection& connection = one->connection;
+        connection.sender().debug_check();
+        if (!one->attached) continue;
+        CHECK(find(one->key, hash_of(one->key)) == index);
+        if (one->phase == Tcb::Phase::half_open && !one->established) ++half_open;
+        if (one->in_orphans) ++orphans;
+        if (connection.state() == tcp::State::closed) continue;
+        const std::uint32_t flight = connection.sender().flight_bytes();
+        CHECK(flight <= connection.peer_window_max() + 1); // a SYN or a FIN
+        // Somebody looks at it again: a timer, the turn's end, or a next hop's answer.
+        const bool waited_for = static_cast<const DeadlineWheel::Node&>(*one).armed() ||
+                                static_cast<const OutputLink&>(*one).linked();
+        CHECK(flight == 0 || waited_for);
+    }
+    CHECK(live == live_count_ && half_open == half_open_ && orphans == orphan_count_);
+    CHECK(flows_.size() <= live + time_wait_.size());
 }
 
 std::size_t Engine::list(std::span<ConnectionView> views, std::size_t& cursor) const {

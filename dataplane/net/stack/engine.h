@@ -23,8 +23,9 @@
 #include "dataplane/net/stack/time_wait.h"
 #include "dataplane/net/tcp/syn_cookie.h"
 
-#include <list>
+#include <deque>
 #include <random>
+#include <unordered_map>
 #include <vector>
 
 namespace dataplane::net::stack {
@@ -60,6 +61,8 @@ public:
     [[nodiscard]] StackStatistics statistics() const noexcept;
     [[nodiscard]] std::size_t list(std::span<ConnectionView> views, std::size_t& cursor) const;
     [[nodiscard]] std::size_t live_count() const noexcept { return live_count_; }
+    /// Walks everything and holds it against what must be so; for tests.
+    void debug_check() const noexcept;
     [[nodiscard]] ip::Layer& ip() noexcept { return ip_; }
     void learn(const base::IpAddress& ip, const MacAddress& mac) {
         ip_.learn(ip, mac, loop_.now());
@@ -83,9 +86,21 @@ private:
         std::array<Slot, connections_per_chunk> slots;
         std::array<bool, connections_per_chunk> live{};
     };
-    struct Parking { // connections that wait for a next hop's address
-        base::IpAddress next_hop;
-        base::detail::Link head;
+    struct Answer { // to a segment of no connection
+        FlowKey key;
+        std::array<std::byte, tcp::header_bytes_max> bytes;
+        std::size_t length = 0;
+    };
+    struct Parking { // what waits for a next hop's address
+        Parking() noexcept { connections.make_head(); }
+        base::detail::Link connections;
+        std::unique_ptr<Answer> answer; // the latest
+    };
+    struct HashAddress {
+        std::array<std::uint64_t, 2> seed;
+        [[nodiscard]] std::size_t operator()(const base::IpAddress& ip) const noexcept {
+            return static_cast<std::size_t>(flow_hash({ip, ip, 0, 0}, seed));
+        }
     };
     struct Tick : base::Timer {
         explicit Tick(Engine& owner) noexcept : base::Timer(&Engine::on_tick), engine(owner) {}
@@ -122,12 +137,17 @@ private:
     [[nodiscard]] bool take_cookie(ListenPort& listener, const Arrival& arrival);
     void refuse(const Arrival& arrival);
     void answer(const FlowKey& key, const tcp::Header& header);
+    [[nodiscard]] ip::Sent send_answer(const Answer& answer);
+    void hold_answer(const Answer& answer);
     [[nodiscard]] ListenPort* listener_for(const FlowKey& key) const noexcept;
 
     // Connections' events.
     void settle(Tcb& tcb) noexcept;
     void on_established(Tcb& tcb) noexcept;
     void drop_input(Tcb& tcb) noexcept;
+    [[nodiscard]] base::TimePoint close_due(const Tcb& tcb) const noexcept;
+    void add_orphan(Tcb& tcb) noexcept;
+    void remove_orphan(Tcb& tcb) noexcept;
     void end(Tcb& tcb) noexcept;
     void enter_time_wait(Tcb& tcb) noexcept;
 
@@ -184,8 +204,12 @@ private:
     base::TimePoint tick_at_ = base::TimePoint::max();
 
     base::detail::Link output_;
-    std::list<Parking> parkings_;
-    std::vector<base::Ref<Tcb>> starved_;
+    std::unordered_map<base::IpAddress, Parking, HashAddress> parkings_; // by next hop
+    std::size_t held_answers_ = 0;
+    std::deque<base::Ref<Tcb>> starved_;
+    std::uint32_t oldest_orphan_ = Tcb::no_orphan;
+    std::uint32_t newest_orphan_ = Tcb::no_orphan;
+    std::size_t orphan_count_ = 0;
     bool stalled_ = false;
     base::TimePoint stalled_until_ = base::TimePoint::max();
     // Of the segment that is being sent.

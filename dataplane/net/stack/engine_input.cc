@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <memory>
 
 namespace dataplane::net::stack {
 
@@ -29,7 +30,7 @@ std::size_t Engine::poll() {
     for (std::uint32_t left = send_slabs_->free_count(); left > 0 && !starved_.empty(); --left) {
         starved_.front()->waits_for_slab = false;
         starved_.front()->writable.wake_all();
-        starved_.erase(starved_.begin());
+        starved_.pop_front();
     }
     if (total > 0) loop_.at_turn_end(*this); // IP answers by itself: to be flushed
     if (!output_.alone() && (!stalled_ || port_.send_room() > 0 || now >= stalled_until_)) {
@@ -153,6 +154,10 @@ void Engine::to_time_wait_record(std::uint32_t number, const Arrival& arrival) {
 }
 
 void Engine::to_listener(const Arrival& arrival, std::optional<tcp::Seq> beyond) {
+    if (!placement_.is_mine(arrival.key)) { // of fragments, which every shard of the port is given
+        ++counters.segments_unknown;
+        return;
+    }
     const tcp::Segment& segment = arrival.segment;
     ListenPort* const listener = listener_for(arrival.key);
     const bool syn = segment.has(tcp::flag::syn);
@@ -263,15 +268,37 @@ void Engine::refuse(const Arrival& arrival) {
 }
 
 void Engine::answer(const FlowKey& key, const tcp::Header& header) {
+    Answer fresh;
+    fresh.key = key;
+    fresh.length = tcp::encode(fresh.bytes, header);
+    if (send_answer(fresh) == ip::Sent::unresolved) hold_answer(fresh);
+}
+
+ip::Sent Engine::send_answer(const Answer& answer) {
     const TimePoint now = loop_.now();
-    auto path = ip_.path(key.remote, now);
-    if (!path) return;
-    std::array<std::byte, tcp::header_bytes_max> bytes;
-    const std::size_t length = tcp::encode(bytes, header);
-    // Of no connection: what does not leave now is not kept.
-    static_cast<void>(ip_.send(*path, key.local, key.remote, tcp::Ecn::not_ect,
-                               {bytes.data(), length}, {}, 0, true, now));
+    auto path = ip_.path(answer.key.remote, now);
+    if (!path) return ip::Sent::unreachable;
     loop_.at_turn_end(*this); // flushes
+    return ip_.send(*path, answer.key.local, answer.key.remote, tcp::Ecn::not_ect,
+                    {answer.bytes.data(), answer.length}, {}, 0, true, now);
+}
+
+void Engine::hold_answer(const Answer& answer) {
+    const auto next_hop = ip_.next_hop(answer.key.remote);
+    if (!next_hop) return;
+    auto at = parkings_.find(*next_hop);
+    if ((at == parkings_.end() || !at->second.answer) && held_answers_ == held_answers_max) {
+        ++counters.answers_dropped;
+        return;
+    }
+    if (at == parkings_.end()) at = parkings_.try_emplace(*next_hop).first;
+    if (at->second.answer) {
+        ++counters.answers_dropped; // RFC 1122 §2.3.2.2: the latest is worth the most
+    } else {
+        ++held_answers_;
+    }
+    at->second.answer = std::make_unique<Answer>(answer);
+    ++counters.answers_held;
 }
 
 } // namespace dataplane::net::stack

@@ -201,20 +201,21 @@ bool Engine::collect_copy(const Tcb& tcb, const tcp::Outgoing& out) noexcept {
 void Engine::park(Tcb& tcb) {
     const auto next_hop = ip_.next_hop(tcb.key.remote);
     if (!next_hop) return;
-    auto at = std::ranges::find(parkings_, *next_hop, &Parking::next_hop);
-    if (at == parkings_.end()) {
-        at = parkings_.emplace(parkings_.end());
-        at->next_hop = *next_hop;
-        at->head.make_head();
-    }
-    static_cast<OutputLink&>(tcb).link_before(at->head);
+    Parking& parking = parkings_.try_emplace(*next_hop).first->second;
+    static_cast<OutputLink&>(tcb).link_before(parking.connections);
 }
 
 void Engine::on_neighbour(const base::IpAddress& next_hop, bool resolved) {
-    const auto at = std::ranges::find(parkings_, next_hop, &Parking::next_hop);
-    if (at == parkings_.end()) return;
-    while (!at->head.alone()) {
-        const base::Ref<Tcb> hold{static_cast<Tcb*>(static_cast<OutputLink*>(at->head.next))};
+    // Taken out first: whoever is told may ask for the next hop again.
+    auto parked = parkings_.extract(next_hop);
+    if (parked.empty()) return;
+    base::detail::Link& connections = parked.mapped().connections;
+    if (const std::unique_ptr<Answer> held = std::move(parked.mapped().answer)) {
+        --held_answers_;
+        if (!resolved || send_answer(*held) != ip::Sent::sent) ++counters.answers_dropped;
+    }
+    while (!connections.alone()) {
+        const base::Ref<Tcb> hold{static_cast<Tcb*>(static_cast<OutputLink*>(connections.next))};
         static_cast<OutputLink&>(*hold).unlink();
         if (resolved) {
             mark(*hold);
@@ -222,7 +223,6 @@ void Engine::on_neighbour(const base::IpAddress& next_hop, bool resolved) {
             fail(*hold, NetError::unreachable);
         } // otherwise the retransmission timer tries again, and asks again
     }
-    parkings_.erase(at);
 }
 
 } // namespace dataplane::net::stack

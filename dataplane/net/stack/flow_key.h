@@ -48,7 +48,7 @@ namespace detail {
 } // namespace detail
 
 /// Spreads keys over a table. Seeded, so that a peer that chooses its addresses and ports cannot make
-/// them collide. Not for anything that a peer gets to see: that is SipHash's (tcp/siphash.h).
+/// them collide. Not for anything that a peer gets to see: that is SipHash's (base/siphash.h).
 [[nodiscard]] inline std::uint64_t flow_hash(const FlowKey& key,
                                              const std::array<std::uint64_t, 2>& seed) noexcept {
     using detail::eight_bytes;

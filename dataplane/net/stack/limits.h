@@ -46,7 +46,17 @@ inline constexpr base::Duration stalled_retry = std::chrono::milliseconds{1};
 // our last reply away from the peer).
 inline constexpr base::Duration close_limit = std::chrono::seconds{5};
 // What is still read and dropped in that time.
-inline constexpr std::size_t linger_bytes_max = std::size_t{256} * 1024;
+inline constexpr std::uint32_t linger_bytes_max = 256U * 1024;
+// A connection that was closed with something unread ends with a reset. Its last reply leaves first, and then the
+// peer gets this long to fall silent: most hosts give their application what came before a reset, but many an
+// application that is still writing sees the reset first.
+inline constexpr base::Duration reset_silence = std::chrono::milliseconds{500};
+// Connections that their owners have closed and that TCP still ends. Beyond, the oldest is reset, as with
+// Linux's tcp_max_orphans: they hold memory, and nobody above limits them.
+inline constexpr std::size_t orphans_max = 65'536;
+// Answers to segments of no connection that wait for a next hop's address: one for each next hop (RFC 1122
+// §2.3.2.2), and this many in all.
+inline constexpr std::size_t held_answers_max = 256;
 // A PROXY header comes from a balancer next door and is its first packet.
 inline constexpr base::Duration proxy_limit = std::chrono::seconds{5};
 

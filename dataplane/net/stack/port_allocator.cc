@@ -2,7 +2,6 @@
 
 #include "dataplane/base/check.h"
 #include "dataplane/net/tcp/isn.h"
-#include "dataplane/net/tcp/siphash.h"
 
 #include <bit>
 
@@ -35,12 +34,12 @@ Placement::Placement(unsigned shard_count, unsigned mine)
 }
 
 PortAllocator::Start PortAllocator::start_of(const FlowKey& flow) noexcept {
-    tcp::SipMessage message;
+    base::SipMessage message(secret_);
     message.add_number(std::uint8_t{'P'}); // keeps the uses of one key apart
     tcp::detail::add_address(message, flow.local);
     tcp::detail::add_address(message, flow.remote);
     message.add_number(flow.remote_port);
-    const std::uint64_t hash = message.hash(secret_);
+    const std::uint64_t hash = message.hash();
     std::uint32_t* const count = &counts_[(hash >> 32) % counts_.size()];
     return {static_cast<std::uint32_t>(hash) % source_port_count + *count % source_port_count,
             count};

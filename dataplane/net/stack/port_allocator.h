@@ -44,6 +44,7 @@ public:
         if (everything_is_mine()) return true;
         return owner_of(start ^ toeplitz_->local_port_part(v6, port)) == mine_;
     }
+    [[nodiscard]] bool is_mine(const FlowKey& flow) const noexcept { return owner(flow) == mine_; }
     [[nodiscard]] std::uint16_t owner(const FlowKey& flow) const noexcept {
         return everything_is_mine() ? mine_ : owner_of(toeplitz_->hash(flow));
     }

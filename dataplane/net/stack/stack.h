@@ -43,6 +43,9 @@ struct StackOptions {
     unsigned shard_count = 1;
     unsigned shard = 0; // ours; used when the port does not spread by RSS itself
     base::Duration close_limit = stack::close_limit;
+    // 0: what close() finds unread, or what comes after it, is answered with a reset at once.
+    std::uint32_t linger_bytes_max = stack::linger_bytes_max;
+    std::size_t orphans_max = stack::orphans_max;
     base::Duration proxy_limit = stack::proxy_limit;
 };
 
@@ -68,7 +71,12 @@ struct StackCounters {
     std::uint64_t connect_errors = 0; // deadlines and cancellations included
     std::uint64_t no_port = 0;
     std::uint64_t aborted = 0; // by their Streams, and closes whose bytes did not leave in time
-    std::uint64_t parked = 0;  // segments that waited for a next hop's address
+    std::uint64_t closed_unread = 0; // closes that found something unread: these end with a reset
+    std::uint64_t orphans_reset = 0; // the oldest of too many
+    std::uint64_t parked = 0;        // segments that waited for a next hop's address
+    std::uint64_t answers_held = 0;  // to no connection, sent when their next hop was known
+    std::uint64_t answers_dropped =
+        0; // of those, whose next hop was not found, or that were too many
     std::uint64_t output_stalls = 0;  // turns in which the port took no more
     std::uint64_t output_budget = 0;  // turns that left output to the next
     std::uint64_t timer_budget = 0;   // turns that left timers to the next
@@ -85,6 +93,7 @@ struct StackStatistics {
     TimeWaitCounters time_wait;
     std::size_t connections = 0; // all that are not in TIME_WAIT
     std::size_t half_open = 0;   // of those, at listeners
+    std::size_t orphans = 0;     // of those, closed by their owners
     std::size_t time_waiting = 0;
     std::size_t flow_table_entries = 0;
     std::uint32_t receive_slabs_free = 0, receive_slabs_total = 0;
@@ -95,7 +104,7 @@ struct ConnectionView {
     base::SocketAddress local;
     base::SocketAddress remote;
     tcp::State state = tcp::State::closed;
-    bool outgoing = false;          // we opened it
+    bool outgoing = false;  // we opened it
     std::uint32_t cwnd = 0; // bytes
     std::uint32_t flight_bytes = 0;
     std::size_t unsent_bytes = 0;

@@ -1,75 +1,16 @@
 #include "dataplane/net/stack/steering.h"
 
 #include "dataplane/net/port/frame_cut.h"
-#include "dataplane/net/port/frame_view.h"
+#include "dataplane/net/stack/port_allocator.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <optional>
 
 namespace dataplane::net::stack {
 namespace {
 
-constexpr unsigned everybody = ~0U;
-constexpr std::size_t ethernet_bytes = 14;
-constexpr std::uint8_t protocol_icmp = 1, protocol_tcp = 6, protocol_icmp6 = 58;
-constexpr std::uint8_t icmp6_neighbour_advertisement = 136;
-constexpr std::size_t icmp_error_header_bytes = 8;
-
-unsigned byte_at(std::span<const std::byte> bytes, std::size_t at) noexcept {
-    return at < bytes.size() ? std::to_integer<unsigned>(bytes[at]) : 0;
-}
-
-bool is_icmp_error(const FrameView& view, unsigned type) noexcept {
-    if (view.protocol == protocol_icmp) return type == 3 || type == 11 || type == 12;
-    return view.protocol == protocol_icmp6 && type >= 1 && type <= 4;
-}
-
-/// The flow of ours that an ICMP error quotes.
-std::optional<FlowKey> quoted_flow(std::span<const std::byte> frame,
-                                   const FrameView& outer) noexcept {
-    const std::size_t at = outer.l4_at + icmp_error_header_bytes;
-    if (at >= frame.size()) return std::nullopt;
-    // The quoted packet has lost its Ethernet header: one is made for the view.
-    std::array<std::byte, 128> inner{};
-    const std::size_t bytes = std::min(frame.size() - at, inner.size() - ethernet_bytes);
-    inner[12] = std::byte{static_cast<std::uint8_t>(outer.v6 ? 0x86 : 0x08)};
-    inner[13] = std::byte{static_cast<std::uint8_t>(outer.v6 ? 0xdd : 0x00)};
-    std::memcpy(inner.data() + ethernet_bytes, frame.data() + at, bytes);
-    const auto view = view_headers({inner.data(), ethernet_bytes + bytes});
-    if (!view || view->protocol != protocol_tcp) return std::nullopt;
-    return FlowKey{view->source, view->destination, view->source_port, view->destination_port};
-}
-
-/// Which shard a received frame is for.
-unsigned owner_of(std::span<const std::byte> frame, const Placement& placement) noexcept {
-    const auto view = view_frame(frame);
-    if (!view) {
-        const std::size_t tag = byte_at(frame, 12) == 0x81 && byte_at(frame, 13) == 0 ? 4 : 0;
-        const bool arp = byte_at(frame, 12 + tag) == 0x08 && byte_at(frame, 13 + tag) == 0x06;
-        const bool reply = byte_at(frame, ethernet_bytes + tag + 7) == 2;
-        return arp && reply ? everybody : 0;
-    }
-    if (view->fragment) return 0;
-    if (view->protocol == protocol_tcp) {
-        return placement.owner(
-            {view->destination, view->source, view->destination_port, view->source_port});
-    }
-    const unsigned type = byte_at(frame, view->l4_at);
-    if (view->protocol == protocol_icmp6 && type == icmp6_neighbour_advertisement) return everybody;
-    if (is_icmp_error(*view, type)) {
-        if (const auto flow = quoted_flow(frame, *view)) return placement.owner(*flow);
-    }
-    return 0;
-}
-
-struct Inbound {
-    std::uint32_t bytes = 0;
-    ChecksumState ip_checksum = ChecksumState::unknown;
-    ChecksumState l4_checksum = ChecksumState::unknown;
-    std::array<std::byte, steered_frame_bytes_max> frame;
-};
+constexpr std::size_t hub_frames_per_receive = 256; // looked at for others before a turn goes on
 
 struct Outbound { // one frame of the wire
     std::uint16_t header_bytes = 0;
@@ -85,7 +26,7 @@ struct Outbound { // one frame of the wire
 } // namespace
 
 struct Steering::Lane {
-    base::SpscRing<Inbound> in{steering_ring_frames};   // shard 0 to the shard
+    FrameLane in{steering_ring_frames};                 // shard 0 to the shard
     base::SpscRing<Outbound> out{steering_ring_frames}; // and back
 };
 
@@ -99,6 +40,7 @@ public:
                                                static_cast<std::uint32_t>(steering_ring_frames))),
           info_(port.info()) {
         info_.rss = false;
+        static_cast<void>(port.register_memory(slabs_->arena()));
     }
     ~HubPort() override {
         if (slabs_->free_count() != slabs_->slab_count()) {
@@ -109,19 +51,21 @@ public:
     [[nodiscard]] const PortInfo& info() const noexcept override { return info_; }
     [[nodiscard]] std::size_t receive(std::span<ReceivedFrame> frames) noexcept override {
         send_for_others();
-        const std::size_t count = port_.receive(frames);
+        // What is for others leaves room for more of ours: a burst of theirs does not end our turn.
         std::size_t kept = 0;
-        for (std::size_t i = 0; i < count; ++i) {
-            const ReceivedFrame frame = frames[i];
-            const unsigned owner = owner_of(frame.bytes, placement_);
-            for (unsigned shard = 1; shard <= lanes_.size(); ++shard) {
-                if (owner == shard || owner == everybody) forward(frame, *lanes_[shard - 1]);
+        for (std::size_t seen = 0; kept < frames.size() && seen < hub_frames_per_receive;) {
+            const std::span<ReceivedFrame> room = frames.subspan(kept);
+            const std::size_t count = port_.receive(room);
+            seen += count;
+            for (std::size_t i = 0; i < count; ++i) {
+                const ReceivedFrame frame = room[i];
+                if (steer(frame)) {
+                    frames[kept++] = frame;
+                } else {
+                    port_.release({&frame, 1});
+                }
             }
-            if (owner == 0 || owner == everybody) {
-                frames[kept++] = frame;
-            } else {
-                port_.release({&frame, 1});
-            }
+            if (count < room.size()) break;
         }
         return kept;
     }
@@ -134,26 +78,34 @@ public:
     [[nodiscard]] const PortCounters& counters() const noexcept override {
         return port_.counters();
     }
+    bool register_memory(std::span<std::byte> arena) noexcept override {
+        return port_.register_memory(arena);
+    }
+    [[nodiscard]] bool settle() noexcept override { return port_.settle(); }
 
     SteeringCounters steering;
 
 private:
-    void forward(const ReceivedFrame& frame, Lane& lane) noexcept {
-        if (frame.bytes.size() > steered_frame_bytes_max) {
-            ++steering.dropped_long;
-            return;
+    /// Hands a frame to whom it is for; true when that is (also) shard 0.
+    [[nodiscard]] bool steer(const ReceivedFrame& frame) noexcept {
+        const FrameKind kind = kind_of(frame.bytes);
+        switch (kind.is) {
+        case FrameKind::Is::segment:
+        case FrameKind::Is::error: {
+            const unsigned owner = placement_.owner(kind.flow);
+            if (owner == 0) return true;
+            lanes_[owner - 1]->in.put(frame, steering);
+            return false;
         }
-        Inbound* const slot = lane.in.claim();
-        if (slot == nullptr) {
-            ++steering.dropped_full;
-            return;
+        case FrameKind::Is::fragment:
+        case FrameKind::Is::neighbour_answer:
+            for (const std::unique_ptr<Lane>& lane : lanes_)
+                lane->in.put(frame, steering);
+            return true;
+        case FrameKind::Is::other:
+            return true;
         }
-        slot->bytes = static_cast<std::uint32_t>(frame.bytes.size());
-        slot->ip_checksum = frame.ip_checksum;
-        slot->l4_checksum = frame.l4_checksum;
-        std::memcpy(slot->frame.data(), frame.bytes.data(), frame.bytes.size());
-        lane.in.publish();
-        ++steering.forwarded;
+        return true;
     }
     void send_for_others() noexcept {
         bool any = false;
@@ -202,40 +154,25 @@ private:
 /// Another shard's view: what shard 0 has put into its ring.
 class Steering::SpokePort final : public Port {
 public:
-    SpokePort(const Port& port, Lane& lane, unsigned shard) : lane_(lane), info_(port.info()) {
+    SpokePort(const Port& port, Lane& lane, unsigned shard)
+        : lane_(lane), reader_({&lane.in}), info_(port.info()) {
         info_.rss = false;
         info_.tso = false;
         info_.queue = static_cast<std::uint16_t>(shard);
-        buffers_.resize(receive_burst_max);
-        for (std::size_t i = buffers_.size(); i > 0; --i)
-            free_.push_back(i - 1);
         counters_.buffers_total = lane_.out.capacity();
     }
 
     [[nodiscard]] const PortInfo& info() const noexcept override { return info_; }
     [[nodiscard]] std::size_t receive(std::span<ReceivedFrame> frames) noexcept override {
-        std::size_t count = 0;
-        for (; count < frames.size() && !free_.empty(); ++count) {
-            const Inbound* const slot = lane_.in.front();
-            if (slot == nullptr) break;
-            const std::size_t index = free_.back();
-            free_.pop_back();
-            std::memcpy(buffers_[index].data(), slot->frame.data(), slot->bytes);
-            frames[count] = {.bytes = {buffers_[index].data(), slot->bytes},
-                             .ip_checksum = slot->ip_checksum,
-                             .l4_checksum = slot->l4_checksum,
-                             .handle = &buffers_[index]};
-            counters_.bytes_in += slot->bytes;
-            lane_.in.release();
-        }
+        const std::size_t count = reader_.receive(frames);
+        for (const ReceivedFrame& frame : frames.first(count))
+            counters_.bytes_in += frame.bytes.size();
         counters_.frames_in += count;
         return count;
     }
     void release(std::span<const ReceivedFrame> frames) noexcept override {
-        for (const ReceivedFrame& frame : frames) {
-            const auto* const buffer = static_cast<const Buffer*>(frame.handle);
-            free_.push_back(static_cast<std::size_t>(buffer - buffers_.data()));
-        }
+        for (const ReceivedFrame& frame : frames)
+            static_cast<void>(reader_.release(frame));
     }
     [[nodiscard]] SendResult send(const TransmitFrame& frame) noexcept override {
         const std::size_t left = lane_.out.capacity() - lane_.out.size();
@@ -281,17 +218,15 @@ public:
     }
 
 private:
-    using Buffer = std::array<std::byte, steered_frame_bytes_max>;
     Lane& lane_;
+    LaneReader reader_;
     PortInfo info_;
     mutable PortCounters counters_;
-    std::vector<Buffer> buffers_;
-    std::vector<std::size_t> free_;
 };
 
 Steering::Steering(Port& port, unsigned shard_count) {
     CHECK(shard_count >= 1);
-    CHECK(port.info().mtu + 18U <= steered_frame_bytes_max);
+    CHECK(port.info().mtu <= steered_mtu_max);
     for (unsigned shard = 1; shard < shard_count; ++shard)
         lanes_.push_back(std::make_unique<Lane>());
     hub_ = std::make_unique<HubPort>(port, lanes_);
@@ -308,59 +243,6 @@ Port& Steering::port(unsigned shard) noexcept {
 
 const SteeringCounters& Steering::counters() const noexcept {
     return hub_->steering;
-}
-
-// Neighbours
-
-class NeighbourExchange::Box final : public base::Inbox {
-public:
-    bool drain() override {
-        bool any = false;
-        for (base::SpscRing<News>* ring : from) {
-            for (std::size_t left = ring->size(); left > 0; --left) {
-                const auto news = ring->pop();
-                if (news && stack != nullptr) stack->learn(news->ip, news->mac);
-                any = true;
-            }
-        }
-        return any;
-    }
-    [[nodiscard]] bool pending() const noexcept override {
-        return std::ranges::any_of(from, [](const auto* ring) { return ring->size() > 0; });
-    }
-    Stack* stack = nullptr;
-    std::vector<base::SpscRing<News>*> from;
-    std::vector<base::SpscRing<News>*> to;
-};
-
-NeighbourExchange::NeighbourExchange(unsigned shard_count, std::size_t ring_entries) {
-    for (unsigned shard = 0; shard < shard_count; ++shard)
-        boxes_.push_back(std::make_unique<Box>());
-    for (unsigned from = 0; from < shard_count; ++from) {
-        for (unsigned to = 0; to < shard_count; ++to) {
-            if (from == to) continue;
-            rings_.push_back(std::make_unique<base::SpscRing<News>>(ring_entries));
-            boxes_[from]->to.push_back(rings_.back().get());
-            boxes_[to]->from.push_back(rings_.back().get());
-        }
-    }
-}
-
-NeighbourExchange::~NeighbourExchange() = default;
-
-void NeighbourExchange::attach(unsigned shard, Stack& stack) {
-    Box& box = *boxes_[shard];
-    box.stack = &stack;
-    stack.on_learned([&box](const base::IpAddress& ip, const MacAddress& mac) {
-        for (base::SpscRing<News>* ring : box.to) {
-            // A full ring: the other shard asks for itself when it needs to know.
-            static_cast<void>(ring->push(News{ip, mac}));
-        }
-    });
-}
-
-base::Inbox& NeighbourExchange::inbox(unsigned shard) noexcept {
-    return *boxes_[shard];
 }
 
 } // namespace dataplane::net::stack

@@ -9,7 +9,7 @@
 namespace dataplane::net::stack {
 
 Tcb::Tcb(Engine& owner, tcp::Environment& environment, std::uint32_t number) noexcept
-    : connection(environment), engine(owner), index(number) {}
+    : index(number), connection(environment), engine(owner) {}
 
 Tcb::~Tcb() {
     if (info == nullptr) return;

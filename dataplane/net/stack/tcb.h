@@ -27,7 +27,8 @@ struct OutputLink : base::detail::Link {
     ~OutputLink() { unlink(); }
 };
 
-class Tcb final : public base::RefCounted<Tcb>, public OutputLink, public DeadlineWheel::Node {
+// The order of bases and members leaves no gaps: a million idle connections have it.
+class Tcb final : public OutputLink, public DeadlineWheel::Node, public base::RefCounted<Tcb> {
 public:
     enum class Phase : std::uint8_t {
         half_open,  // a listener's, its handshake under way
@@ -38,22 +39,28 @@ public:
         orphan,     // nobody's: TCP ends it
     };
 
+    static constexpr std::uint32_t no_orphan = ~std::uint32_t{0};
+    static constexpr std::uint32_t lingered_bytes_max = (1U << 24) - 1; // where its counter stops
+
     Tcb(Engine& owner, tcp::Environment& environment, std::uint32_t number) noexcept;
     ~Tcb();
 
+    std::uint32_t index;
     tcp::Connection connection;
     Engine& engine;
     FlowKey key;
-    std::uint32_t index;
-    ip::Path path;
-
     Phase phase = Phase::half_open;
-    bool established : 1 = false;    // the handshake came through, whatever happened since
-    bool write_shut : 1 = false;     // shutdown_write() was called
-    bool waits_for_slab : 1 = false; // in the engine's list of starved writers
-    bool failed : 1 = false;         // `failure` says how
     base::NetError failure = base::NetError::closed;
-    std::uint32_t lingered_bytes = 0;
+    ip::Path path;
+    std::uint32_t lingered_bytes : 24 = 0; // what was dropped since close()
+    std::uint32_t established : 1 = 0;     // the handshake came through, whatever happened since
+    std::uint32_t write_shut : 1 = 0;      // shutdown_write() was called
+    std::uint32_t waits_for_slab : 1 = 0;  // in the engine's list of starved writers
+    std::uint32_t failed : 1 = 0;          // `failure` says how
+    std::uint32_t ends_with_reset : 1 = 0; // close() found something unread
+    std::uint32_t in_orphans : 1 = 0;
+    std::uint32_t orphan_older = no_orphan; // neighbours in the engine's list of orphans
+    std::uint32_t orphan_newer = no_orphan;
 
     base::TimePoint close_at = base::TimePoint::max(); // the end of `closing`
     WaitList readable;
@@ -69,5 +76,8 @@ private:
     friend class base::Ref<Tcb>;
     void retire() noexcept;
 };
+static_assert(sizeof(Tcb) <= 736,
+              "an idle connection is to take 768 bytes, with its handle and its place "
+              "in the tables");
 
 } // namespace dataplane::net::stack

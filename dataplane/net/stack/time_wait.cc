@@ -7,11 +7,12 @@
 namespace dataplane::net::stack {
 namespace {
 
-// Expiry in milliseconds that wrap after 49 days: far more than any record lives.
-constexpr base::Duration tick = std::chrono::milliseconds{1};
-
-std::uint32_t ticks(base::Duration time) noexcept {
-    return static_cast<std::uint32_t>(time / tick);
+/// So that a period is at most 8,192 ticks: 16 bits of them then hold four periods back and four ahead.
+base::Duration tick_for(base::Duration period) noexcept {
+    base::Duration tick = std::chrono::milliseconds{1};
+    while (period / tick > 8192)
+        tick *= 2;
+    return tick;
 }
 
 base::IpAddress address(const std::array<std::uint8_t, 16>& bytes, bool v6) noexcept {
@@ -22,12 +23,23 @@ base::IpAddress address(const std::array<std::uint8_t, 16>& bytes, bool v6) noex
 } // namespace
 
 TimeWait::TimeWait(std::size_t records_max, base::Duration period, base::TimePoint start) noexcept
-    : records_max_(records_max), period_(period), start_(start) {
+    : records_max_(records_max), period_(period), tick_(tick_for(period)), start_(start) {
     CHECK(records_max_ > 0);
 }
 
 TimeWait::Record& TimeWait::at(std::uint32_t number) const noexcept {
     return chunks_[number / chunk_records][number % chunk_records];
+}
+
+std::uint32_t TimeWait::number_of_local(const base::IpAddress& ip) {
+    const auto [at, fresh] =
+        numbers_of_locals_.try_emplace(ip, static_cast<std::uint32_t>(locals_.size()));
+    if (fresh) locals_.push_back(ip);
+    return at->second;
+}
+
+std::uint16_t TimeWait::ticks_at(base::TimePoint time) const noexcept {
+    return static_cast<std::uint16_t>((time - start_) / tick_);
 }
 
 std::uint32_t TimeWait::add(const FlowKey& key, const tcp::TimeWaitRecord& record,
@@ -44,17 +56,17 @@ std::uint32_t TimeWait::add(const FlowKey& key, const tcp::TimeWaitRecord& recor
     const std::uint32_t number = first_free_;
     Record& fresh = at(number);
     first_free_ = fresh.next;
-    fresh.local = key.local.bytes();
     fresh.remote = key.remote.bytes();
+    fresh.local = number_of_local(key.local) & ((1U << 30) - 1);
+    fresh.v6 = key.local.is_v6();
+    fresh.timestamps = record.timestamps;
     fresh.local_port = key.local_port;
     fresh.remote_port = key.remote_port;
     fresh.snd_nxt = record.snd_nxt.raw();
     fresh.rcv_nxt = record.rcv_nxt.raw();
     fresh.ts_recent = record.ts_recent;
     fresh.window = record.window;
-    fresh.v6 = key.local.is_v6();
-    fresh.timestamps = record.timestamps;
-    fresh.expires_at = ticks(now + period_ - start_);
+    fresh.expires_at = ticks_at(now + period_);
     link_newest(number);
     ++size_;
     ++counters.added;
@@ -68,12 +80,12 @@ std::optional<std::uint32_t> TimeWait::oldest() const noexcept {
 
 base::TimePoint TimeWait::deadline(base::TimePoint now) const noexcept {
     if (oldest_ == none) return base::TimePoint::max();
-    return now + tick * static_cast<std::int32_t>(at(oldest_).expires_at - ticks(now - start_));
+    return now + tick_ * static_cast<std::int16_t>(at(oldest_).expires_at - ticks_at(now));
 }
 
 bool TimeWait::due(base::TimePoint now) const noexcept {
     if (oldest_ == none) return false;
-    return static_cast<std::int32_t>(ticks(now - start_) - at(oldest_).expires_at) >= 0;
+    return static_cast<std::int16_t>(ticks_at(now) - at(oldest_).expires_at) >= 0;
 }
 
 void TimeWait::remove(std::uint32_t number) noexcept {
@@ -112,7 +124,7 @@ void TimeWait::unlink(std::uint32_t number) noexcept {
 
 FlowKey TimeWait::key(std::uint32_t number) const noexcept {
     const Record& record = at(number);
-    return {address(record.local, record.v6), address(record.remote, record.v6), record.local_port,
+    return {locals_[record.local], address(record.remote, record.v6), record.local_port,
             record.remote_port};
 }
 
@@ -121,7 +133,7 @@ tcp::TimeWaitRecord TimeWait::record(std::uint32_t number) const noexcept {
     return {.snd_nxt = tcp::Seq{record.snd_nxt},
             .rcv_nxt = tcp::Seq{record.rcv_nxt},
             .window = record.window,
-            .timestamps = record.timestamps,
+            .timestamps = record.timestamps != 0,
             .ts_recent = record.ts_recent};
 }
 
@@ -131,7 +143,7 @@ TimeWaitAnswer TimeWait::on_segment(std::uint32_t number, const tcp::Segment& se
     // RFC 1337: a reset, old or forged, must not let an old duplicate into the next incarnation.
     if (segment.has(tcp::flag::rst)) return TimeWaitAnswer::nothing;
     const tcp::Seq rcv_nxt{record.rcv_nxt};
-    const bool stamped = record.timestamps && segment.options.timestamps.has_value();
+    const bool stamped = record.timestamps != 0 && segment.options.timestamps.has_value();
     const auto newer = static_cast<std::int32_t>(
         (stamped ? segment.options.timestamps->value : 0U) - record.ts_recent);
     if (segment.has(tcp::flag::syn) && !segment.has(tcp::flag::ack)) {
@@ -147,7 +159,7 @@ TimeWaitAnswer TimeWait::on_segment(std::uint32_t number, const tcp::Segment& se
                            segment.seq + segment.sequence_length() == rcv_nxt;
     if (fin_again) {
         if (stamped) record.ts_recent = segment.options.timestamps->value;
-        record.expires_at = ticks(now + period_ - start_);
+        record.expires_at = ticks_at(now + period_);
         unlink(number);
         link_newest(number);
         ++counters.acknowledged;

@@ -2,7 +2,9 @@
 //
 // Scope      RFC 9293 §3.10.7.4 in TIME-WAIT, 1337 (a reset does not end it), 6191 (a new SYN may), and the bound:
 //            beyond it the oldest record goes, which is the one that matters least.
-// Owns       The records. Who finds them by their key is the stack's flow table.
+// Owns       The records: 48 bytes each, for IPv6 too, because our own address is a number in it. And the list of
+//            those addresses, which is as long as the configuration made it. Who finds records by their key is the
+//            stack's flow table.
 // Threading  One shard. Memory grows in chunks up to the bound and is kept; no allocation otherwise.
 // Failure    None.
 #pragma once
@@ -12,9 +14,11 @@
 #include "dataplane/net/tcp/connection.h"
 #include "dataplane/net/tcp/segment.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 namespace dataplane::net::stack {
@@ -60,29 +64,40 @@ private:
     static constexpr std::uint32_t chunk_records = 4096;
 
     struct Record {
-        std::array<std::uint8_t, 16> local; // an IPv4 address is the first four bytes
-        std::array<std::uint8_t, 16> remote;
+        std::array<std::uint8_t, 16> remote; // an IPv4 address is the first four bytes
+        std::uint32_t local : 30;            // index in locals_
+        std::uint32_t v6 : 1;
+        std::uint32_t timestamps : 1;
         std::uint16_t local_port;
         std::uint16_t remote_port;
         std::uint32_t snd_nxt;
         std::uint32_t rcv_nxt;
         std::uint32_t ts_recent;
         std::uint16_t window;
-        bool v6;
-        bool timestamps;
-        std::uint32_t expires_at; // ticks since start_, which wrap
-        std::uint32_t next;       // towards the newest; in a free record the next free one
+        std::uint16_t
+            expires_at; // in ticks of tick_ since start_, which wrap after eight periods or more
+        std::uint32_t next; // towards the newest; in a free record the next free one
         std::uint32_t prev;
     };
-    static_assert(sizeof(Record) == 64, "a million of them are 64 MiB");
+    static_assert(sizeof(Record) == 48, "a million of them are 48 MiB");
+    struct HashLocal { // our own addresses: no stranger chooses them
+        [[nodiscard]] std::size_t operator()(const base::IpAddress& ip) const noexcept {
+            return static_cast<std::size_t>(flow_hash({ip, ip, 0, 0}, {}));
+        }
+    };
 
     [[nodiscard]] Record& at(std::uint32_t number) const noexcept;
+    [[nodiscard]] std::uint32_t number_of_local(const base::IpAddress& ip);
+    [[nodiscard]] std::uint16_t ticks_at(base::TimePoint time) const noexcept;
     void link_newest(std::uint32_t number) noexcept;
     void unlink(std::uint32_t number) noexcept;
 
     std::size_t records_max_;
     base::Duration period_;
+    base::Duration tick_;
     base::TimePoint start_;
+    std::vector<base::IpAddress> locals_;
+    std::unordered_map<base::IpAddress, std::uint32_t, HashLocal> numbers_of_locals_;
     std::vector<std::unique_ptr<Record[]>> chunks_;
     std::uint32_t first_free_ = none;
     std::uint32_t oldest_ = none;

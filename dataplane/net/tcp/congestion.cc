@@ -7,9 +7,7 @@ namespace dataplane::net::tcp {
 using base::Duration;
 using base::TimePoint;
 
-Congestion::Congestion(CongestionKind kind) noexcept {
-    if (kind == CongestionKind::cubic) algorithm_.emplace<Cubic>();
-}
+Congestion::Congestion(CongestionKind kind) noexcept : kind_(kind) {}
 
 void Congestion::begin(std::uint32_t cwnd, Seq nxt) noexcept {
     cwnd_ = cwnd;
@@ -42,14 +40,14 @@ void Congestion::grow(std::uint32_t acked_bytes, std::uint32_t mss, bool after_t
         acked_bytes = growth - used;
     }
     if (acked_bytes == 0) return;
-    if (auto* cubic = std::get_if<Cubic>(&algorithm_))
-        cwnd_ = cubic->grown(cwnd_, acked_bytes, mss, rtt, now);
+    if (is_cubic())
+        cwnd_ = cubic_.grown(cwnd_, acked_bytes, mss, rtt, now);
     else
-        cwnd_ = std::get_if<NewReno>(&algorithm_)->grown(cwnd_, acked_bytes, mss);
+        cwnd_ = reno_.grown(cwnd_, acked_bytes, mss);
 }
 
 void Congestion::pause(TimePoint now) noexcept {
-    if (auto* cubic = std::get_if<Cubic>(&algorithm_)) cubic->pause(now);
+    if (is_cubic()) cubic_.pause(now);
 }
 
 void Congestion::restart(std::uint32_t window) noexcept {
@@ -61,26 +59,25 @@ void Congestion::restart(std::uint32_t window) noexcept {
 void Congestion::on_congestion(std::uint32_t flight_bytes, std::uint32_t mss) noexcept {
     // FlightSize grows beyond cwnd while reported segments wait behind a hole that stays.
     flight_bytes = std::min(flight_bytes, cwnd_);
-    if (auto* cubic = std::get_if<Cubic>(&algorithm_))
-        ssthresh_ = cubic->on_congestion(cwnd_, flight_bytes, mss);
+    if (is_cubic())
+        ssthresh_ = cubic_.on_congestion(cwnd_, flight_bytes, mss);
     else
-        ssthresh_ = std::get_if<NewReno>(&algorithm_)->on_congestion(flight_bytes, mss);
+        ssthresh_ = reno_.on_congestion(flight_bytes, mss);
 }
 
 void Congestion::on_timeout(std::uint32_t flight_bytes, std::uint32_t mss) noexcept {
     on_congestion(flight_bytes, mss);
-    if (auto* cubic = std::get_if<Cubic>(&algorithm_)) cubic->on_timeout();
+    if (is_cubic()) cubic_.on_timeout();
 }
 
 Congestion::Before Congestion::before() const noexcept {
-    const auto* cubic = std::get_if<Cubic>(&algorithm_);
-    return {cwnd_, ssthresh_, cubic != nullptr ? cubic->peak() : 0};
+    return {cwnd_, ssthresh_, is_cubic() ? cubic_.peak() : 0};
 }
 
 void Congestion::undo(const Before& before) noexcept {
     cwnd_ = std::max(cwnd_, before.cwnd);
     ssthresh_ = before.ssthresh;
-    if (auto* cubic = std::get_if<Cubic>(&algorithm_)) cubic->restore(before.peak);
+    if (is_cubic()) cubic_.restore(before.peak);
 }
 
 } // namespace dataplane::net::tcp

@@ -16,8 +16,6 @@
 #include "dataplane/net/tcp/hystart.h"
 #include "dataplane/net/tcp/new_reno.h"
 
-#include <variant>
-
 namespace dataplane::net::tcp {
 
 class Congestion {
@@ -59,12 +57,16 @@ public:
 
 private:
     [[nodiscard]] bool first_slow_start() const noexcept { return ssthresh_ == unknown; }
+    [[nodiscard]] bool is_cubic() const noexcept { return kind_ == CongestionKind::cubic; }
     static constexpr std::uint32_t unknown = UINT32_MAX;
 
-    std::variant<NewReno, Cubic> algorithm_;
+    // Both, for together they are smaller than a variant of them; `kind_` says which one is used.
+    [[no_unique_address]] Cubic cubic_;
+    CongestionKind kind_;
+    NewReno reno_;
     std::uint32_t cwnd_ = 0;
     std::uint32_t ssthresh_ = unknown;
-    HyStart hystart_;
+    [[no_unique_address]] HyStart hystart_;
 };
 
 } // namespace dataplane::net::tcp

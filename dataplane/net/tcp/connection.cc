@@ -12,7 +12,7 @@
 namespace dataplane::net::tcp {
 
 Connection::Connection(Environment& environment) noexcept
-    : environment_(environment), sender_(environment.config, environment.counters.sender) {
+    : environment_(environment), sender_(environment.sender) {
     set_user_timeout(environment.config.user_timeout);
     user_timeout_set_ = false;
 }
@@ -38,7 +38,7 @@ void Connection::start(Seq iss, std::uint16_t mss, std::uint32_t ts_offset,
 void Connection::open(Seq iss, std::uint16_t mss, std::uint32_t ts_offset, TimePoint now) noexcept {
     start(iss, mss, ts_offset, now);
     active_ = true;
-    ecn_ = environment_.config.ecn;
+    ecn_ = environment_.config.ecn && environment_.config.ecn_request;
     state_ = State::syn_sent;
     sender_.begin(iss, now);
     ++environment_.counters.active_opens;
@@ -107,7 +107,7 @@ void Connection::become_established(TimePoint now) noexcept {
     quick_acks_ = quick_acks_initial;
     soft_error_ = base::NetError::timed_out;
     answer_syn_ = false;
-    if (path_mss_ < mss_limit_) path_raise_at_ = now + path_raise_after;
+    if (path_mss_ < mss_limit_) raise_path_after(path_raise_after, now);
     events_ |= event::established | event::writable;
     ++environment_.counters.established;
 }

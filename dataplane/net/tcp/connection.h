@@ -57,6 +57,7 @@ struct Environment {
     base::SlabPool& send_slabs; // for small writes, which are copied
     ConnectionCounters& counters;
     std::minstd_rand& random; // jitter, never secrets
+    SenderEnvironment sender{config, counters.sender};
 };
 
 /// What the connection wants its owner to know; taken with take_events().
@@ -169,6 +170,9 @@ public:
     [[nodiscard]] std::uint32_t mss() const noexcept; // payload bytes of a full segment we send
     [[nodiscard]] TimeWaitRecord time_wait_record() const noexcept;
     [[nodiscard]] Seq rcv_nxt() const noexcept;
+    [[nodiscard]] TimePoint last_received() const noexcept { return last_received_; }
+    /// The largest window that the peer ever offered.
+    [[nodiscard]] std::uint32_t peer_window_max() const noexcept { return snd_wnd_max_; }
 
 private:
     enum class Kind : std::uint8_t { nothing, reset, handshake, data, probe, acknowledgement };
@@ -226,6 +230,8 @@ private:
     void on_sender_timer(TimePoint now) noexcept;
     void on_timeout(TimePoint now) noexcept;
     void update_persist(TimePoint now) noexcept;
+    void raise_path_after(Duration wait, TimePoint now) noexcept;
+    [[nodiscard]] bool path_raise_due(TimePoint now) const noexcept;
     [[nodiscard]] Duration persist_interval() const noexcept;
     [[nodiscard]] TimePoint user_deadline() const noexcept;
     [[nodiscard]] TimePoint keepalive_deadline() const noexcept;
@@ -241,9 +247,16 @@ private:
     }
 
     Environment& environment_;
-    Sender sender_;
+    // The order fills what alignment would leave empty behind each part, as in the sender.
+    [[no_unique_address]] Sender sender_;
+    State state_ = State::closed;
+    base::NetError error_ = base::NetError::closed;
+    base::NetError soft_error_ = base::NetError::timed_out; // what a timeout is reported as
+    std::uint8_t events_ = 0;
+    std::uint8_t snd_scale_ = 0;
     SendQueue send_;
-    ReceiveBuffer receive_;
+    [[no_unique_address]] ReceiveBuffer receive_;
+    Seq iss_;
 
     TimePoint last_received_{};                     // a segment that PAWS let through
     TimePoint ack_deadline_ = TimePoint::max();     // delayed ACK
@@ -252,10 +265,11 @@ private:
     // when it last answered.
     TimePoint waiting_since_{};
     TimePoint state_deadline_ = TimePoint::max(); // FIN_WAIT_2's or TIME_WAIT's end
-    TimePoint path_raise_at_ = TimePoint::max();  // when to try a larger segment again
-    TimePoint challenge_until_{};                 // the second that challenge_left_ counts in
 
-    Seq iss_;
+    // In timestamp_ticks(): these two are coarse, and half the size so.
+    std::uint32_t path_raise_at_ = 0;   // when to try a larger segment again, if path_raise_waits_
+    std::uint32_t challenge_until_ = 0; // the end of the second that challenge_left_ counts in
+
     Seq snd_wl1_, snd_wl2_; // SEG.SEQ and SEG.ACK of the last window update
     Seq snd_right_;         // right edge of the peer's window
     std::uint32_t snd_wnd_ = 0;
@@ -278,11 +292,6 @@ private:
     std::uint16_t path_probe_ =
         0;                      // MSS of the larger segment in flight up to path_probe_end_, or 0
     std::uint16_t rcv_mss_ = 0; // largest payload seen: the peer's MSS, near enough
-    State state_ = State::closed;
-    base::NetError error_ = base::NetError::closed;
-    base::NetError soft_error_ = base::NetError::timed_out; // what a timeout is reported as
-    std::uint8_t events_ = 0;
-    std::uint8_t snd_scale_ = 0;
     std::uint8_t rcv_scale_ = 0;
     std::uint8_t quick_acks_ = 0;
     std::uint8_t challenge_left_ = 0;
@@ -309,11 +318,13 @@ private:
     bool records_held_ : 1 = false; // sender_ may have memory to give back
     bool echo_ce_ : 1 = false;      // set ECE until the peer's CWR
     bool send_cwr_ : 1 = false;
+    bool path_raise_waits_ : 1 = false;
     bool user_timeout_set_ : 1 =
         false; // by the application: also counts while a zero window is answered
 };
 
-static_assert(sizeof(Connection) <= 640, "a million idle connections have 1 GiB");
+static_assert(sizeof(Connection) <= 544,
+              "an idle connection is to take 768 bytes, with the stack's share");
 
 /// The answer to a segment that belongs to no connection (RFC 9293 §3.10.7.1); nothing for an RST.
 [[nodiscard]] std::optional<Header> reset_for(const Segment& segment) noexcept;

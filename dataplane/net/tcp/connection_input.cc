@@ -160,13 +160,15 @@ void Connection::answer_unacceptable(const Segment& segment, Seq seq, TimePoint 
 }
 
 void Connection::challenge(TimePoint now) noexcept {
-    if (now >= challenge_until_) {
+    const std::uint32_t left = challenge_until_ - timestamp_ticks(now);
+    if (left == 0 || left > challenge_ticks_max) {
         // Jittered in length and number: how many are left tells an onlooker nothing (CVE-2016-5696).
         const unsigned rate = std::max(1U, environment_.config.challenge_acks_per_second);
         const auto jitter = static_cast<unsigned>(environment_.random());
         challenge_left_ = static_cast<std::uint8_t>(
             std::min(255U, std::max(1U, rate / 2 + jitter % (rate / 2 + 1))));
-        challenge_until_ = now + std::chrono::milliseconds{1000 + (jitter >> 8) % 256};
+        challenge_until_ = timestamp_ticks(now) + challenge_ticks_min +
+                           (jitter >> 8) % (challenge_ticks_max - challenge_ticks_min + 1);
     }
     if (challenge_left_ == 0) {
         ++environment_.counters.challenge_acks_suppressed;
@@ -246,7 +248,7 @@ void Connection::apply_ack(const Segment& segment, bool pure, TimePoint now) noe
     events_ |= event::writable;
     if (path_probe_ != 0 && segment.ack >= path_probe_end_) {
         use_path_mss(path_probe_, now);
-        if (path_mss_ < mss_limit_) path_raise_at_ = now; // and on, as long as it works
+        if (path_mss_ < mss_limit_) raise_path_after({}, now); // and on, as long as it works
     }
     if (fin_staged_ && segment.ack > data_end) on_fin_acknowledged(now);
 }
@@ -410,9 +412,10 @@ void Connection::owe_ack(TimePoint now) noexcept {
     if (ack_now_ || ack_deadline_ != TimePoint::max()) return;
     const Duration longest = environment_.config.delayed_ack_max;
     const Duration rtt = sender_.smoothed_rtt();
-    const Duration delay = rtt == Duration::zero()
-                               ? longest
-                               : std::clamp(2 * rtt, std::min(delayed_ack_min, longest), longest);
+    const Duration delay =
+        rtt == Duration::zero()
+            ? longest
+            : std::clamp(2 * rtt, std::min(environment_.config.delayed_ack_min, longest), longest);
     ack_deadline_ = now + delay;
 }
 

@@ -28,8 +28,10 @@ inline constexpr std::uint32_t receive_slack_bytes = 4096;
 
 inline constexpr std::uint8_t quick_acks_initial =
     16; // the peer is in slow start: every ACK counts
-inline constexpr base::Duration delayed_ack_min = std::chrono::milliseconds{5};
 inline constexpr base::Duration paws_idle_max = std::chrono::days{24}; // RFC 7323 §5.5
+// The "second" that challenge ACKs are counted in, jittered (RFC 5961 §7, CVE-2016-5696).
+inline constexpr std::uint32_t challenge_ticks_min = 1000;
+inline constexpr std::uint32_t challenge_ticks_max = 1255;
 inline constexpr base::Duration shrink_after = std::chrono::seconds{1};
 inline constexpr unsigned persist_shift_max = 16;
 

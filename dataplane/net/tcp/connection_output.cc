@@ -93,7 +93,7 @@ Connection::Plan Connection::plan_new_data(std::uint32_t payload_max, Urgency ur
 
     Plan result{.kind = Kind::data, .begin = sender_.nxt()};
     if (staged > 0) {
-        if (now >= path_raise_at_ && path_probe_ == 0 && urgency == Urgency::normal) {
+        if (path_raise_due(now) && path_probe_ == 0 && urgency == Urgency::normal) {
             const std::uint32_t larger = path_probe_mss() - (path_mss_ - limit);
             if (std::min({staged, window, allowed, payload_max}) >= larger) {
                 result.payload = larger;
@@ -210,7 +210,7 @@ bool Connection::emit_data(const Plan& next, Outgoing& out, TimePoint now) noexc
     } else if (next.retransmission && path_probe_ != 0 && next.begin < path_probe_end_ &&
                end > path_probe_end_ - path_probe_) {
         path_probe_ = 0; // it did not get through
-        path_raise_at_ = now + path_raise_after;
+        raise_path_after(path_raise_after, now);
     }
     environment_.counters.bytes_out += next.payload;
     return true;

@@ -117,15 +117,27 @@ void Connection::on_timeout(TimePoint now) noexcept {
     if (sender_.flight_bytes() < mss_ || path_mss_ <= path_mss_min) return;
     ++environment_.counters.black_holes;
     use_path_mss(path_mss_ > path_mss_middle ? path_mss_middle : path_mss_min, now);
-    path_raise_at_ = now + black_hole_doubt;
+    raise_path_after(black_hole_doubt, now);
 }
 
 void Connection::use_path_mss(std::uint16_t mss, TimePoint now) noexcept {
     path_mss_ = mss;
     mss_ = static_cast<std::uint16_t>(mss - (timestamps_ ? 12 : 0));
     path_probe_ = 0;
-    path_raise_at_ = path_mss_ < mss_limit_ ? now + path_raise_after : never;
+    path_raise_waits_ = false;
+    if (path_mss_ < mss_limit_) raise_path_after(path_raise_after, now);
     if (!handshaking()) sender_.set_mss(mss_);
+}
+
+void Connection::raise_path_after(Duration wait, TimePoint now) noexcept {
+    path_raise_at_ = timestamp_ticks(now + wait);
+    path_raise_waits_ = true;
+}
+
+bool Connection::path_raise_due(TimePoint now) const noexcept {
+    const Duration left =
+        std::chrono::milliseconds{std::uint32_t{path_raise_at_ - timestamp_ticks(now)}};
+    return path_raise_waits_ && (left == Duration::zero() || left > path_raise_after);
 }
 
 void Connection::update_persist(TimePoint now) noexcept {

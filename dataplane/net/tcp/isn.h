@@ -9,8 +9,8 @@
 
 #include "dataplane/base/address.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/siphash.h"
 #include "dataplane/net/tcp/seq.h"
-#include "dataplane/net/tcp/siphash.h"
 
 #include <chrono>
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace dataplane::net::tcp {
 
 namespace detail {
 
-inline void add_address(SipMessage& message, const base::IpAddress& ip) noexcept {
+inline void add_address(base::SipMessage& message, const base::IpAddress& ip) noexcept {
     message.add_number(static_cast<std::uint8_t>(ip.is_v6() ? 6 : 4));
     message.add({ip.bytes().data(), ip.bit_count() / 8});
 }
@@ -27,10 +27,10 @@ inline void add_address(SipMessage& message, const base::IpAddress& ip) noexcept
 } // namespace detail
 
 /// \param now  of a clock that keeps running over the life of `key`
-[[nodiscard]] inline Seq initial_sequence(const SipKey& key, const base::SocketAddress& local,
+[[nodiscard]] inline Seq initial_sequence(const base::SipKey& key, const base::SocketAddress& local,
                                           const base::SocketAddress& remote,
                                           base::TimePoint now) noexcept {
-    SipMessage message;
+    base::SipMessage message(key);
     message.add_number(std::uint8_t{'I'}); // keeps the uses of one key apart
     detail::add_address(message, local.ip);
     detail::add_address(message, remote.ip);
@@ -38,16 +38,17 @@ inline void add_address(SipMessage& message, const base::IpAddress& ip) noexcept
     message.add_number(remote.port);
     const auto ticks =
         std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch()).count() / 4;
-    return Seq{static_cast<std::uint32_t>(message.hash(key)) + static_cast<std::uint32_t>(ticks)};
+    return Seq{static_cast<std::uint32_t>(message.hash()) + static_cast<std::uint32_t>(ticks)};
 }
 
-[[nodiscard]] inline std::uint32_t timestamp_offset(const SipKey& key, const base::IpAddress& local,
+[[nodiscard]] inline std::uint32_t timestamp_offset(const base::SipKey& key,
+                                                    const base::IpAddress& local,
                                                     const base::IpAddress& remote) noexcept {
-    SipMessage message;
+    base::SipMessage message(key);
     message.add_number(std::uint8_t{'T'});
     detail::add_address(message, local);
     detail::add_address(message, remote);
-    return static_cast<std::uint32_t>(message.hash(key));
+    return static_cast<std::uint32_t>(message.hash());
 }
 
 } // namespace dataplane::net::tcp

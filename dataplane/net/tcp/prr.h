@@ -1,7 +1,7 @@
 // prr.h: how much may leave for each acknowledgement while cwnd is being reduced.
 //
-// Scope      RFC 6937, with its slow start reduction bound where the ACK shows that recovery goes
-//            well and its conservative bound where it does not (RFC 9937's rule, formerly 6937bis).
+// Scope      RFC 9937, which replaces 6937: below ssthresh what was delivered may be sent, and a segment
+//            more for an ACK that shows that recovery goes well (SafeACK: the slow start reduction bound).
 // Threading  None; a value.
 #pragma once
 
@@ -32,8 +32,9 @@ public:
                 (std::uint64_t{delivered_} * ssthresh + flight_at_begin_ - 1) / flight_at_begin_;
             send = static_cast<std::int64_t>(share) - out_;
         } else {
-            std::int64_t limit = std::int64_t{delivered_} - out_;
-            if (going_well) limit = std::max(limit, std::int64_t{delivered_bytes}) + mss;
+            std::int64_t limit =
+                std::max(std::int64_t{delivered_} - out_, std::int64_t{delivered_bytes});
+            if (going_well) limit += mss;
             send = std::min(std::int64_t{ssthresh} - pipe, limit);
         }
         if (pipe < mss)

@@ -1,7 +1,9 @@
 #include "dataplane/net/tcp/scoreboard.h"
 
+#include "dataplane/base/frame_pool.h"
+
 #include <limits>
-#include <new>
+#include <memory>
 
 namespace dataplane::net::tcp {
 
@@ -36,17 +38,23 @@ std::size_t Scoreboard::first_lost() const noexcept {
     return index;
 }
 
+void Scoreboard::give_back() noexcept {
+    if (records_ != nullptr) base::release_frame(records_, capacity_ * sizeof(SentRecord));
+    records_ = nullptr;
+}
+
 bool Scoreboard::reserve(std::size_t records) noexcept {
     if (records <= capacity_) return true;
     if (records > records_max) return false;
     std::size_t wanted = std::max<std::size_t>(capacity_, records_min);
     while (wanted < records)
         wanted *= 2;
-    std::unique_ptr<SentRecord[]> grown{new (std::nothrow) SentRecord[wanted]};
-    if (!grown) return false;
+    auto* const grown = static_cast<SentRecord*>(base::allocate_frame(wanted * sizeof(SentRecord)));
+    std::uninitialized_value_construct_n(grown, wanted);
     for (std::size_t i = 0; i < count_; ++i)
         grown[i] = at(i);
-    records_ = std::move(grown);
+    give_back();
+    records_ = grown;
     capacity_ = static_cast<std::uint16_t>(wanted);
     head_ = 0;
     return true;
@@ -144,7 +152,7 @@ void Scoreboard::forget_lost() noexcept {
 
 void Scoreboard::release() noexcept {
     CHECK(count_ == 0);
-    records_.reset();
+    give_back();
     capacity_ = 0;
     head_ = 0;
 }

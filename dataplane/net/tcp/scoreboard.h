@@ -10,7 +10,7 @@
 //            is not covered. So a peer cannot make records; only sending again in smaller pieces
 //            can, and when there is no room the record stays whole.
 // Threading  One shard.
-// Failure    push() says false when the ring is full or memory is short.
+// Failure    push() says false when the ring is full.
 #pragma once
 
 #include "dataplane/base/check.h"
@@ -42,6 +42,11 @@ static_assert(sizeof(SentRecord) == 24);
 
 class Scoreboard {
 public:
+    Scoreboard() noexcept = default;
+    ~Scoreboard() { give_back(); }
+    Scoreboard(const Scoreboard&) = delete;
+    Scoreboard& operator=(const Scoreboard&) = delete;
+
     void begin(Seq first) noexcept;
 
     [[nodiscard]] Seq una() const noexcept { return una_; }
@@ -93,10 +98,12 @@ private:
         return records_[(head_ + index) & (capacity_ - 1U)];
     }
     [[nodiscard]] bool reserve(std::size_t records) noexcept;
+    void give_back() noexcept;
     void cut(std::size_t index, Seq where) noexcept;
     void pop_front() noexcept;
 
-    std::unique_ptr<SentRecord[]> records_;
+    SentRecord* records_ =
+        nullptr; // of the frame pool: a connection of one command costs no malloc
     std::uint16_t capacity_ = 0;
     std::uint16_t head_ = 0;
     std::uint16_t count_ = 0;

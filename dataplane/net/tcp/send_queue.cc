@@ -93,7 +93,7 @@ void SendQueue::acknowledge(Seq upto) noexcept {
 }
 
 void SendQueue::point_at(Seq position) noexcept {
-    while (cursor_ + 1 < count_ && piece(cursor_ + 1).begin <= position)
+    while (cursor_ + 1U < count_ && piece(cursor_ + 1U).begin <= position)
         ++cursor_;
 }
 

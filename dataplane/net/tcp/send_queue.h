@@ -68,10 +68,10 @@ private:
     std::uint32_t capacity_ = 1; // a power of two
     std::uint32_t head_ = 0;
     std::uint32_t count_ = 0;
-    std::uint32_t cursor_ = 0; // index of the piece point_at() found
+    std::uint32_t cursor_ : 31 = 0; // index of the piece point_at() found
+    std::uint32_t tail_is_copy_ : 1 = 0;
     Seq begin_;
     Seq end_;
-    bool tail_is_copy_ = false;
 };
 
 } // namespace dataplane::net::tcp

@@ -34,7 +34,7 @@ std::uint32_t slot_of(base::TimePoint now) noexcept {
 std::uint32_t SynCookies::hash(const base::SocketAddress& local, const base::SocketAddress& remote,
                                Seq peer_first, std::uint32_t slot_and_mss,
                                std::uint32_t option_bits) const noexcept {
-    SipMessage message;
+    base::SipMessage message(key_);
     message.add_number(std::uint8_t{'C'});
     detail::add_address(message, local.ip);
     detail::add_address(message, remote.ip);
@@ -43,7 +43,7 @@ std::uint32_t SynCookies::hash(const base::SocketAddress& local, const base::Soc
     message.add_number(peer_first.raw());
     message.add_number(slot_and_mss);
     message.add_number(static_cast<std::uint8_t>(option_bits));
-    return static_cast<std::uint32_t>(message.hash(key_)) & 0xff'ffff;
+    return static_cast<std::uint32_t>(message.hash()) & 0xff'ffff;
 }
 
 Header SynCookies::answer(const Segment& syn, const base::SocketAddress& local,

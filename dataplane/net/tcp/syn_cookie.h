@@ -12,9 +12,9 @@
 
 #include "dataplane/base/address.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/siphash.h"
 #include "dataplane/net/tcp/config.h"
 #include "dataplane/net/tcp/segment.h"
-#include "dataplane/net/tcp/siphash.h"
 
 #include <cstdint>
 #include <optional>
@@ -23,7 +23,7 @@ namespace dataplane::net::tcp {
 
 class SynCookies {
 public:
-    explicit SynCookies(const SipKey& key) noexcept : key_(key) {}
+    explicit SynCookies(const base::SipKey& key) noexcept : key_(key) {}
 
     /// The SYN-ACK for `syn`, complete but for its checksum.
     /// \param local   where the SYN went to
@@ -47,7 +47,7 @@ private:
                                      const base::SocketAddress& remote, Seq peer_first,
                                      std::uint32_t slot_and_mss,
                                      std::uint32_t option_bits) const noexcept;
-    SipKey key_;
+    base::SipKey key_;
 };
 
 } // namespace dataplane::net::tcp

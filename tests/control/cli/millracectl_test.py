@@ -23,8 +23,9 @@ from harness import ROOT, Relay, binary, expect, expect_equal, run_cases, wait_u
 PASSWORD = "four unrelated wet horses"
 COMMANDS = [
     "", "check", "reload", "status", "stats", "queue", "queue list", "queue show", "queue count", "queue flush",
-    "queue suspend", "queue resume", "trace", "net", "net connections", "capture", "account", "account add",
-    "account list", "account passwd", "account disable", "account enable", "account remove", "config-doc",
+    "queue suspend", "queue resume", "queue top", "queue expire", "queue delete", "queue reroute", "queue orders", "trace", "net",
+    "net connections", "capture", "offload", "cert", "cert check", "cert list", "cert reload", "dkim", "dkim check",
+    "dkim dns", "dkim keygen", "account", "account add", "account certificates", "account list", "account passwd", "account disable", "account enable", "account remove", "config-doc",
 ]
 
 
@@ -68,6 +69,10 @@ def wrong_command_lines_are_status_2(_folder):
         (["queue", "list", "--limit", "0"], "--limit"),
         (["queue", "list", "--limit", "many"], "--limit"),
         (["queue", "flush"], "say which mail"),
+        (["queue", "delete", "--domain", "a.example"], "--dsn or --no-dsn"),
+        (["queue", "expire", "--older", "soon"], "--older"),
+        (["queue", "count", "--by", "colour"], "--by"),
+        (["queue", "reroute", "--domain", "a.example"], "--to"),
         (["queue", "list", "--domian", "a.example"], "--domian"),
         (["account"], "subcommand"),
         (["account", "add"], "name"),
@@ -84,9 +89,10 @@ def wrong_command_lines_are_status_2(_folder):
         (["capture", "--out", "x", "--address", "host.example"], "expected an IP address"),
         (["capture", "--out", "x", "--connection", "192.0.2.1:25"], "expected IP:PORT,IP:PORT"),
         (["capture", "--out", "x", "--connection", "192.0.2.1:25,192.0.2.2:1", "--port", "25"], "say what to capture"),
-        (["capture", "--out", "x", "--port", "25", "--seconds", "3601"], "--seconds"),
+        (["capture", "--out", "x", "--port", "25", "--seconds", "601"], "--seconds"),
         (["capture", "--out", "x", "--port", "25", "--bytes", "1KiB"], "expected a size from 4KiB"),
         (["capture", "--out", "x", "--port", "25", "--bytes", "lots"], "expected a size from 4KiB"),
+        (["capture", "--out", "x", "--port", "25", "--bytes", "65MiB"], "to 64MiB"),
     ]:
         refused(2, *arguments, says=says)
     expect(not pathlib.Path("x").exists(), "a refused capture writes no file")

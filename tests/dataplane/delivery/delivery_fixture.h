@@ -43,6 +43,7 @@ public:
             domain, found == records.end() ? std::vector<delivery::MxRecord>{} : found->second);
         if (!set) co_return std::unexpected(set.error());
         set->valid_until = loop_.now() + ttl;
+        set->secure = secure;
         co_return std::make_shared<const delivery::MxSet>(std::move(*set));
     }
     base::Task<delivery::AddressResult> addresses(std::string host,
@@ -60,12 +61,29 @@ public:
         for (const std::string& text : found->second)
             set->addresses.push_back(*base::IpAddress::parse(text));
         set->valid_until = loop_.now() + ttl;
+        set->secure = secure;
         co_return delivery::AddressResult{std::move(set)};
+    }
+    base::Task<delivery::TlsaResult> tlsa(std::string name, base::Deadline deadline) override {
+        ++questions;
+        const auto why = co_await base::sleep_for(loop_, 2ms, deadline.cancel);
+        if (why == base::Wake::cancelled)
+            co_return std::unexpected(delivery::ResolveError::cancelled);
+        if (const auto failing = errors.find(name); failing != errors.end()) {
+            co_return std::unexpected(failing->second);
+        }
+        auto set = std::make_shared<delivery::TlsaSet>();
+        const auto found = tlsa_records.find(name);
+        if (found != tlsa_records.end()) set->records = found->second;
+        set->secure = secure;
+        co_return delivery::TlsaResult{std::move(set)};
     }
 
     std::map<std::string, std::vector<delivery::MxRecord>> records;
     std::map<std::string, std::vector<std::string>> hosts;
+    std::map<std::string, std::vector<tls_offload::TlsaRecord>> tlsa_records;
     std::map<std::string, delivery::ResolveError> errors;
+    bool secure = false; // all its answers are signed
     base::Duration ttl = 1h;
     int questions = 0;
 
@@ -92,13 +110,16 @@ struct WatchedSink final : queue::ReadySink {
         ++rounds;
         inner->message_ready(std::move(message));
     }
+    [[nodiscard]] std::size_t room(bool fresh) const noexcept override {
+        return inner->room(fresh);
+    }
     queue::ReadySink* inner = nullptr;
     int rounds = 0;
 };
 
 class DeliveryFixture : public ::testing::Test {
 protected:
-    DeliveryFixture() {
+    explicit DeliveryFixture(std::uint64_t bytes = 16U << 20) : disk_bytes(bytes) {
         rules.hostname = "relay.example";
         rules.version = 1;
         rules.sources.push_back({.name = "default"});
@@ -195,9 +216,10 @@ protected:
         return stats.get(counter);
     }
 
+    const std::uint64_t disk_bytes;
     base::ManualClock clock;
     base::Loop loop{clock};
-    SimDisk disk{loop, {.bytes = 16U << 20}};
+    SimDisk disk{loop, {.bytes = disk_bytes}};
     SimNet net{loop};
     TableResolver resolver{loop};
     EventList events;

@@ -49,13 +49,16 @@ implicit A 127.0.0.4
 text     TXT "nothing for mail"
 dangling MX 10 nowhere
 alias    CNAME implicit
+_25._tcp.mx1 TLSA 3 1 1 00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF
+_25._tcp.backup TLSA 2 0 2 0123456789
 xn--bcher-kva MX 10 mx1
 )";
 
 /// A name server with the zone above, for as long as it lives.
 class Nsd {
 public:
-    Nsd() {
+    /// \param sign  signs the zone, and then spoils the signed record of backup's TLSA
+    explicit Nsd(bool sign = false) {
         std::string pattern =
             (std::filesystem::temp_directory_path() / "millrace-nsd-XXXXXX").string();
         CHECK(mkdtemp(pattern.data()) != nullptr);
@@ -63,6 +66,13 @@ public:
         port_ = free_port();
         std::ofstream{folder_ / "zone"} << zone;
         const std::string dir = folder_.string();
+        if (sign) {
+            const std::string command = "cd " + dir +
+                                        " && key=$(ldns-keygen -a ED25519 -k mill.example) && " +
+                                        "ldns-signzone zone $key && mv $key.ds anchor && " +
+                                        "sed 's/0123456789/0123456780/' zone.signed >zone";
+            CHECK(std::system(command.c_str()) == 0);
+        }
         std::ofstream{folder_ / "nsd.conf"}
             << "server:\n  ip-address: 127.0.0.1@" << port_ << "\n  username: \"\"\n  zonesdir: \""
             << dir << "\"\n  pidfile: \"" << dir << "/pid\"\n  database: \"\"\n  zonelistfile: \""
@@ -84,6 +94,7 @@ public:
     }
     Nsd(const Nsd&) = delete;
     Nsd& operator=(const Nsd&) = delete;
+    [[nodiscard]] std::string anchor() const { return folder_ / "anchor"; }
     [[nodiscard]] std::string address() const { return "127.0.0.1@" + std::to_string(port_); }
 
 private:
@@ -103,7 +114,8 @@ private:
     pid_t process_ = 0;
 };
 
-Nsd* server = nullptr; // of the whole run
+Nsd* server = nullptr;  // of the whole run
+Nsd* signing = nullptr; // the same zone, signed; null without ldns
 
 class UnboundResolverTest : public ::testing::Test {
 protected:
@@ -132,12 +144,75 @@ protected:
         return run(resolver.addresses(std::move(host), base::Deadline::in(loop, 15s)));
     }
 
+    TlsaResult tlsa(std::string name) {
+        return run(resolver.tlsa(std::move(name), base::Deadline::in(loop, 15s)));
+    }
+
+    explicit UnboundResolverTest(DnsOptions options = {.servers = {server->address()}})
+        : service(std::move(options)) {}
+
     base::RealClock clock;
     base::Loop loop{clock};
     base::Wakeup wakeup;
-    DnsService service{{.servers = {server->address()}}};
+    DnsService service;
     UnboundResolver resolver{loop, wakeup, service, 0};
 };
+
+/// Against the signed zone, with its key as the trust anchor.
+class ValidatingResolverTest : public UnboundResolverTest {
+protected:
+    ValidatingResolverTest()
+        : UnboundResolverTest(signing == nullptr
+                                  ? DnsOptions{.servers = {server->address()}}
+                                  : DnsOptions{.servers = {signing->address()},
+                                               .dnssec = true,
+                                               .trust_anchor_file = signing->anchor()}) {}
+    void SetUp() override {
+        if (signing == nullptr) GTEST_SKIP() << "ldns-signzone is not installed (ldnsutils)";
+    }
+};
+
+TEST_F(UnboundResolverTest, TlsaRecordsComeAndCountForNothingUnsigned) {
+    const auto found = tlsa("_25._tcp.mx1.mill.example");
+    ASSERT_TRUE(found.has_value()) << to_string(found.error());
+    ASSERT_EQ((*found)->records.size(), 1U);
+    const tls_offload::TlsaRecord& record = (*found)->records[0];
+    EXPECT_EQ(record.usage, 3);
+    EXPECT_EQ(record.selector, 1);
+    EXPECT_EQ(record.matching_type, 1);
+    ASSERT_EQ(record.data.size(), 32U);
+    EXPECT_EQ(record.data[1], 0x11);
+    EXPECT_FALSE((*found)->secure);
+    const auto none = tlsa("_25._tcp.ns.mill.example");
+    ASSERT_TRUE(none.has_value()) << to_string(none.error());
+    EXPECT_TRUE((*none)->records.empty());
+    const auto hosts = mx("mill.example");
+    ASSERT_TRUE(hosts.has_value());
+    EXPECT_FALSE((*hosts)->secure);
+}
+
+TEST_F(ValidatingResolverTest, SignedAnswersAreSecureAndSoIsTheirAbsence) {
+    const auto hosts = mx("mill.example");
+    ASSERT_TRUE(hosts.has_value()) << to_string(hosts.error());
+    EXPECT_TRUE((*hosts)->secure);
+    const auto found = addresses("mx1.mill.example");
+    ASSERT_TRUE(found.has_value()) << to_string(found.error());
+    EXPECT_TRUE((*found)->secure);
+    const auto record = tlsa("_25._tcp.mx1.mill.example");
+    ASSERT_TRUE(record.has_value()) << to_string(record.error());
+    EXPECT_TRUE((*record)->secure);
+    EXPECT_EQ((*record)->records.size(), 1U);
+    const auto none = tlsa("_25._tcp.ns.mill.example");
+    ASSERT_TRUE(none.has_value()) << to_string(none.error());
+    EXPECT_TRUE((*none)->secure);
+    EXPECT_TRUE((*none)->records.empty());
+}
+
+TEST_F(ValidatingResolverTest, ForgedRecordIsAFailureNotAnAnswer) {
+    const auto forged = tlsa("_25._tcp.backup.mill.example");
+    ASSERT_FALSE(forged.has_value());
+    EXPECT_EQ(forged.error(), ResolveError::temporary);
+}
 
 TEST_F(UnboundResolverTest, MxHostsComeInOrderAndLowerCase) {
     const auto found = mx("mill.example");
@@ -243,6 +318,8 @@ int main(int argc, char** argv) {
     }
     Nsd nsd;
     server = &nsd;
+    std::optional<Nsd> signed_zone;
+    if (access("/usr/bin/ldns-signzone", X_OK) == 0) signing = &signed_zone.emplace(true);
     std::this_thread::sleep_for(500ms); // until it listens; the resolver would ask again otherwise
     return RUN_ALL_TESTS();
 }

@@ -5,7 +5,6 @@
 #include "control/schema/snapshot_format.h"
 #include "dataplane/base/check.h"
 #include "dataplane/policy/command_merge.h"
-#include "dataplane/policy/siphash.h"
 #include "dataplane/policy/snapshot.h"
 
 #include <array>
@@ -162,20 +161,6 @@ TEST(Snapshot, WithoutWordOnTheNetworkItsDefaultsHold) {
     ASSERT_TRUE(parsed) << parsed.error().text;
     EXPECT_EQ((*parsed)->start_up.tcp, TcpPolicy{});
     EXPECT_EQ((*parsed)->start_up.dpdk, DpdkPolicy{});
-}
-
-// Reference vectors of the SipHash authors (vectors.h, 128-bit): key 00..0f, input 00..(n-1).
-TEST(SipHash, MatchesThePublishedVectors) {
-    const SipKey key{0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL};
-    const auto of = [&](std::size_t bytes) {
-        std::string text(bytes, '\0');
-        for (std::size_t i = 0; i < bytes; ++i)
-            text[i] = static_cast<char>(i);
-        return sip_digest(key, text);
-    };
-    EXPECT_EQ(of(0), (Digest{0xe6a825ba047f81a3ULL, 0x930255c71472f66dULL}));
-    EXPECT_EQ(of(1), (Digest{0x44af996bd8c187daULL, 0x45fc229b11597634ULL}));
-    EXPECT_NE(sip_digest(key, "ab", "c"), sip_digest(key, "a", "bc"));
 }
 
 TEST(CommandMerge, SumsNumbersJoinsListsAndKeepsTheFirstOfTheRest) {

@@ -161,12 +161,21 @@ ServerHarness::ServerHarness(HarnessOptions options)
     if (options.tls) {
         tls_library_.emplace(loop);
         auto server = tls_offload::ServerContext::create(
-            *tls_library_, {.certificate_file = certificate().file("cert.pem"),
-                            .key_file = certificate().file("key.pem")});
+            *tls_library_,
+            {.certificate_file = certificate().file("cert.pem"),
+             .key_file = certificate().file("key.pem"),
+             .client_auth = options.client_certificate ? tls_offload::ClientAuth::request
+                                                       : tls_offload::ClientAuth::none,
+             .client_ca_file = options.client_certificate && options.trusts_clients
+                                   ? certificate().file("cert.pem")
+                                   : ""});
         CHECK(server.has_value());
         tls_server_.emplace(std::move(*server));
         auto client = tls_offload::ClientContext::create(
-            *tls_library_, {.ca_file = certificate().file("cert.pem")});
+            *tls_library_,
+            {.ca_file = certificate().file("cert.pem"),
+             .certificate_file = options.client_certificate ? certificate().file("cert.pem") : "",
+             .key_file = options.client_certificate ? certificate().file("key.pem") : ""});
         CHECK(client.has_value());
         tls_client_.emplace(std::move(*client));
     }
@@ -182,6 +191,15 @@ ServerHarness::ServerHarness(HarnessOptions options)
 
 ServerHarness::~ServerHarness() {
     loop.drop_tasks();
+}
+
+std::string ServerHarness::certificate_fingerprint() {
+    tls_offload::CertificateFiles files;
+    files.certificate_file = certificate().file("cert.pem");
+    files.key_file = certificate().file("key.pem");
+    const auto loaded = tls_offload::load_certificate(files, {});
+    CHECK(loaded.has_value());
+    return loaded->info.fingerprint;
 }
 
 void ServerHarness::publish_policy() {

@@ -73,6 +73,8 @@ struct HarnessOptions {
     std::uint64_t seed = 1;
     bool fragment = true;
     bool tls = false;
+    bool client_certificate = false; // clients show the harness's own, when they are asked
+    bool trusts_clients = true;      // and the server trusts its issuer, which is itself
     std::size_t pipe_bytes_max = 64 * 1024;
     std::uint64_t disk_bytes = 12U << 20;
 };
@@ -119,6 +121,7 @@ public:
     [[nodiscard]] std::uint64_t count(dataplane::telemetry::Counter counter) const {
         return stats_.get(counter);
     }
+    [[nodiscard]] static std::string certificate_fingerprint();
     [[nodiscard]] std::size_t sessions() const { return loop.spawned_count() - own_tasks_; }
 
     base::ManualClock clock;

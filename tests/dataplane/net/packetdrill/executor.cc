@@ -37,7 +37,7 @@ public:
         : script_(script), options_(options), profile_(profile_of(script)),
           port_(profile_.mtu, [this](std::span<const std::byte> packet) { capture(packet); }),
           stack_(loop_, port_, layer_options(profile_.mtu), profile_.stack),
-          sockets_(loop_, stack_), start_(clock_.now()), last_event_(start_) {
+          sockets_(loop_, stack_, profile_.nagle), start_(clock_.now()), last_event_(start_) {
         for (const net::ip::Route& route : layer_options(profile_.mtu).routes)
             stack_.learn(route.gateway, RawPort::peer_mac);
     }
@@ -96,6 +96,7 @@ private:
         static_cast<void>(loop_.turn()); // first, so that the stack sees the time of now
         for (int turns = 0; turns < turns_max; ++turns) {
             const std::size_t frames = stack_.poll();
+            sockets_.poke();
             const bool more = loop_.turn();
             attempt_outstanding();
             if (frames == 0 && !more && !port_.has_incoming() && loop_.idle()) return;
@@ -106,7 +107,8 @@ private:
         settle();
         while (!done() && clock_.now() < target) {
             const base::TimePoint due =
-                std::max(std::min(loop_.next_due(), stack_.next_due()), clock_.now() + step_min);
+                std::max(std::min({loop_.next_due(), stack_.next_due(), sockets_.next_due()}),
+                         clock_.now() + step_min);
             clock_.advance_to(std::min(due, target));
             settle();
         }

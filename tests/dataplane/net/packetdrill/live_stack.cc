@@ -8,23 +8,40 @@ namespace tests::packetdrill {
 
 namespace {
 
-/// packetdrill's local address is 192.168.0.x by default, and only it knows x.
-net::ip::LayerOptions many_addresses(std::uint16_t mtu) {
-    net::ip::LayerOptions options = layer_options(mtu);
-    for (std::uint8_t host = 2; host < 254; ++host)
-        options.addresses.push_back({base::IpAddress::v4({192, 168, 0, host}), 16});
-    return options;
+/// Where connections come from that nobody has bound. Not 192.168.0.1: that is packetdrill's gateway.
+std::vector<net::ip::LayerOptions::Address> unbound_addresses() {
+    return {{*base::IpAddress::parse("192.168.77.77"), 16},
+            {*base::IpAddress::parse("fd3d:fa7b:d17d::7777"), 48}};
 }
 
 } // namespace
 
 LiveStack::LiveStack(const Profile& profile)
     : port_(profile.mtu, [this](std::span<const std::byte> packet) { capture(packet); }),
-      stack_(loop_, port_, many_addresses(profile.mtu), profile.stack) {
-    for (const net::ip::Route& route : layer_options(profile.mtu).routes)
-        stack_.learn(route.gateway, RawPort::peer_mac);
-    sockets_.emplace(loop_, stack_);
+      profile_(profile), addresses_(unbound_addresses()) {
+    make_stack();
+    sockets_.emplace(loop_, *stack_, profile.nagle);
     thread_ = std::thread([this] { work(); });
+}
+
+void LiveStack::make_stack() {
+    net::ip::LayerOptions options = layer_options(profile_.mtu);
+    options.addresses = addresses_;
+    stack_.emplace(loop_, port_, options, profile_.stack);
+    for (const net::ip::Route& route : options.routes)
+        stack_->learn(route.gateway, RawPort::peer_mac);
+}
+
+bool LiveStack::adopt(const base::IpAddress& ip) {
+    if (std::ranges::find(addresses_, ip, &net::ip::LayerOptions::Address::ip) != addresses_.end())
+        return true;
+    if (ip == base::IpAddress{} || ip == base::IpAddress::v6({})) return true; // any of them
+    if (!sockets_->all_fresh() || stack_->connection_count() != 0) return false;
+    addresses_.push_back({ip, ip.is_v6() ? 48U : 16U});
+    stack_.reset();
+    make_stack();
+    sockets_->use(*stack_);
+    return true;
 }
 
 LiveStack::~LiveStack() {
@@ -72,7 +89,7 @@ void LiveStack::capture(std::span<const std::byte> packet) {
 }
 
 base::TimePoint LiveStack::next_due() {
-    base::TimePoint due = std::min(loop_.next_due(), stack_.next_due());
+    base::TimePoint due = std::min({loop_.next_due(), stack_->next_due(), sockets_->next_due()});
     for (const Job* const job : jobs_) {
         if (job->due) due = std::min(due, *job->due);
     }
@@ -88,7 +105,8 @@ void LiveStack::work() {
             injected_.pop_front();
         }
         static_cast<void>(loop_.turn()); // first, so that the stack sees the time of now
-        const std::size_t frames = stack_.poll();
+        const std::size_t frames = stack_->poll();
+        sockets_->poke();
         const bool more = loop_.turn();
         // An attempt may begin something that the next turn does.
         bool begun = false;

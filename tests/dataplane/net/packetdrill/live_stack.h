@@ -42,6 +42,9 @@ public:
     };
     /// The oldest packet that the stack has sent; nullopt after `limit`.
     [[nodiscard]] std::optional<Packet> fetch(base::Duration limit);
+    /// Makes `ip` one of the stack's own: packetdrill draws its local address at random, and bind() is the first to
+    /// say it. Only from within an attempt. False when sockets are in use already.
+    [[nodiscard]] bool adopt(const base::IpAddress& ip);
     [[nodiscard]] base::TimePoint now() const noexcept { return clock_.now(); }
 
 private:
@@ -53,11 +56,14 @@ private:
     void work();
     void capture(std::span<const std::byte> packet);
     [[nodiscard]] base::TimePoint next_due();
+    void make_stack();
 
     base::RealClock clock_;
     base::Loop loop_{clock_};
     RawPort port_;
-    net::stack::Stack stack_;
+    const Profile profile_;
+    std::vector<net::ip::LayerOptions::Address> addresses_;
+    std::optional<net::stack::Stack> stack_;
     std::optional<SocketTable> sockets_;
 
     std::mutex mutex_;                 // held while the stack works; guards what follows

@@ -319,6 +319,7 @@ private:
             {"syn_rto", &config_.syn_rto},
             {"rto_min", &config_.rto_min},
             {"rto_max", &config_.rto_max},
+            {"delayed_ack_min", &config_.delayed_ack_min},
             {"delayed_ack_max", &config_.delayed_ack_max},
             {"persist_max", &config_.persist_max},
             {"user_timeout", &config_.user_timeout},
@@ -334,6 +335,14 @@ private:
             config_.sack = value != "0";
         else if (name == "ecn")
             config_.ecn = value != "0";
+        else if (name == "ecn_request")
+            config_.ecn_request = value != "0";
+        else if (name == "pacing")
+            config_.pacing = value != "0";
+        else if (name == "nagle")
+            profile_.nagle = value != "0";
+        else if (name == "linger_bytes_max")
+            set_unsigned(profile_.stack.linger_bytes_max, value);
         else if (name == "congestion")
             congestion(value);
         else if (name == "window_scale")
@@ -384,6 +393,13 @@ Profile profile_of_settings(std::string_view settings) {
     std::ranges::replace(words, ',', ' ');
     Reader{profile}.command(": millrace " + words);
     return profile;
+}
+
+Profile linux_profile(std::string_view settings) {
+    return profile_of_settings(
+        "pacing=0 ecn_request=0 delayed_ack_min=40ms nagle=1 keepalive_idle=0s "
+        "linger_bytes_max=0 " +
+        std::string(settings));
 }
 
 Profile profile_of(const Script& script) {

@@ -21,6 +21,7 @@ struct Profile {
     net::stack::StackOptions stack;
     std::uint16_t mtu = 1500;
     bool ipv6 = false;
+    bool nagle = false; // what a socket without TCP_NODELAY does; the stack itself has no Nagle
     base::Duration tolerance = std::chrono::milliseconds{4};
     double tolerance_percent = 12.5; // of the time since the event before
     base::Duration timestamp_tick{}; // zero: TSval is not compared
@@ -32,6 +33,10 @@ struct Profile {
 
 /// From settings of our own alone: "time_wait=1s delayed_ack_max=20ms", blanks or commas between.
 [[nodiscard]] Profile profile_of_settings(std::string_view settings);
+
+/// What scripts that were written for Linux take for granted and RFCs leave open: no pacing, ECN only when asked,
+/// ACKs delayed by 40 ms, Nagle, no keepalive, a reset at once for what comes after close(). Then `settings`.
+[[nodiscard]] Profile linux_profile(std::string_view settings);
 
 /// The number of a symbol, or of several joined by '|'; nullopt when one is not known.
 [[nodiscard]] std::optional<std::int64_t> number_of_symbol(std::string_view symbol);

@@ -7,6 +7,7 @@
 
 #include "tests/dataplane/net/packetdrill/interface.h"
 #include "tests/dataplane/net/packetdrill/live_stack.h"
+#include "tests/dataplane/net/packetdrill/tcp_info.h"
 
 #include <array>
 #include <cerrno>
@@ -66,15 +67,21 @@ std::optional<base::SocketAddress> from_sockaddr(const sockaddr* address, sockle
     return std::nullopt;
 }
 
-void to_sockaddr(const base::SocketAddress& from, sockaddr* address, socklen_t* length) {
+/// \param ipv6  of an AF_INET6 socket: it sees IPv4 peers as mapped addresses
+void to_sockaddr(const base::SocketAddress& from, bool ipv6, sockaddr* address, socklen_t* length) {
     if (address == nullptr || length == nullptr) return;
     sockaddr_storage storage{};
     socklen_t full = sizeof(sockaddr_in);
-    if (from.ip.is_v6()) {
+    if (ipv6) {
         sockaddr_in6 in{};
         in.sin6_family = AF_INET6;
         in.sin6_port = htons(from.port);
-        std::memcpy(&in.sin6_addr, from.ip.bytes().data(), 16);
+        if (from.ip.is_v6()) {
+            std::memcpy(&in.sin6_addr, from.ip.bytes().data(), 16);
+        } else {
+            in.sin6_addr.s6_addr[10] = in.sin6_addr.s6_addr[11] = 0xff;
+            std::memcpy(&in.sin6_addr.s6_addr[12], from.ip.bytes().data(), 4);
+        }
         std::memcpy(&storage, &in, sizeof in);
         full = sizeof in;
     } else {
@@ -145,8 +152,10 @@ int do_socket(void* userdata, int domain, int type, int) {
 int do_bind(void* userdata, int fd, const sockaddr* address, socklen_t length) {
     const auto local = from_sockaddr(address, length);
     if (!local) return fail(EINVAL);
-    return as_int(
-        of(userdata).stack.run([=](SocketTable& sockets) { return sockets.bind(fd, *local); }));
+    LiveStack& stack = of(userdata).stack;
+    return as_int(stack.run([=, &stack](SocketTable& sockets) {
+        return stack.adopt(local->ip) ? sockets.bind(fd, *local) : CallResult{-1, EADDRNOTAVAIL};
+    }));
 }
 
 int do_listen(void* userdata, int fd, int backlog) {
@@ -156,10 +165,12 @@ int do_listen(void* userdata, int fd, int backlog) {
 
 int do_accept(void* userdata, int fd, sockaddr* address, socklen_t* length) {
     base::SocketAddress peer;
-    const CallResult result = of(userdata).stack.run([=, &peer](SocketTable& sockets) {
+    bool ipv6 = false;
+    const CallResult result = of(userdata).stack.run([=, &peer, &ipv6](SocketTable& sockets) {
+        ipv6 = sockets.is_ipv6(fd);
         return sockets.accept(fd, [] { return eventfd(0, EFD_CLOEXEC); }, &peer, false);
     });
-    if (result.error == 0) to_sockaddr(peer, address, length);
+    if (result.error == 0) to_sockaddr(peer, ipv6, address, length);
     return as_int(result);
 }
 
@@ -247,6 +258,20 @@ int do_shutdown(void* userdata, int fd, int how) {
 }
 
 int do_getsockopt(void* userdata, int fd, int level, int name, void* value, socklen_t* length) {
+    if (level == IPPROTO_TCP && name == tcp_info_option) {
+        TcpInfoBytes info{};
+        const CallResult result = of(userdata).stack.run([&](SocketTable& sockets) {
+            const auto insight = sockets.look_into(fd);
+            if (!insight) return CallResult{-1, ENOTCONN};
+            info = tcp_info_of(*insight);
+            return CallResult{};
+        });
+        if (result.error == 0) {
+            *length = std::min(*length, static_cast<socklen_t>(info.size()));
+            std::memcpy(value, info.data(), *length);
+        }
+        return as_int(result);
+    }
     std::array<int, 2> values{};
     const std::size_t count = level == SOL_SOCKET && name == SO_LINGER ? 2 : 1;
     const CallResult result = of(userdata).stack.run([&](SocketTable& sockets) {
@@ -389,7 +414,7 @@ int do_splice(void*, int, loff_t*, int, loff_t*, size_t, unsigned) {
 extern "C" [[gnu::visibility("default")]] void
 packetdrill_interface_init(const char* flags, packetdrill_interface* interface) {
     using namespace tests::packetdrill;
-    const Profile profile = profile_of_settings(flags != nullptr ? flags : "");
+    const Profile profile = linux_profile(flags != nullptr ? flags : "");
     for (const std::string& note : profile.notes)
         std::fprintf(stderr, "libmillrace_packetdrill: %s\n", note.c_str());
     *interface = packetdrill_interface{

@@ -1,16 +1,27 @@
 #include "tests/dataplane/net/packetdrill/sockets.h"
 
+#include "dataplane/net/stack/tcp_stream.h"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <deque>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 namespace tests::packetdrill {
+
+namespace {
+
+constexpr base::Duration cork_limit =
+    std::chrono::milliseconds{200}; // as Linux: no cork holds longer
+
+} // namespace
 
 int to_errno(base::NetError error) noexcept {
     switch (error) {
@@ -70,6 +81,11 @@ struct SocketTable::Socket {
     bool write_shut = false;
     bool closing = false;
     std::vector<std::byte> unsent; // with the writer, or waiting for it
+    std::vector<std::byte> held;   // less than a segment: Nagle, TCP_CORK or MSG_MORE
+    bool more = false;             // the last write said MSG_MORE
+    base::TimePoint held_since{};
+    std::uint64_t given_bytes = 0; // to the writer, ever
+    std::uint64_t small_end = 0;   // of those up to the last write that filled no segment
     base::WaitQueue consumed{"packetdrill consumed"};
     base::WaitQueue work{"packetdrill work"};
 
@@ -78,6 +94,23 @@ struct SocketTable::Socket {
     base::Task<void> reader;
     base::Task<void> writer;
 
+    [[nodiscard]] const net::tcp::Connection& connection() const {
+        return static_cast<const net::stack::TcpStream&>(*stream).connection();
+    }
+    [[nodiscard]] std::uint64_t acked_bytes() const {
+        const std::uint64_t in_stack =
+            connection().sender().flight_bytes() + connection().unsent_bytes() + unsent.size();
+        return given_bytes > in_stack ? given_bytes - in_stack : 0;
+    }
+    [[nodiscard]] bool is_set(int level, int name) const {
+        const auto found = options.find({level, name});
+        return found != options.end() && found->second != 0;
+    }
+    void give(std::span<const std::byte> bytes) {
+        unsent.insert(unsent.end(), bytes.begin(), bytes.end());
+        given_bytes += bytes.size();
+        work.wake_all();
+    }
     void fail(base::NetError why) {
         dead = true;
         if (error != 0) return;
@@ -156,7 +189,8 @@ base::Task<void> SocketTable::run_write(Socket* socket) {
     }
 }
 
-SocketTable::SocketTable(base::Loop& loop, net::stack::Stack& stack) : loop_(loop), stack_(stack) {}
+SocketTable::SocketTable(base::Loop& loop, net::stack::Stack& stack, bool nagle)
+    : loop_(loop), stack_(&stack), nagle_(nagle) {}
 SocketTable::~SocketTable() = default;
 
 SocketTable::Socket* SocketTable::find(int fd) const {
@@ -192,7 +226,7 @@ CallResult SocketTable::listen(int fd, int backlog) {
     if (socket->phase != Socket::Phase::fresh || !socket->bound) return {-1, EINVAL};
     base::ListenOptions options;
     options.backlog = std::max(backlog, 1);
-    auto listener = stack_.listen(*socket->bound, options);
+    auto listener = stack_->listen(*socket->bound, options);
     if (!listener) return {-1, to_errno(listener.error())};
     socket->listener = std::move(*listener);
     socket->phase = Socket::Phase::listening;
@@ -210,7 +244,7 @@ std::optional<CallResult> SocketTable::connect(int fd, const base::SocketAddress
         state.begun = true;
         socket->phase = Socket::Phase::connecting;
         socket->remote = remote;
-        socket->opener = run_connect(socket, &stack_, remote);
+        socket->opener = run_connect(socket, stack_, remote);
         socket->opener.start();
         if (socket->non_blocking) return CallResult{-1, EINPROGRESS};
         return std::nullopt;
@@ -303,12 +337,69 @@ std::optional<CallResult> SocketTable::send(int fd, std::span<const std::byte> b
         }
         state.begun = true;
         if (bytes.empty()) return CallResult{0, 0};
-        socket->unsent.assign(bytes.begin(), bytes.end());
-        socket->work.wake_all();
+        socket->more = (flags & MSG_MORE) != 0;
+        // Whole segments leave; what is left over is held back, or not.
+        std::vector<std::byte> all = std::exchange(socket->held, {});
+        if (all.empty()) socket->held_since = loop_.now();
+        all.insert(all.end(), bytes.begin(), bytes.end());
+        const std::size_t rest = all.size() % socket->connection().mss();
+        const std::span whole = std::span{all}.first(all.size() - rest);
+        socket->held.assign(all.end() - static_cast<std::ptrdiff_t>(rest), all.end());
+        if (!whole.empty()) socket->give(whole);
+        if (!must_hold(*socket)) release_held(*socket);
+        if (socket->unsent.empty()) return CallResult{static_cast<std::int64_t>(bytes.size()), 0};
         return std::nullopt; // the writer hands it over in the next turn
     }
     if (!socket->unsent.empty() && waits) return std::nullopt;
     return CallResult{static_cast<std::int64_t>(bytes.size()), 0};
+}
+
+bool SocketTable::must_hold(const Socket& socket) const {
+    if (socket.more || socket.is_set(IPPROTO_TCP, TCP_CORK)) {
+        return loop_.now() - socket.held_since < cork_limit;
+    }
+    // Minshall's variant, as Linux: only one small segment in flight.
+    return nagle_ && !socket.is_set(IPPROTO_TCP, TCP_NODELAY) &&
+           socket.acked_bytes() < socket.small_end;
+}
+
+void SocketTable::release_held(Socket& socket) const {
+    if (socket.held.empty()) return;
+    socket.give(std::exchange(socket.held, {}));
+    socket.small_end = socket.given_bytes;
+    socket.more = false;
+}
+
+void SocketTable::poke() {
+    for (auto& [fd, socket] : sockets_) {
+        if (socket->stream && !socket->held.empty() && !must_hold(*socket)) release_held(*socket);
+    }
+}
+
+base::TimePoint SocketTable::next_due() const {
+    base::TimePoint due = base::TimePoint::max();
+    for (const auto& [fd, socket] : sockets_) {
+        if (!socket->held.empty()) due = std::min(due, socket->held_since + cork_limit);
+    }
+    return due;
+}
+
+bool SocketTable::all_fresh() const {
+    return closing_.empty() && std::ranges::all_of(sockets_, [](const auto& entry) {
+               return entry.second->phase == Socket::Phase::fresh;
+           });
+}
+
+bool SocketTable::is_ipv6(int fd) const {
+    const Socket* const socket = find(fd);
+    return socket != nullptr && socket->ipv6;
+}
+
+std::optional<SocketTable::Insight> SocketTable::look_into(int fd) const {
+    const Socket* const socket = find(fd);
+    if (socket == nullptr || !socket->stream) return std::nullopt;
+    return Insight{&socket->connection(), socket->given_bytes + socket->held.size(),
+                   socket->acked_bytes()};
 }
 
 CallResult SocketTable::shutdown(int fd, int how) {
@@ -318,6 +409,7 @@ CallResult SocketTable::shutdown(int fd, int how) {
     if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return {-1, EINVAL};
     if (how != SHUT_WR) socket->read_shut = true;
     if (how != SHUT_RD) {
+        release_held(*socket);
         socket->write_shut = true;
         socket->work.wake_all();
     }
@@ -332,6 +424,7 @@ CallResult SocketTable::close(int fd) {
     socket->opener = {};
     if (socket->listener) socket->listener->close();
     if (!socket->stream) return {};
+    release_held(*socket);
     socket->reader = {};
     // A Stream's close() takes and drops what comes for a while, so that a last reply is not lost to a
     // reset. A socket's tells the peer at once that something was not read (RFC 2525 §2.17).
@@ -362,6 +455,7 @@ CallResult SocketTable::set_option(int fd, int level, int name, std::span<const 
         return {};
     }
     socket->options[{level, name}] = value[0];
+    if (socket->stream && !must_hold(*socket)) release_held(*socket); // uncorked, or TCP_NODELAY
     return {};
 }
 
@@ -375,6 +469,8 @@ CallResult SocketTable::get_option(int fd, int level, int name, std::span<int> v
     } else if (level == SOL_SOCKET && name == SO_LINGER) {
         if (value.size() < 2) return {-1, EINVAL};
         if (socket->linger) std::tie(value[0], value[1]) = *socket->linger;
+    } else if (level == IPPROTO_TCP && name == TCP_MAXSEG && socket->stream) {
+        value[0] = static_cast<int>(socket->connection().mss());
     } else if (level == SOL_SOCKET && name == SO_TYPE) {
         value[0] = SOCK_STREAM;
     } else if (const auto found = socket->options.find({level, name});
@@ -416,7 +512,7 @@ CallResult SocketTable::queue_size(int fd, unsigned long request, int* bytes) {
     std::size_t cursor = 0;
     std::size_t count = views.size();
     while (count == views.size()) {
-        count = stack_.list(views, cursor);
+        count = stack_->list(views, cursor);
         for (const net::stack::ConnectionView& view : std::span{views}.first(count)) {
             if (view.local != socket->stream->info().local ||
                 view.remote != socket->stream->info().peer)

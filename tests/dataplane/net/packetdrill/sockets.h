@@ -39,12 +39,21 @@ struct CallState {
 
 class SocketTable {
 public:
-    SocketTable(base::Loop& loop, net::stack::Stack& stack);
+    /// \param nagle  holds a small write back while an earlier one is not acknowledged, unless TCP_NODELAY is set
+    SocketTable(base::Loop& loop, net::stack::Stack& stack, bool nagle);
     ~SocketTable();
     SocketTable(const SocketTable&) = delete;
     SocketTable& operator=(const SocketTable&) = delete;
 
+    /// From now on on another stack. \pre  no socket listens or is connected
+    void use(net::stack::Stack& stack) noexcept { stack_ = &stack; }
+    [[nodiscard]] bool all_fresh() const;
+    /// Once per turn: lets go of what was held back, when its time has come.
+    void poke();
+    [[nodiscard]] base::TimePoint next_due() const;
+
     void open(int fd, bool ipv6, bool non_blocking);
+    [[nodiscard]] bool is_ipv6(int fd) const;
     [[nodiscard]] bool contains(int fd) const { return sockets_.contains(fd); }
 
     [[nodiscard]] CallResult bind(int fd, const base::SocketAddress& local);
@@ -64,6 +73,13 @@ public:
     /// \param value  gets one int, or two for SO_LINGER
     [[nodiscard]] CallResult get_option(int fd, int level, int name, std::span<int> value);
     [[nodiscard]] CallResult file_control(int fd, int command, long argument);
+    /// The connection as TCP sees it, and what the socket adds; nullptr when there is none.
+    struct Insight {
+        const net::tcp::Connection* connection = nullptr;
+        std::uint64_t bytes_given = 0; // by the application
+        std::uint64_t bytes_acked = 0;
+    };
+    [[nodiscard]] std::optional<Insight> look_into(int fd) const;
     /// SIOCINQ, SIOCOUTQ
     [[nodiscard]] CallResult queue_size(int fd, unsigned long request, int* bytes);
     /// What poll() would tell of this socket now; POLLNVAL for a number that is none.
@@ -75,6 +91,8 @@ private:
     struct Socket;
     [[nodiscard]] Socket* find(int fd) const;
     [[nodiscard]] CallResult take_error(Socket& socket, int otherwise) const;
+    [[nodiscard]] bool must_hold(const Socket& socket) const;
+    void release_held(Socket& socket) const;
     static base::Task<void> run_connect(Socket* socket, net::stack::Stack* stack,
                                         base::SocketAddress remote);
     static base::Task<void> run_accept(Socket* socket);
@@ -82,7 +100,8 @@ private:
     static base::Task<void> run_write(Socket* socket);
 
     base::Loop& loop_;
-    net::stack::Stack& stack_;
+    net::stack::Stack* stack_;
+    bool nagle_;
     std::map<int, std::unique_ptr<Socket>> sockets_;
     std::vector<std::unique_ptr<Socket>>
         closing_; // closed with bytes that were not handed over yet

@@ -9,6 +9,7 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <optional>
@@ -265,6 +267,61 @@ TEST_F(Ethdev, KeyAndTableOfTheDeviceAreReadBack) {
     EXPECT_NE(text.find("spreading over queues (RSS): by the device"), std::string::npos) << text;
 }
 
+TEST_F(Ethdev, SeveralQueuesOnlyOfADeviceThatSpreadsFlowsOverThem) {
+    const auto name = eal->add_device("net_null4");
+    ASSERT_TRUE(name) << name.error().text;
+    const auto spreads =
+        EthdevPort::open({.device = *name, .queue_count = 2, .spread_or_one = true});
+    ASSERT_TRUE(spreads) << spreads.error().text;
+    EXPECT_EQ((*spreads)->queue_count(), 2U);
+    const auto [a, b] = ring_pair({.queue_count = 2, .spread_or_one = true});
+    ASSERT_TRUE(a && b);
+    EXPECT_EQ(a->queue_count(), 1U);
+    EXPECT_EQ(a->queue(0).info().queue_count, 1U);
+    EXPECT_EQ(a->report().features.back().name, "spreading over queues (RSS)");
+    EXPECT_EQ(a->report().features.back().why, "not offered");
+}
+
+// What a NIC needs, with a device that would read anything: the payload of registered slabs is not copied.
+TEST_F(Ethdev, PayloadInRegisteredMemoryIsReadInPlace) {
+    auto [a, b] = ring_pair({.attach_always = true, .reads_registered_only = true});
+    ASSERT_TRUE(a && b);
+    Port& port = a->queue(0);
+    Outgoing out{pool_, {}, pattern(1400), 0, 700};
+    ASSERT_EQ(port.send(out.frame()), SendResult::queued);
+    port.flush();
+    EXPECT_EQ(port.counters().payload_copied, 1U);
+    EXPECT_EQ(port.counters().slabs_held, 0U);
+    ASSERT_TRUE(port.register_memory(pool_.arena()));
+    for (unsigned i = 0; i < 20; ++i)
+        ASSERT_EQ(port.send(out.frame()), SendResult::queued);
+    port.flush();
+    EXPECT_EQ(port.counters().slabs_held, 40U);
+    EXPECT_EQ(port.counters().payload_copied, 1U);
+    base::SlabPool elsewhere{4096, 4};
+    Outgoing other{elsewhere, {}, pattern(1400)};
+    ASSERT_EQ(port.send(other.frame()), SendResult::queued);
+    port.flush();
+    EXPECT_EQ(port.counters().payload_copied, 2U);
+    EXPECT_EQ(receive_all(b->queue(0)), std::vector<Bytes>(22, wire_frame({}, pattern(1400))));
+    EXPECT_EQ(port.counters().slabs_held, 0U);
+}
+
+TEST_F(Ethdev, SettlingGetsBackWhatTheDeviceNeverTook) {
+    auto name = eal->add_device("net_memif6,role=server,id=6,socket=/tmp/millrace_settle_" +
+                                std::to_string(::getpid()));
+    ASSERT_TRUE(name) << name.error().text;
+    auto port = EthdevPort::open({.device = *name});
+    ASSERT_TRUE(port) << port.error().text;
+    Outgoing data{pool_, {}, pattern(1000)};
+    Port& queue = (*port)->queue(0);
+    ASSERT_EQ(queue.send(data.frame()), SendResult::queued);
+    EXPECT_EQ(queue.counters().slabs_held, 1U);
+    EXPECT_TRUE(queue.settle());
+    EXPECT_EQ(queue.counters().slabs_held, 0U);
+    EXPECT_EQ(queue.send(data.frame()), SendResult::ring_full);
+}
+
 TEST_F(Ethdev, AShardsThreadIsEnteredAndLeft) {
     auto [a, b] = ring_pair();
     ASSERT_TRUE(a && b);
@@ -310,6 +367,48 @@ private:
     int fd_;
     bool bound_ = false;
 };
+
+// A veth whose other end refuses a frame keeps it in AF_PACKET's ring for good: it must not get one.
+TEST_F(Ethdev, AFrameBeyondTheOtherEndsMtuDoesNotBlockAVeth) {
+    std::string why_not;
+    std::thread elsewhere{[&] { // of its own network namespace, with all that it makes
+        if (::unshare(CLONE_NEWNET) != 0 ||
+            std::system("ip link add mrk0 mtu 1400 type veth peer name mrp0 mtu 1500 && "
+                        "ip link set mrk0 up && ip link set mrp0 up promisc on") != 0) {
+            why_not = "no network namespace, or no veth";
+            return;
+        }
+        const auto name = eal->add_device("net_af_packet8,iface=mrp0");
+        ASSERT_TRUE(name) << name.error().text;
+        auto port = EthdevPort::open({.device = *name});
+        ASSERT_TRUE(port) << port.error().text;
+        EXPECT_EQ((*port)->report().mtu, 1400U);
+        EXPECT_EQ((*port)->report().mtu_wanted, 1500U);
+        EXPECT_NE((*port)->report().why_mtu.find("other end of the veth"), std::string::npos);
+        Port& queue = (*port)->queue(0);
+        EXPECT_EQ(queue.info().mtu, 1400U);
+        RawSocket kernel{"mrk0"};
+        ASSERT_TRUE(kernel.bound());
+        Outgoing large{pool_, {}, pattern(1400)};
+        EXPECT_EQ(queue.send(large.frame()), SendResult::queued);
+        EXPECT_EQ(queue.counters().transmit_errors, 1U);
+        Outgoing full{pool_, {}, pattern(1348)};
+        constexpr std::size_t frames = 20;
+        for (std::size_t i = 0; i < frames; ++i)
+            EXPECT_EQ(queue.send(full.frame()), SendResult::queued);
+        queue.flush();
+        std::size_t seen = 0;
+        EXPECT_TRUE(wait_for([&] {
+            while (auto got = kernel.next())
+                seen += *got == wire_frame({}, pattern(1348)) ? 1 : 0;
+            return seen >= frames;
+        })) << seen;
+        port->reset();
+        eal->remove_device(*name);
+    }};
+    elsewhere.join();
+    if (!why_not.empty()) GTEST_SKIP() << why_not;
+}
 
 // The offloads' own path: what we only ask for must come out as what we would have made.
 TEST_F(Ethdev, WhatTheDeviceFillsInAndCutsIsWhatWeWouldHaveMade) {

@@ -5,6 +5,7 @@
 #include "dataplane/net/stack/engine.h"
 #include "dataplane/net/stack/tcp_stream.h"
 
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -54,11 +55,11 @@ TEST(StackLoad, TenThousandConnectionsAtOnceAreAllAnsweredAndAllGoAway) {
     world.expect_nothing_left();
 }
 
-// The goal is 768 bytes for all of it. Today it is 820, of which the machine itself has 600; this holds what there
-// is, so that it does not grow unnoticed.
-TEST(StackLoad, AnIdleConnectionTakesNoMoreThanEightHundredAndTwentyFourBytes) {
-    constexpr std::size_t table_and_free_list = 8 + 4; // a 64-byte bucket for eight, and a number
-    EXPECT_LE(sizeof(Tcb) + sizeof(TcpStream) + table_and_free_list, 824U);
+// All of it: the connection, its handle, its share of a flow table that is about to grow, and what its chunk keeps.
+TEST(StackLoad, AnIdleConnectionTakesAtMost768Bytes) {
+    constexpr std::size_t table_free_list_and_mark =
+        8 + 4 + 1; // a 64-byte bucket for eight, a number, a bool
+    EXPECT_LE(sizeof(Tcb) + sizeof(TcpStream) + table_free_list_and_mark, 768U);
 }
 
 struct Flood {
@@ -271,8 +272,10 @@ base::Task<void> leave(World& world, base::SocketAddress remote, unsigned how) {
     }
 }
 
-// T59
+// T59. MILLRACE_CYCLES says how many; a million take some minutes.
 TEST(StackLoad, TwentyThousandConnectionsOverEveryWayToEndLeaveNothingBehind) {
+    const char* const asked = std::getenv("MILLRACE_CYCLES");
+    const unsigned long cycles = asked != nullptr ? std::strtoul(asked, nullptr, 10) : 20'000;
     WorldOptions options;
     options.server.half_open_max = 32;
     options.client.tcp.time_wait = options.server.tcp.time_wait = 1s;
@@ -282,7 +285,7 @@ TEST(StackLoad, TwentyThousandConnectionsOverEveryWayToEndLeaveNothingBehind) {
     const auto listener = world.listen("10.0.0.2:25", {.backlog = 64, .connections_max = 150});
     world.loop.spawn(serve_echo(world.loop, *listener), "serve");
     const base::SocketAddress closed_port = *base::SocketAddress::parse("10.0.0.2:26");
-    for (unsigned i = 0; i < 20'000; i += 40) {
+    for (unsigned i = 0; i < cycles; i += 40) {
         for (unsigned j = 0; j < 40; ++j) {
             world.loop.spawn(leave(world, j % 20 == 9 ? closed_port : listener->local(), i + j),
                              "leave");

@@ -2,6 +2,7 @@
 // comes again.
 #include "tests/dataplane/net/stack/world.h"
 
+#include "dataplane/net/stack/neighbour_exchange.h"
 #include "dataplane/net/stack/steering.h"
 
 #include <vector>

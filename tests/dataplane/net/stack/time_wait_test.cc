@@ -2,6 +2,7 @@
 #include "dataplane/net/stack/time_wait.h"
 
 #include <gtest/gtest.h>
+#include <vector>
 
 namespace dataplane::net::stack {
 namespace {
@@ -42,6 +43,32 @@ TEST_F(TimeWaitTest, KeepsWhatItWasGiven) {
     EXPECT_EQ(record.rcv_nxt, Seq{2000});
     EXPECT_EQ(record.window, 512);
     EXPECT_EQ(record.ts_recent, 50U);
+}
+
+TEST_F(TimeWaitTest, KeepsBothFamiliesAndAnyNumberOfOurAddressesApart) {
+    const FlowKey keys[] = {
+        {*base::IpAddress::parse("192.0.2.1"), *base::IpAddress::parse("198.51.100.9"), 25, 1},
+        {*base::IpAddress::parse("192.0.2.2"), *base::IpAddress::parse("198.51.100.9"), 25, 1},
+        {*base::IpAddress::parse("2001:db8::1"), *base::IpAddress::parse("2001:db8::9"), 25, 1},
+        {*base::IpAddress::parse("2001:db8::2"), *base::IpAddress::parse("2001:db8::9"), 25, 1}};
+    std::vector<std::uint32_t> numbers;
+    for (const FlowKey& key : keys)
+        numbers.push_back(time_wait.add(key, {}, now));
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+        EXPECT_EQ(time_wait.key(numbers[i]), keys[i]) << i;
+}
+
+TEST_F(TimeWaitTest, LongAndShortPeriodsExpireWhenTheyShould) {
+    for (const base::Duration period :
+         {base::Duration{1ms}, base::Duration{1s}, base::Duration{240s}, base::Duration{3600s}}) {
+        base::TimePoint then{1000h};
+        TimeWait one{2, period, base::TimePoint{1s}};
+        static_cast<void>(one.add({}, {}, then));
+        EXPECT_FALSE(one.due(then + period - period / 1000 - 1ms)) << period.count();
+        EXPECT_TRUE(one.due(then + period));
+        EXPECT_TRUE(one.due(then + period * 4)); // a machine that slept
+        EXPECT_LE(one.deadline(then), then + period);
+    }
 }
 
 // T54

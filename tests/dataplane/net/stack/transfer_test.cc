@@ -1,12 +1,18 @@
 // Goal: every byte arrives once and in order, both ways at once, over lines that lose, reorder, repeat and
-// damage frames. Method: seeds; each run draws its line, its sizes and its pauses from one. MILLRACE_SEEDS says
-// how many, MILLRACE_SEED the first.
+// damage frames. Method: seeds; each run draws its line, its sizes and its pauses from one, finds its neighbours
+// on that line, and is looked at after every event. MILLRACE_SEEDS says how many (100000 is a good night's work),
+// MILLRACE_SEED the first.
 #include "tests/dataplane/net/stack/world.h"
 
+#include "dataplane/base/frame_pool.h"
+#include "dataplane/net/stack/engine.h"
 #include "dataplane/net/stack/tcp_stream.h"
 
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <unistd.h>
 #include <vector>
 
 namespace dataplane::net::stack {
@@ -20,6 +26,19 @@ std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
 /// The byte that belongs at this place of the transfer: a pattern whose period no buffer size divides.
 std::byte byte_at(std::uint64_t place, std::uint64_t seed) {
     return static_cast<std::byte>((place * 131 + (place >> 9) + seed) & 255);
+}
+
+/// For the message of a CHECK that ends the process.
+std::uint64_t running_seed = 0;
+
+void tell_seed(int) {
+    char text[64];
+    const int length =
+        std::snprintf(text, sizeof text, "MILLRACE_SEED=%llu MILLRACE_SEEDS=1 repeats it\n",
+                      static_cast<unsigned long long>(running_seed));
+    static_cast<void>(!::write(2, text, static_cast<std::size_t>(length)));
+    std::signal(SIGABRT, SIG_DFL);
+    std::abort();
 }
 
 base::SlabPool& body_slabs() { // outlives the ports that hold some of it
@@ -91,8 +110,10 @@ base::Task<void> send_and_shut(base::Loop& loop, base::Stream& stream, std::uint
     failed = failed || !shut;
 }
 
-/// tcp.md §5.5, for every connection there is.
+/// What must hold after every event, for every connection there is; the engine's and the sender's own checks
+/// end the process, after the seed has been printed.
 void expect_invariants(Stack& stack) {
+    stack.engine().debug_check();
     std::array<ConnectionView, 8> views;
     std::size_t cursor = 0;
     while (const std::size_t count = stack.list(views, cursor)) {
@@ -114,23 +135,34 @@ void expect_invariants(Stack& stack) {
 }
 
 void transfer(WorldOptions options, std::uint64_t bytes, std::uint64_t seed) {
-    SCOPED_TRACE("MILLRACE_SEED=" + std::to_string(seed));
+    SCOPED_TRACE("MILLRACE_SEED=" + std::to_string(seed) + " MILLRACE_SEEDS=1 repeats it");
+    running_seed = seed;
     bool failed = false;
     World world{options};
     {
-        // Not what is tested here: a question about a neighbour that is lost three times is "unreachable".
-        for (const auto& one : options.server_ip.addresses)
-            world.client.learn(one.ip, options.link.ports[1].mac);
-        for (const auto& one : options.client_ip.addresses)
-            world.server.learn(one.ip, options.link.ports[0].mac);
+        if (seed % 3 == 0) { // otherwise both sides have to find each other on the bad line, too
+            for (const auto& one : options.server_ip.addresses)
+                world.client.learn(one.ip, options.link.ports[1].mac);
+            for (const auto& one : options.client_ip.addresses)
+                world.server.learn(one.ip, options.link.ports[0].mac);
+        }
         const bool six = seed % 2 == 1;
         const auto listener = world.listen(six ? "[fd00::2]:25" : "10.0.0.2:25");
         Connected opened, accepted;
         world.loop.spawn(accept_once(*listener, world.in(500s), accepted), "accept");
-        world.loop.spawn(
-            connect_once(world.client, listener->local(), std::nullopt, world.in(500s), opened),
-            "connect");
-        ASSERT_TRUE(world.run_until([&] { return accepted && opened; }, 600s));
+        // A question about a neighbour that is lost three times is "unreachable": asked again, as mail is.
+        for (int attempt = 0; attempt < 10 && (!opened || !*opened); ++attempt) {
+            if (opened) {
+                EXPECT_EQ(opened->error(), base::NetError::unreachable);
+                opened.reset();
+                world.pass(5s);
+            }
+            world.loop.spawn(
+                connect_once(world.client, listener->local(), std::nullopt, world.in(500s), opened),
+                "connect");
+            ASSERT_TRUE(world.run_until([&] { return opened.has_value(); }, 600s));
+        }
+        ASSERT_TRUE(world.run_until([&] { return accepted.has_value(); }, 600s));
         ASSERT_TRUE(*opened) << base::to_string(opened->error());
         ASSERT_TRUE(*accepted);
         base::StreamPtr a = std::move(**opened), b = std::move(**accepted);
@@ -144,7 +176,7 @@ void transfer(WorldOptions options, std::uint64_t bytes, std::uint64_t seed) {
                 expect_invariants(world.server);
                 return failed || world.loop.spawned_count() == 0;
             },
-            3600s));
+            3600s + std::chrono::seconds{bytes / 20'000}));
         EXPECT_FALSE(failed);
         if (failed || testing::Test::HasFailure()) world.loop.drop_tasks();
         a->close();
@@ -166,10 +198,19 @@ TEST(StackTransfer, EveryByteArrivesWithoutAnyOffload) {
     transfer(options, 1 << 20, 2);
 }
 
+// T21. MILLRACE_BYTES=1073741824 is the whole gigabyte.
+TEST(StackTransfer, NothingStallsAtFivePercentLoss) {
+    WorldOptions options;
+    options.link.lines[0].delay = options.link.lines[1].delay = 10ms;
+    options.link.lines[0].loss = options.link.lines[1].loss = 0.05;
+    transfer(options, number_from("MILLRACE_BYTES", 2 << 20), 21);
+}
+
 // T20
 TEST(StackTransfer, EveryByteArrivesOverBadLinesOfManySeeds) {
     const std::uint64_t first = number_from("MILLRACE_SEED", 100);
-    const std::uint64_t count = number_from("MILLRACE_SEEDS", 40);
+    const std::uint64_t count = number_from("MILLRACE_SEEDS", base::frames_are_pooled ? 2000 : 100);
+    std::signal(SIGABRT, &tell_seed);
     for (std::uint64_t seed = first; seed < first + count; ++seed) {
         std::mt19937_64 random{seed};
         const auto chance = [&](double most) {
@@ -193,9 +234,17 @@ TEST(StackTransfer, EveryByteArrivesOverBadLinesOfManySeeds) {
         options.client.tcp.timestamps = random() % 3 != 0;
         options.client.tcp.sack = random() % 4 != 0;
         if (random() % 4 == 0) options.server.tcp.receive_bytes_max = 16'384;
-        transfer(options, 20'000 + random() % 200'000, seed);
-        if (testing::Test::HasFailure()) return;
+        // Mostly what mail is; one in twenty for as long as it takes to leave slow start.
+        const std::uint64_t bytes =
+            random() % 20 == 0 ? 20'000 + random() % 200'000 : random() % 12'000;
+        transfer(options, bytes, seed);
+        if (testing::Test::HasFailure()) {
+            std::printf("MILLRACE_SEED=%llu MILLRACE_SEEDS=1 repeats it\n",
+                        static_cast<unsigned long long>(seed));
+            break;
+        }
     }
+    std::signal(SIGABRT, SIG_DFL);
 }
 
 } // namespace

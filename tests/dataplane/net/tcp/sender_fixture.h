@@ -128,7 +128,8 @@ public:
     Config config;
     SenderCounters counters;
     TimePoint now{1000s};
-    Sender sender{config, counters};
+    const SenderEnvironment environment{config, counters};
+    Sender sender{environment};
 };
 
 } // namespace dataplane::net::tcp

@@ -141,7 +141,8 @@ public:
           receiver_(first_ + 1, run.sack, run.timestamps) {}
 
     Result play() {
-        Sender sender{config_, counters_};
+        const SenderEnvironment environment{config_, counters_};
+        Sender sender{environment};
         const TimePoint begin = now_;
         sender.begin(first_, now_);
         EXPECT_TRUE(sender.sent(first_, first_ + 1, now_, true));

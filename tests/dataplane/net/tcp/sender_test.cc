@@ -25,7 +25,8 @@ TEST(Sender, TheHandshakeGivesTheFirstSample) {
 TEST(Sender, ALostSynLeavesThreeSecondsAndOneSegment) {
     Config config;
     SenderCounters counters;
-    Sender sender{config, counters};
+    const SenderEnvironment environment{config, counters};
+    Sender sender{environment};
     TimePoint now{1000s};
     const Seq iss{0xffff'ffff};
     sender.begin(iss, now);
@@ -56,7 +57,8 @@ TEST(Sender, ALostSynLeavesThreeSecondsAndOneSegment) {
 TEST(Sender, TheOrderOfHandshakeCallsDoesNotMatter) {
     Config config;
     SenderCounters counters;
-    Sender sender{config, counters};
+    const SenderEnvironment environment{config, counters};
+    Sender sender{environment};
     const TimePoint now{1000s};
     sender.begin(Seq{7}, now);
     ASSERT_TRUE(sender.sent(Seq{7}, Seq{8}, now, true));
@@ -325,7 +327,7 @@ TEST(Sender, ASmallerMssAppliesToWhatIsSentAgainAndLeavesCwndAlone) { // T65
     EXPECT_EQ(h.counters.recoveries, 0U);
 }
 
-TEST(Sender, AMarkHalvesOncePerWindow) { // RFC 3168 §6.1.2
+TEST(Sender, AMarkReducesOncePerWindow) { // RFC 3168 §6.1.2
     SenderHarness h{{.ecn = true, .kind = CongestionKind::new_reno}};
     h.grow_to(40'000);
     const std::uint32_t cwnd = h.sender.cwnd();

@@ -1,0 +1,326 @@
+#include "dataplane/loadgen/spool_bench.h"
+
+#include "dataplane/loadgen/child.h"
+#include "dataplane/loadgen/runtime.h"
+#include "dataplane/loadgen/spool_load.h"
+#include "queue/limits.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <unistd.h>
+#include <x86intrin.h>
+
+namespace dataplane::loadgen {
+namespace {
+
+using Json = nlohmann::json;
+using Steady = std::chrono::steady_clock;
+
+constexpr std::uint32_t paced_bytes = 30'720;
+constexpr std::size_t file_writers = 20; // processes of Postfix that write at the same time
+constexpr std::array<unsigned, 3> fio_depths{1, 2, 4};
+constexpr std::chrono::seconds restart_limit{600};
+
+/// A pool's file in the folder, removed whatever happens.
+class PoolPath {
+public:
+    explicit PoolPath(const std::string& folder)
+        : path_(folder + "/millrace-bench-" + std::to_string(getpid()) + ".pool") {}
+    ~PoolPath() { unlink(path_.c_str()); }
+    PoolPath(const PoolPath&) = delete;
+    PoolPath& operator=(const PoolPath&) = delete;
+    [[nodiscard]] const std::string& text() const noexcept { return path_; }
+
+private:
+    std::string path_;
+};
+
+double cycles_per_second() {
+    const auto began = Steady::now();
+    const std::uint64_t first = __rdtsc();
+    while (Steady::now() - began < std::chrono::milliseconds{20}) {
+    }
+    const std::uint64_t last = __rdtsc();
+    return static_cast<double>(last - first) /
+           std::chrono::duration<double>(Steady::now() - began).count();
+}
+
+double microseconds(std::uint64_t ns) {
+    return static_cast<double>(ns) / 1000;
+}
+
+double resident_bytes() {
+    std::ifstream in("/proc/self/statm");
+    double all = 0, resident = 0;
+    in >> all >> resident;
+    return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+/// The best that fio gets out of the same file with writes of this size, each of them durable.
+std::optional<double> fio_bytes_per_s(const SpoolCommand& command, const std::string& pool,
+                                      std::uint64_t block, std::string& depth_text) {
+    const TemporaryFolder folder;
+    const std::string output = folder.path + "/fio.json";
+    double best = 0;
+    for (const unsigned depth : fio_depths) {
+        const auto seconds =
+            std::max<std::int64_t>(1, command.time / fio_depths.size() / std::chrono::seconds{1});
+        run_tool({"fio", "--name=dsync", "--filename=" + pool, "--rw=write", "--overwrite=1",
+                  "--bs=" + std::to_string(block), "--direct=1", "--sync=dsync",
+                  "--ioengine=io_uring", "--iodepth=" + std::to_string(depth), "--time_based",
+                  "--runtime=" + std::to_string(seconds),
+                  "--cpus_allowed=" + std::to_string(command.cpu), "--output-format=json",
+                  "--output=" + output});
+        std::ifstream in(output);
+        const Json found = Json::parse(in, nullptr, false);
+        if (found.is_discarded()) throw std::runtime_error("fio's answer cannot be read");
+        const double rate = found.at("jobs").at(0).at("write").at("bw_bytes").get<double>();
+        if (rate > best) {
+            best = rate;
+            depth_text = std::to_string(depth);
+        }
+    }
+    return best;
+}
+
+class Report {
+public:
+    explicit Report(const SpoolCommand& command) : command_(command) {}
+
+    void add(std::string_view name, std::uint32_t bytes, double value, std::string_view unit,
+             Json more, const std::string& text) {
+        more["case"] = name;
+        more["size_bytes"] = bytes;
+        more["value"] = value;
+        more["unit"] = unit;
+        rows_.push_back(std::move(more));
+        say(text);
+        if (command_.json_file.empty()) return;
+        std::ofstream out(command_.json_file);
+        out << rows_.dump(1) << '\n';
+        if (!out) throw std::runtime_error(command_.json_file + ": cannot be written");
+    }
+
+private:
+    const SpoolCommand& command_;
+    Json rows_ = Json::array();
+};
+
+template <class... Values>
+std::string format(const char* pattern, Values... values) {
+    std::array<char, 400> text{};
+    std::snprintf(text.data(), text.size(), pattern, values...);
+    return text.data();
+}
+
+bool has_fio() {
+    return std::system("fio --version >/dev/null 2>&1") == 0; // NOLINT: our own words only
+}
+
+void measure_accepts(const SpoolCommand& command, Report& report) {
+    const double clock_rate = cycles_per_second();
+    const bool fio = has_fio();
+    if (!fio) say("fio is not installed: its rows are left out (apt-get install fio)");
+    for (const std::uint32_t size : command.sizes) {
+        const PoolPath pool(command.folder);
+        SpoolFigures figures;
+        {
+            SpoolLoad load(pool.text(), command.pool_mib << 20);
+            static_cast<void>(load.open(false));
+            static_cast<void>(load.run({size, command.writers, 0, std::chrono::milliseconds{500}}));
+            figures = load.run({size, command.writers, 0, command.time});
+        }
+        if (figures.messages == 0) throw std::runtime_error("no message became durable");
+        const double rate = static_cast<double>(figures.messages) / figures.seconds;
+        const double spool_bytes = static_cast<double>(figures.written_bytes) / figures.seconds;
+        const std::uint64_t batch =
+            figures.written_bytes / std::max<std::uint64_t>(figures.batches, 1);
+        const double cycles =
+            figures.cpu_seconds * clock_rate / static_cast<double>(figures.messages);
+        Json more{{"p50_us", microseconds(figures.latency.percentile(0.5))},
+                  {"p99_us", microseconds(figures.latency.percentile(0.99))},
+                  {"p999_us", microseconds(figures.latency.percentile(0.999))},
+                  {"writers", command.writers},
+                  {"batch_bytes", batch},
+                  {"cycles_per_message", cycles},
+                  {"cpu_share", figures.cpu_seconds / figures.seconds},
+                  {"write_amplification", static_cast<double>(figures.written_bytes) /
+                                              (static_cast<double>(figures.messages) * size)},
+                  {"spool_bytes_per_s", spool_bytes}};
+        std::string beside;
+        if (fio) {
+            const std::uint64_t block =
+                (batch + queue::block_bytes - 1) / queue::block_bytes * queue::block_bytes;
+            std::string depth;
+            const auto best = fio_bytes_per_s(command, pool.text(), block, depth);
+            more["fio_bytes_per_s"] = *best;
+            more["fio_block_bytes"] = block;
+            more["fio_depth"] = depth;
+            more["ratio"] = spool_bytes / *best;
+            beside = format("; fio at %llu KiB, %s at a time: %.0f MB/s, so %.2f of it",
+                            static_cast<unsigned long long>(block / 1024), depth.c_str(),
+                            *best / 1e6, spool_bytes / *best);
+        }
+        report.add("accept", size, rate, "messages/s", std::move(more),
+                   format("accept %6u B: %8.0f/s, %5.0f MB/s in batches of %llu KiB, "
+                          "p50 %.0f p99 %.0f p99.9 %.0f us, %.0f cycles each",
+                          size, rate, spool_bytes / 1e6,
+                          static_cast<unsigned long long>(batch / 1024),
+                          microseconds(figures.latency.percentile(0.5)),
+                          microseconds(figures.latency.percentile(0.99)),
+                          microseconds(figures.latency.percentile(0.999)), cycles) +
+                       beside);
+    }
+}
+
+void measure_paced(const SpoolCommand& command, Report& report) {
+    const double clock_rate = cycles_per_second();
+    const PoolPath pool(command.folder);
+    SpoolLoad load(pool.text(), command.pool_mib << 20);
+    static_cast<void>(load.open(false));
+    const SpoolFigures figures =
+        load.run({paced_bytes, command.writers, command.rate_per_s, command.time});
+    const double rate = static_cast<double>(figures.messages) / figures.seconds;
+    const double share = figures.cpu_seconds / figures.seconds;
+    const double cycles = figures.cpu_seconds * clock_rate /
+                          static_cast<double>(std::max<std::uint64_t>(figures.messages, 1));
+    report.add(
+        "paced", paced_bytes, share, "cores",
+        Json{{"messages_per_s", rate},
+             {"wanted_per_s", command.rate_per_s},
+             {"cycles_per_message", cycles},
+             {"p50_us", microseconds(figures.latency.percentile(0.5))},
+             {"p99_us", microseconds(figures.latency.percentile(0.99))},
+             {"p999_us", microseconds(figures.latency.percentile(0.999))}},
+        format("paced  %6u B: %8.0f/s of %u wanted take %.1f %% of a core, %.0f cycles each, "
+               "p50 %.0f p99 %.0f p99.9 %.0f us",
+               paced_bytes, rate, command.rate_per_s, 100 * share, cycles,
+               microseconds(figures.latency.percentile(0.5)),
+               microseconds(figures.latency.percentile(0.99)),
+               microseconds(figures.latency.percentile(0.999))));
+}
+
+/// Open, write, fsync, close, rename, remove: what a queue of files costs a message.
+void keep_files(const std::string& folder, std::size_t number, std::uint32_t bytes,
+                const std::atomic<bool>* stop, std::atomic<std::uint64_t>* count) {
+    const std::string body(bytes, 'x');
+    const std::string written = folder + "/" + std::to_string(number) + ".tmp";
+    const std::string kept = folder + "/" + std::to_string(number) + ".mail";
+    while (!stop->load(std::memory_order_relaxed)) {
+        const int file = open(written.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+        const bool safe =
+            file >= 0 &&
+            write(file, body.data(), body.size()) == static_cast<ssize_t>(body.size()) &&
+            fsync(file) == 0;
+        if (file >= 0) close(file);
+        if (!safe || rename(written.c_str(), kept.c_str()) != 0)
+            return; // counted by what is missing
+        unlink(kept.c_str());
+        count->fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+void measure_files(const SpoolCommand& command, Report& report) {
+    for (const std::uint32_t size : command.sizes) {
+        const std::string folder =
+            command.folder + "/millrace-bench-" + std::to_string(getpid()) + ".files";
+        std::filesystem::create_directory(folder);
+        std::atomic<bool> stop{false};
+        std::atomic<std::uint64_t> count{0};
+        const auto began = Steady::now();
+        {
+            std::vector<std::jthread> writers;
+            for (std::size_t i = 0; i < file_writers; ++i)
+                writers.emplace_back(keep_files, folder, i, size, &stop, &count);
+            std::this_thread::sleep_for(command.time);
+            stop = true;
+        }
+        const double rate = static_cast<double>(count) /
+                            std::chrono::duration<double>(Steady::now() - began).count();
+        std::filesystem::remove_all(folder);
+        if (rate == 0) throw std::runtime_error(folder + ": files cannot be written there");
+        report.add(
+            "file", size, rate, "messages/s", Json{{"writers", file_writers}},
+            format("file   %6u B: %8.0f/s, a file and an fsync for each message, %zu writers", size,
+                   rate, file_writers));
+    }
+}
+
+void measure_queued(const SpoolCommand& command, Report& report) {
+    const PoolPath pool(command.folder);
+    const double before = resident_bytes();
+    double each = 0, fill_rate = 0;
+    {
+        SpoolLoad load(pool.text(), command.pool_mib << 20);
+        static_cast<void>(load.open(true));
+        const auto began = Steady::now();
+        load.fill(command.queued, command.destinations);
+        fill_rate = static_cast<double>(command.queued) /
+                    std::chrono::duration<double>(Steady::now() - began).count();
+        each = (resident_bytes() - before) / static_cast<double>(command.queued);
+        load.close();
+    }
+    const double resident = resident_bytes();
+    SpoolLoad load(pool.text(), command.pool_mib << 20);
+    const auto began = Steady::now();
+    const queue::RecoveryReport recovery = load.open(true);
+    static_cast<void>(load.one());
+    const double first_accept = std::chrono::duration<double>(Steady::now() - began).count();
+    const bool all = load.turn_until(
+        [&] { return load.counters().deferred_messages >= command.queued; }, restart_limit);
+    const double scheduled = std::chrono::duration<double>(Steady::now() - began).count();
+    if (!all) throw std::runtime_error("a restart did not bring all messages back");
+    report.add(
+        "queued", 0, each, "bytes/message",
+        Json{{"messages", command.queued},
+             {"destinations", command.destinations},
+             {"filled_per_s", fill_rate},
+             {"resident_bytes", resident},
+             {"restart_accept_s", first_accept},
+             {"restart_scheduled_s", scheduled},
+             {"segments_read", recovery.segments_read}},
+        format(
+            "queued %llu messages, %u destinations: %.0f bytes of memory each (%.2f GiB in all), "
+            "filled at %.0f/s; after a restart mail is taken in %.2f s and all are scheduled in "
+            "%.2f s",
+            static_cast<unsigned long long>(command.queued), command.destinations, each,
+            resident / (1 << 30), fill_rate, first_accept, scheduled));
+}
+
+} // namespace
+
+int run_spool(const SpoolCommand& command) {
+    if (!std::filesystem::is_directory(command.folder))
+        throw std::runtime_error(command.folder + ": is not a folder");
+    pin_to_cpu(command.cpu);
+    Report report(command);
+    for (const std::string& name : command.cases) {
+        if (name == "accept") {
+            measure_accepts(command, report);
+        } else if (name == "paced") {
+            measure_paced(command, report);
+        } else if (name == "file") {
+            measure_files(command, report);
+        } else if (name == "queued") {
+            measure_queued(command, report);
+        } else {
+            throw std::runtime_error("no case is named '" + name +
+                                     "': accept, paced, file, queued");
+        }
+    }
+    return 0;
+}
+
+} // namespace dataplane::loadgen

@@ -1,0 +1,128 @@
+#include "queue/side_writer.h"
+
+#include "dataplane/base/check.h"
+#include "queue/crc32c.h"
+
+#include <algorithm>
+
+namespace queue {
+namespace {
+
+[[nodiscard]] constexpr std::uint32_t whole_blocks(std::uint32_t bytes) noexcept {
+    return static_cast<std::uint32_t>((bytes + (block_bytes - 1)) & ~(block_bytes - 1));
+}
+
+} // namespace
+
+std::uint32_t SideWriter::room() const noexcept {
+    const std::uint32_t left = log_.segments().bytes_of(segment_.slot) - write_offset_;
+    return std::min(left, static_cast<std::uint32_t>(memory_.bytes));
+}
+
+base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes) {
+    CHECK(payload_bytes <= log_.payload_bytes_max());
+    if (memory_.bytes == 0) {
+        memory_ = BlockMemory{log_.payload_bytes_max() + frame_header_bytes + record_header_bytes};
+    }
+    used_ = frame_header_bytes;
+    records_ = 0;
+    if (open_ && fits(payload_bytes)) co_return true;
+    end_segment();
+    // A slot may be under preparation for the log, or the records that freed it not be durable yet.
+    const base::Deadline deadline = base::Deadline::in(loop_, side_segment_wait);
+    auto taken = log_.take_side();
+    while (!taken && !log_.read_only()) {
+        log_.urge();
+        const base::Wake woken = co_await log_.room_wait().wait(loop_, deadline);
+        taken = log_.take_side();
+        if (woken != base::Wake::event) break;
+    }
+    if (!taken) co_return false;
+    segment_ = *taken;
+    const Superblock& superblock = log_.superblock();
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+        encode_segment_header(memory_.span().subspan(copy * block_bytes).first<block_bytes>(),
+                              {.pool = superblock.pool,
+                               .shard = superblock.shard,
+                               .slot = segment_.slot,
+                               .segment_seq = segment_.seq,
+                               .epoch = superblock.epoch},
+                              copy);
+    }
+    // Durable before the first frame of this generation, so that no frame is ever without a header.
+    auto written = co_await disk_.write(log_.segments().begin_of(segment_.slot),
+                                        memory_.span().first(segment_header_bytes), Durable::yes);
+    log_.side_prepared(segment_, written.has_value());
+    if (!written) co_return false;
+    open_ = true;
+    write_offset_ = segment_header_bytes;
+    co_return true;
+}
+
+bool SideWriter::fits(std::uint32_t payload_bytes) const noexcept {
+    return used_ + record_bytes(payload_bytes) <= room();
+}
+
+std::span<std::byte> SideWriter::add(RecordType type, MessageId id, std::uint32_t payload_bytes,
+                                     std::uint64_t lsn) {
+    CHECK(open_);
+    CHECK(fits(payload_bytes));
+    header_ = {.type = static_cast<std::uint16_t>(type),
+               .payload_bytes = payload_bytes,
+               .lsn = lsn,
+               .id = id};
+    return memory_.span().subspan(used_ + record_header_bytes, payload_bytes);
+}
+
+Place SideWriter::seal_record() noexcept {
+    const std::uint32_t bytes = record_bytes(header_.payload_bytes);
+    const std::span<std::byte> record = memory_.span().subspan(used_, bytes);
+    std::ranges::fill(record.subspan(record_header_bytes + header_.payload_bytes), std::byte{0});
+    const RecordSeeds seeds = record_seeds(log_.seed(), segment_.seq, write_offset_ + used_);
+    header_.payload_crc =
+        crc32c(seeds.payload, record.subspan(record_header_bytes, header_.payload_bytes));
+    encode_record_header(record.first<record_header_bytes>(), header_, seeds);
+    const Place place{segment_.slot, write_offset_ + used_};
+    used_ += bytes;
+    ++records_;
+    return place;
+}
+
+base::Task<bool> SideWriter::write() {
+    CHECK(open_);
+    CHECK(records_ > 0);
+    const std::uint32_t bytes = whole_blocks(used_);
+    const std::span<std::byte> frame = memory_.span().first(bytes);
+    std::ranges::fill(frame.subspan(used_), std::byte{0});
+    encode_frame_header(frame.first<frame_header_bytes>(),
+                        FrameHeader{.shard = log_.superblock().shard,
+                                    .segment_seq = segment_.seq,
+                                    .epoch = log_.superblock().epoch,
+                                    .offset = write_offset_,
+                                    .bytes = bytes,
+                                    .used = used_,
+                                    .records = records_},
+                        log_.seed());
+    SegmentTable& segments = log_.segments();
+    segments.write_begun(segment_.slot);
+    auto written =
+        co_await disk_.write(segments.begin_of(segment_.slot) + write_offset_, frame, Durable::yes);
+    segments.write_ended(segment_.slot);
+    write_offset_ += bytes;
+    bytes_written_ += bytes;
+    if (!written) {
+        log_.side_failed(segment_.slot);
+        end_segment();
+        co_return false;
+    }
+    if (log_.segments().bytes_of(segment_.slot) - write_offset_ < block_bytes) end_segment();
+    co_return true;
+}
+
+void SideWriter::end_segment() noexcept {
+    if (!open_) return;
+    open_ = false;
+    log_.segments().seal(segment_.slot);
+}
+
+} // namespace queue

@@ -4,25 +4,43 @@
 
 #include <cstring>
 #include <openssl/bn.h>
-#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/param_build.h>
 
 namespace tls_offload::offload {
 namespace {
 
 using BnHandle = std::unique_ptr<BIGNUM, ReleaseWith<BN_clear_free>>;
-using BnCtxHandle = std::unique_ptr<BN_CTX, ReleaseWith<BN_CTX_free>>;
 
-// A key for nothing but this: everybody who has this file has it.
-constexpr const char* prime_p_hex =
-    "fd5737fc237e7b6ce84c26c952542e6d789e4337920010eab40db018400d36e570bd6cd5c75ee78d43261e6b"
-    "01ea9eb84f3574c44dba15693c11bb0cc5947cc91da399e7ff3db60148b88af20e024c183089d80eef934913"
-    "7e9b479596871f99a6a4b5321087603617cc6023735f9a8d576c0308357d3ae1e866c2d0c7fd8e41";
-constexpr const char* prime_q_hex =
-    "e534b7bde190c469c398b3f24f3d260287c4f6b1b822f18c7cbc52862f57f4af57845609094aa3550d1d838c"
-    "7470c62576f0f351100d45f454ab31a002ab5630fed7b766b0f2b56e490a407ff104f8cf2b988a9848503578"
-    "fd281b2e7c720b061d761c986993271c347d601d88b43b82186e1e712469e9ec244fd07903c19da3";
+// A key for nothing but this: everybody who has this file has it. From text, as every other key: OpenSSL
+// does not make keys from numbers while the relief (tls_offload/relief.h) is active.
+constexpr const char* key_pem = "-----BEGIN PRIVATE KEY-----\n"
+                                "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDi0zChLJnYQqbA\n"
+                                "+FmGCz+EfNz4HeXUbclzQfveljA1Ym4TEVE5ti4LPMC3XsH6PUYpieZdt6V93ooP\n"
+                                "ROPJIywM+6q0IL93j+jW6yT32XXoWwtMuW4hlplvRGYEt6BcfXa3e5dDiOdJeCpH\n"
+                                "hwBmJvlRm/p/iFlral13KmHO4goz4Kx7q+9AvZy4XdBCqivAYPGI/I8j7wWzzRBv\n"
+                                "RH+m0ts4IAIyXRUqi0OnRvsu9wJnSk1I5HAdZ6eFflHil0HM81tdtEwD5xFcXFYQ\n"
+                                "20IuGuOBNCTRHxbZHKA9EFQG6aPPSf52l9FQPTJIOge+aBoVh42BMwUHWCzWd+Ui\n"
+                                "4SHYsHBjAgMBAAECggEAR/qWuv7JT0xPWHs3BYd6P5PUF1R9g3zXaaDtyYPFhptW\n"
+                                "rOxY50R9tgkwasBCNCPPqQzesqy9coT1MMU+t6xWpUQTtpeRyuI7FECIebJjbTm/\n"
+                                "CzjozvXYeOuuqB6RX+hcjPtGVCMUqkbcu9gGc2Q4yAIEawYcwi59vHwRj7JBZJZ1\n"
+                                "ZINILUk2plRsjI2xAh8o1+04k6SRX48NqoaObqV7EA2fvoHGQV2ahh9E540G8oj4\n"
+                                "FSR7M8YthJorJCKlMfithCINxQXGOg4YeWEhQl8qfE2E8ANQGIdyY2wEP56ZhimS\n"
+                                "3V6o+rkDoYkxOn61Ufo+NEkN5Rhki22HhU7qmajSgQKBgQD9Vzf8I357bOhMJslS\n"
+                                "VC5teJ5DN5IAEOq0DbAYQA025XC9bNXHXueNQyYeawHqnrhPNXTETboVaTwRuwzF\n"
+                                "lHzJHaOZ5/89tgFIuIryDgJMGDCJ2A7vk0kTfptHlZaHH5mmpLUyEIdgNhfMYCNz\n"
+                                "X5qNV2wDCDV9OuHoZsLQx/2OQQKBgQDlNLe94ZDEacOYs/JPPSYCh8T2sbgi8Yx8\n"
+                                "vFKGL1f0r1eEVgkJSqNVDR2DjHRwxiV28PNREA1F9FSrMaACq1Yw/te3ZrDytW5J\n"
+                                "CkB/8QT4zyuYiphIUDV4/SgbLnxyCwYddhyYaZMnHDR9YB2ItDuCGG4ecSRp6ewk\n"
+                                "T9B5A8GdowKBgFyDCRKt83Ym4v1L/KBv1TRso35wQIR9qPdvOCri2PB/AJhrsfVI\n"
+                                "Fs5jAvyAnwaKR0vFfYphx94hu6nN4HAWNStMA34kVfS3Dej8WuDhdL1M6AyuNWYP\n"
+                                "JtRTm2icm4dkZruP0gsiNg1QM4iSYt+yvcF3dx30VXQRmIVBYUrUfScBAoGBAKUo\n"
+                                "r53rg92EOKU4RUpDzbfVDWCV/xFu7MSVDwIR61ctYerB9BD172vB35qDAwSgQy7J\n"
+                                "wQqQfoAB52DUiXBi9eCoQdit7qN1iNqowIFwsxx2a/unIsQ4x88+3D9558Jlnypr\n"
+                                "iX9p09dCw6/0KlPvS1IbOH5HGO4Y2UfxG0+YHVPxAoGAdu9y58UR2bY4xA4VNtEJ\n"
+                                "oFETigVVbAMVyWk8eABs/oLZwPAOVtG8c0BgVJYwbaeOoiQ38cGLgNsOqE8Xn2G2\n"
+                                "91s0aeymnHrACr9lRz8GLLBlvpH2gx8+aAGyb0fZZ+dP4sKlAGLK7ZZLf00rztGl\n"
+                                "LB06O7zkq7GzMnZtPxx2D84=\n"
+                                "-----END PRIVATE KEY-----\n";
 constexpr const char* answer_hex =
     "cbbdb855732d7a0f280db8b925e797d1d8c30c30e68a54852ba5cbf2329e23d68fe20ee8f06f3325028129d1"
     "87e348bd38cd9117d8f790118d34313e817197783953cb6b7cdcf11199d9849e8176641ad9bd78f0f3da4e69"
@@ -30,7 +48,6 @@ constexpr const char* answer_hex =
     "438fddca6d383312345c634ee9e800dd29ef2d94be4de5b6f2a0e902543e972ee701fde0975c3902676a98c6"
     "c761d35dba934fafd907f7fd39c7c706a4482d737a0bb301abbf5a1a9fe999b20320bb1a35961feb6327ec0d"
     "56a90be074af61dda5e082762c560047adcae591c43f5b1f4c36ccd4c2d9ed8bac3796ce";
-constexpr unsigned long public_exponent = 65537;
 constexpr const char* text = "millrace known answer"; // what is signed: its SHA-256
 
 BnHandle from_hex(const char* hex) {
@@ -40,45 +57,7 @@ BnHandle from_hex(const char* hex) {
 }
 
 KeyRef make_key() {
-    const BnCtxHandle ctx{BN_CTX_new()};
-    const BnHandle p = from_hex(prime_p_hex), q = from_hex(prime_q_hex);
-    const BnHandle one{BN_new()}, e{BN_new()}, n{BN_new()}, p1{BN_new()}, q1{BN_new()},
-        phi{BN_new()};
-    const BnHandle d{BN_new()}, dp{BN_new()}, dq{BN_new()}, qinv{BN_new()};
-    CHECK(ctx && one && e && n && p1 && q1 && phi && d && dp && dq && qinv);
-    bool done = BN_one(one.get()) == 1 && BN_set_word(e.get(), public_exponent) == 1 &&
-                BN_mul(n.get(), p.get(), q.get(), ctx.get()) == 1 &&
-                BN_sub(p1.get(), p.get(), one.get()) == 1 &&
-                BN_sub(q1.get(), q.get(), one.get()) == 1 &&
-                BN_mul(phi.get(), p1.get(), q1.get(), ctx.get()) == 1 &&
-                BN_mod_inverse(d.get(), e.get(), phi.get(), ctx.get()) != nullptr &&
-                BN_mod(dp.get(), d.get(), p1.get(), ctx.get()) == 1 &&
-                BN_mod(dq.get(), d.get(), q1.get(), ctx.get()) == 1 &&
-                BN_mod_inverse(qinv.get(), q.get(), p.get(), ctx.get()) != nullptr;
-    CHECK(done);
-
-    const std::unique_ptr<OSSL_PARAM_BLD, ReleaseWith<OSSL_PARAM_BLD_free>> build{
-        OSSL_PARAM_BLD_new()};
-    for (const auto& [name, value] :
-         {std::pair{OSSL_PKEY_PARAM_RSA_N, n.get()}, std::pair{OSSL_PKEY_PARAM_RSA_E, e.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_D, d.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_FACTOR1, p.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_FACTOR2, q.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_EXPONENT1, dp.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_EXPONENT2, dq.get()},
-          std::pair{OSSL_PKEY_PARAM_RSA_COEFFICIENT1, qinv.get()}}) {
-        done = done && OSSL_PARAM_BLD_push_BN(build.get(), name, value) == 1;
-    }
-    const std::unique_ptr<OSSL_PARAM, ReleaseWith<OSSL_PARAM_free>> parameters{
-        OSSL_PARAM_BLD_to_param(build.get())};
-    const std::unique_ptr<EVP_PKEY_CTX, ReleaseWith<EVP_PKEY_CTX_free>> maker{
-        EVP_PKEY_CTX_new_from_name(nullptr, "RSA", nullptr)};
-    EVP_PKEY* key = nullptr;
-    done = done && parameters && maker && EVP_PKEY_fromdata_init(maker.get()) == 1 &&
-           EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_KEYPAIR, parameters.get()) == 1;
-    CHECK(done);
-    const std::unique_ptr<EVP_PKEY, ReleaseWith<EVP_PKEY_free>> owner{key};
-    auto made = PrivateKey::from_evp(*key);
+    auto made = PrivateKey::from_pem(key_pem);
     CHECK(made.has_value());
     return *made;
 }

@@ -68,7 +68,9 @@ void Dispatcher::let_go(Lane& lane) noexcept {
 }
 
 void Dispatcher::look_again(Lane& lane, TimePoint when) {
-    if (!lane.wake->armed()) loop_.arm(*lane.wake, when);
+    if (lane.wake->armed() && lane.wake->at <= when) return;
+    lane.wake->at = when;
+    loop_.arm(*lane.wake, when);
 }
 
 void Dispatcher::on_wake(base::Timer& timer) noexcept {

@@ -78,7 +78,7 @@ void Dispatcher::park_ready(Lane& lane) {
         context_.stats.add(Counter::messages_deferred, job->recipients.size());
         park_job(*job, outcome);
     }
-    if (!lane.ready.empty()) loop_.arm(*lane.wake, loop_.now());
+    if (!lane.ready.empty()) look_again(lane, loop_.now());
 }
 
 } // namespace dataplane::delivery

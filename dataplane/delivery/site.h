@@ -117,6 +117,7 @@ struct Lane {
     struct WakeTimer : base::Timer {
         using Timer::Timer;
         Lane* lane = nullptr;
+        base::TimePoint at{}; // when it fires, while it is armed
     };
 
     Site& site;

@@ -158,6 +158,29 @@ TEST_F(DeliveryHerd, HerdOfASiteThatComesBackFollowsTheSlowStart) {
     EXPECT_LE(slowest_after, 50ms);
 }
 
+// Goal: mail that parked only because the lane was full goes out as fast as the site takes it. Method: more than
+// a lane holds comes before the site's first answer; the site takes what is called for within less than the pause
+// between two calls.
+TEST_F(DeliveryHerd, WhatParkedForWantOfRoomFollowsWithoutPause) {
+    rules.default_site.connections_max = 20;
+    rules.default_site.messages_per_connection_max = 100'000;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    host.when("EHLO", {.delay = 2s});
+    std::size_t arrived = 0;
+    host.on_accepted = [&](const AcceptedMail&) {
+        ++arrived;
+        return false;
+    };
+    start(10000);
+    constexpr std::size_t count = 12'000;
+    const base::TimePoint began = loop.now();
+    submit_many("a@dest.example", "t", count);
+    ASSERT_GT(queue->counters().deferred_messages, count / 2) << "they are parked";
+    host.forget_rules();
+    ASSERT_TRUE(wait_for([&] { return arrived == count; }));
+    EXPECT_LT(loop.now() - began, 10s);
+}
+
 // Goal: mail that was deferred long ago and is due now, whatever there is of it, leaves new mail to the
 // same site its turns.
 TEST_F(DeliveryHerd, DeferredMassDoesNotStarveNewMail) {

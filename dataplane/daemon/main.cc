@@ -221,12 +221,18 @@ void log_started(unsigned shard, const daemon::ShardStarted& started) {
               {"damaged", std::to_string(report.records_damaged)},
               {"torn_tails", std::to_string(report.torn_tails)},
               {"possible_duplicates", std::to_string(report.possible_duplicates)},
+              {"complete", report.complete ? "yes" : "no, the rest follows"},
               {"took_ms", std::to_string(report.took.count())}});
-    if (report.records_damaged != 0) {
+    if (report.checkpoint_lost) {
+        log_line(
+            LogLevel::warning, "spool_checkpoint_lost",
+            {{"shard", std::to_string(shard)},
+             {"text", "the checkpoint cannot be read: the whole spool is, and what was finished "
+                      "since may be delivered again"}});
+    }
+    if (report.complete && report.records_damaged != 0) {
         log_line(LogLevel::error, "spool_damage",
-                 {{"shard", std::to_string(shard)},
-                  {"text",
-                   "acknowledged records did not validate; the device has lost or changed data"}});
+                 {{"shard", std::to_string(shard)}, {"text", daemon::describe_damage(report)}});
     }
     for (const base::SocketAddress& address : started.addresses) {
         log_line(LogLevel::info, "listening",

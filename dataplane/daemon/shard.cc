@@ -43,6 +43,11 @@ std::string describe(const base::SlowTurn& slow) {
 
 } // namespace
 
+std::string describe_damage(const queue::RecoveryReport& report) {
+    return std::to_string(report.records_damaged) +
+           " acknowledged records did not validate; the device has lost or changed data";
+}
+
 /// What lives on the shard's thread. Later members stand on earlier ones.
 struct Shard::Running {
     Running(Shard& shard, base::Loop& shard_loop, base::Uring& uring, queue::Disk& disk,
@@ -218,7 +223,27 @@ base::Task<void> Shard::open(Running& running) {
         co_return;
     }
     running.loop.spawn(housekeeping(running), "housekeeping");
+    if (!recovered->complete) running.loop.spawn(report_recovery(running), "recovery report");
     ready_.set_value(ShardStarted{*recovered, running.relay.addresses()});
+}
+
+/// Mail is taken already; what the spool still held is found in the background.
+base::Task<void> Shard::report_recovery(Running& running) {
+    auto done = co_await running.relay.queue().recovered(base::Deadline::never());
+    const queue::RecoveryReport& report = running.relay.queue().recovery();
+    if (!done) {
+        log_.note(LogLevel::error, "spool_recovery_failed",
+                  "mail from before the start may be missing until the next one: " +
+                      std::string(to_string(done.error())));
+        co_return;
+    }
+    log_.note(LogLevel::info, "spool_recovered",
+              std::to_string(report.messages_recovered) + " messages, " +
+                  std::to_string(report.records_read) + " records, " +
+                  std::to_string(report.torn_tails) + " torn tails, in " +
+                  std::to_string(report.took_all.count()) + " ms in all");
+    if (report.records_damaged != 0)
+        log_.note(LogLevel::error, "spool_damage", describe_damage(report));
 }
 
 /// Shard 0 may carry the others' frames: it goes last.

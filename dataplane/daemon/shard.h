@@ -54,8 +54,11 @@ struct ShardParts {
     std::vector<delivery::StandingOrder> orders{}; // see queue_operations.h
 };
 
+/// \pre  report.records_damaged is not 0
+[[nodiscard]] std::string describe_damage(const queue::RecoveryReport& report);
+
 struct ShardStarted {
-    queue::RecoveryReport recovery;
+    queue::RecoveryReport recovery; // so far: see its `complete`
     std::vector<base::SocketAddress> addresses;
 };
 
@@ -78,6 +81,7 @@ private:
     struct Running;
     void run();
     base::Task<void> open(Running& running);
+    base::Task<void> report_recovery(Running& running);
     base::Task<void> housekeeping(Running& running);
     void publish_offload(const tls_offload::offload::Engine& engine) noexcept;
     base::Task<void> serve_others(Running& running);

@@ -238,6 +238,7 @@ state_dir = "state"
 run_dir = "run"
 spool_dir = "spool"
 spool_size = "{spool_size}"
+segment_size = "{segment_size}"
 memory = "{memory}"
 
 [[listener]]
@@ -264,6 +265,7 @@ networks = ["127.0.0.1", "127.0.0.2", "10.77.0.2"]
 [limits]
 connections_per_client_max = 10000
 messages_per_session_max = 100000000
+message_size = "{message_size}"
 
 [admin]
 address = "127.0.0.1:{admin}"
@@ -287,7 +289,7 @@ class Relay:
 
     def __init__(self, folder, *, smart_host=None, config="", spool_size="512MiB", memory="256MiB", shards=1,
                  site_connections=20, site_messages=100000, text=None, network=Network(), cpus=(),
-                 daemon_options=()):
+                 daemon_options=(), segment_size="64MiB", message_size="50MiB"):
         """smart_host: "HOST:PORT" for all mail; None: as `config`, further TOML, says. text: a whole file instead."""
         self.host = network.relay
         self.daemon_options = list(daemon_options)
@@ -298,7 +300,8 @@ class Relay:
         self.submission, self.submissions, self.relay, self.admin = (free_port() for _ in range(4))
         whole = text
         text = whole or CONFIG.format(submission=self.submission, submissions=self.submissions, relay=self.relay,
-                             admin=self.admin, spool_size=spool_size, memory=memory, shards=shards,
+                             admin=self.admin, spool_size=spool_size, segment_size=segment_size,
+                             message_size=message_size, memory=memory, shards=shards,
                              site_connections=site_connections, site_messages=site_messages, host=self.host,
                              listener=network.listener, egress="dpdk" if network.sections else "kernel",
                              cpus=list(cpus))

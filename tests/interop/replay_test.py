@@ -27,7 +27,7 @@ def crashes_of_a_recorded_run(folder):
     journal.mkdir()
     # Some mail waits for a retry, some is delivered at once, so that images find it in every state.
     sink = BenchSink(folder, "--reply-4xx", "10", "--delay", "2")
-    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="64MiB",
+    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}", spool_size="64MiB", segment_size="1MiB", message_size="1MiB",
                   daemon_options=["--spool-journal", str(journal)]).start()
     source = Process("source", [
         binary("millrace-bench"), "source", "--target", f"127.0.0.1:{relay.relay}", "--connections", "20",

@@ -354,7 +354,7 @@ void encode_status(std::span<std::byte> bytes, const StatusView& status,
         put(bytes, at + 2, recipient.last_code);
         at += 4;
     }
-    std::memcpy(bytes.data() + at, error.data(), error.size());
+    std::ranges::copy(base::as_bytes(error), bytes.data() + at);
 }
 
 std::expected<StatusView, CodecError> decode_status(std::span<const std::byte> payload,

@@ -18,6 +18,7 @@
 
 #include "dataplane/base/loop.h"
 #include "dataplane/base/mailbox.h"
+#include "tls_offload/server_set.h"
 #include "tls_offload/tls_context.h"
 
 #include <chrono>
@@ -31,9 +32,6 @@
 #include <vector>
 
 namespace tls_offload {
-
-class ServerSet;
-class ClientSet;
 
 struct TlsSettings {
     ServerOptions server; // without any certificate no TLS is offered

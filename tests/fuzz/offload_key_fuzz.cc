@@ -1,4 +1,5 @@
 // offload_key_fuzz.cc: whatever a key file has in it, the engine takes no key with which it cannot sign.
+#define OPENSSL_SUPPRESS_DEPRECATED // as the room itself: tls_offload/engine/meson.build
 #include "dataplane/base/check.h"
 #include "tls_offload/engine/key_state.h"
 #include "tls_offload/engine/private_key.h"

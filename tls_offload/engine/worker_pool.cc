@@ -68,8 +68,8 @@ struct WorkerPool::Worker {
         }
         unsigned idle = 0;
         while (!stop.load(std::memory_order_relaxed)) {
-            const bool worked = collect() | work();
-            idle = worked ? 0 : idle + 1;
+            const bool collected = collect();
+            idle = work() || collected ? 0 : idle + 1;
             if (idle > idle_rounds) sleep();
         }
     }

@@ -261,7 +261,7 @@ void measure_files(const SpoolCommand& command, Report& report) {
 void measure_queued(const SpoolCommand& command, Report& report) {
     const PoolPath pool(command.folder);
     const double before = resident_bytes();
-    double each = 0, fill_rate = 0;
+    double each = 0, fill_rate = 0, resident = 0;
     {
         SpoolLoad load(pool.text(), command.pool_mib << 20);
         static_cast<void>(load.open(true));
@@ -269,10 +269,10 @@ void measure_queued(const SpoolCommand& command, Report& report) {
         load.fill(command.queued, command.destinations);
         fill_rate = static_cast<double>(command.queued) /
                     std::chrono::duration<double>(Steady::now() - began).count();
-        each = (resident_bytes() - before) / static_cast<double>(command.queued);
+        resident = resident_bytes();
+        each = (resident - before) / static_cast<double>(command.queued);
         load.close();
     }
-    const double resident = resident_bytes();
     SpoolLoad load(pool.text(), command.pool_mib << 20);
     const auto began = Steady::now();
     const queue::RecoveryReport recovery = load.open(true);

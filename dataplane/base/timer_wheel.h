@@ -1,8 +1,7 @@
 // timer_wheel.h: hierarchical timer wheel, four levels of 256 slots.
 //
 // Scope      Arms, cancels and fires intrusive timers in O(1); 2^32 ticks of range. Sans-I/O: the
-//            caller says what time it is. A shard's Loop has one with a 1 ms tick; the retry
-//            scheduler has one with a 1 s tick.
+//            caller says what time it is. A shard's Loop has one with a 1 ms tick.
 // Owns       Nothing: a Timer lives in the object that waits, and unlinks itself when destroyed.
 // Threading  Bound to one shard.
 // Failure    None. A timer beyond the range fires at the end of the range and its owner re-arms it.

@@ -18,7 +18,7 @@ TEST(ServerAllocation, AWarmSessionAllocatesNothingPerMessage) {
         load.run(1000);
         // The spool's index grows now and then, and on this small pool checkpoints come often, with some
         // forty allocations each; a thousand messages must not show.
-        EXPECT_LE(allocation_count() - before, 200U) << message_bytes << " bytes";
+        EXPECT_LE(allocation_count() - before, 100U) << message_bytes << " bytes";
     }
 }
 

@@ -10,6 +10,7 @@ using base::NetError;
 using base::Task;
 using base::TimePoint;
 using base::Wake;
+using Want = SiteLedger::Entry::Want;
 using policy::TlsLevel;
 using smtp::Cause;
 using smtp::Outcome;
@@ -43,28 +44,28 @@ void Dispatcher::grow(Lane& lane) {
     }
 }
 
-/// Takes one of the connections that all shards together may have. A lane that has none of them
-/// says so: those who do let go at their next chance.
+/// Takes one of the connections that all shards together may have. A lane that cannot have its share
+/// of them says so: others let go at their next chance, and take no more than their own meanwhile.
 bool Dispatcher::take_slot(Lane& lane) {
     if (!lane.slots) {
         lane.slots = context_.ledger.attach(lane_name(lane.site, lane.source.name));
     }
-    const bool taken =
-        lane.slots && lane.slots->open_connection(lane.site.settings.connections_max);
-    const bool starving = !taken && lane.slots && lane.open == 0;
-    if (starving != lane.waiting_for_slot) {
-        lane.slots->add_waiting(starving ? 1 : -1);
-        lane.waiting_for_slot = starving;
+    bool taken = false;
+    if (lane.slots) {
+        const std::uint32_t limit = lane.site.settings.connections_max;
+        const bool short_of_share = lane.open < lane.slots->fair_share(limit);
+        taken = (short_of_share || !lane.slots->contended()) && lane.slots->open_connection(limit);
+        lane.want(taken ? Want::nothing : short_of_share ? Want::its_share : Want::more);
     }
     if (!taken) look_again(lane, loop_.now() + slot_retry);
     return taken;
 }
 
-/// Gives the lane's entry in the ledger back while there is nothing to count.
+/// Wants nothing, and gives the lane's entry in the ledger back while there is nothing to count.
 void Dispatcher::let_go(Lane& lane) noexcept {
-    if (lane.open > 0 || !lane.ready.empty() || !lane.slots) return;
-    if (std::exchange(lane.waiting_for_slot, false)) lane.slots->add_waiting(-1);
-    lane.slots.reset();
+    if (!lane.ready.empty() || !lane.slots) return;
+    lane.want(Want::nothing);
+    if (lane.open == 0) lane.slots.reset();
 }
 
 void Dispatcher::look_again(Lane& lane, TimePoint when) {
@@ -326,6 +327,24 @@ Task<bool> Dispatcher::wait_for_place(Lane* lane) {
     co_return why == Wake::timed_out;
 }
 
+/// Waits for a job. False when the connection is not worth keeping any longer: it has had its time, or
+/// another shard has mail for this site. That is looked for after twice as long each time, so nobody
+/// waits longer for the connection than it has been idle.
+Task<bool> Dispatcher::idle(Lane* lane) {
+    const TimePoint since = loop_.now();
+    const TimePoint until = since + lane->site.settings.idle;
+    base::Duration look_after = slot_retry;
+    lane->want(Want::nothing);
+    while (!lane->slots->wanted()) {
+        const TimePoint next = std::min(until, loop_.now() + look_after);
+        const Wake why = co_await lane->idle.wait(loop_, {next, &halt_});
+        if (why == Wake::event) co_return true;
+        if (why != Wake::timed_out || loop_.now() >= until) co_return false;
+        look_after *= 2;
+    }
+    co_return false;
+}
+
 Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused]] TaskMark mark) {
     Connection connection{*lane, context_.policy.current()};
     // The source as policy has it now: the lane may be older.
@@ -348,15 +367,15 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
     const policy::SitePolicy& limits = lane->site.settings;
     smtp::ClientSession& session = *connection.session;
     while (!closing_ && session.usable()) {
-        const bool contended = lane->slots->contended();
         if (connection.served >= std::max(1U, limits.messages_per_connection_max)) break;
-        if (contended && connection.served >= messages_while_contended_max) break;
+        if (connection.served >= messages_while_contended_max &&
+            lane->slots->too_many(lane->open, limits.connections_max)) {
+            break;
+        }
         feed(*lane);
         if (lane->ready.size() <= lane->awaiting_place) {
-            if (contended) break; // another shard has mail for this site, and we have none
-            const Wake why =
-                co_await lane->idle.wait(loop_, base::Deadline::in(loop_, limits.idle, &halt_));
-            if (why != Wake::event) break;
+            const bool kept = co_await idle(lane);
+            if (!kept) break;
             continue;
         }
         if (limits.messages_per_second_max > 0) {

@@ -175,6 +175,7 @@ private:
     base::Task<bool> dial(Connection* connection, const SiteHost* host, base::SocketAddress remote,
                           bool plain);
     base::Task<bool> wait_for_place(Lane* lane);
+    base::Task<bool> idle(Lane* lane);
     void connect_failed(Lane& lane, const smtp::Outcome& failure);
     void expire_job(Job& job);
     void settle_transaction(Connection& connection, Job& job);

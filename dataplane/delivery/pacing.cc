@@ -69,7 +69,7 @@ void Dispatcher::park_ready(Lane& lane) {
     outcome.text = lane.pause_reason;
     for (std::size_t count = 0; count < parked_per_turn_max; ++count) {
         Job* job = lane.ready.pop();
-        if (job == nullptr) return;
+        if (job == nullptr) break;
         std::erase(job->round->waiting, job);
         for (const std::uint32_t recipient : job->recipients) {
             emit(telemetry::EventType::transient_failure, *job->round, recipient, outcome, nullptr,
@@ -78,7 +78,8 @@ void Dispatcher::park_ready(Lane& lane) {
         context_.stats.add(Counter::messages_deferred, job->recipients.size());
         park_job(*job, outcome);
     }
-    if (!lane.ready.empty()) look_again(lane, loop_.now());
+    if (!lane.ready.empty()) return look_again(lane, loop_.now());
+    let_go(lane);
 }
 
 } // namespace dataplane::delivery

@@ -84,7 +84,7 @@ Job* ReadyQueue::pop(Ring& ring) noexcept {
 }
 
 Lane::~Lane() {
-    if (waiting_for_slot) slots->add_waiting(-1);
+    if (slots) want(SiteLedger::Entry::Want::nothing);
     if (parking != queue::no_site) queue.leave(parking);
 }
 

@@ -27,6 +27,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace dataplane::delivery {
@@ -124,9 +125,9 @@ struct Lane {
     Dispatcher& dispatcher;
     queue::MessageQueue& queue;
     policy::SourcePolicy source;
-    std::string pool;              // that chose the source the last time; for events
-    SiteLedger::Hold slots;        // while there is a connection, or mail that wants one
-    bool waiting_for_slot = false; // counted in the ledger
+    std::string pool;       // that chose the source the last time; for events
+    SiteLedger::Hold slots; // while there is a connection, or mail that wants one
+    SiteLedger::Entry::Want wanted = SiteLedger::Entry::Want::nothing; // as the ledger counts it
     ReadyQueue ready;
 
     std::uint32_t open = 0; // connections, those being made included: each holds a slot
@@ -152,6 +153,10 @@ struct Lane {
     base::TimePoint grow_after{};   // no further connection before
     std::optional<WakeTimer> wake;  // looks at the lane again
 
+    /// Tells the ledger what could not be had. \pre  `slots` is held
+    void want(SiteLedger::Entry::Want what) noexcept {
+        slots->change_want(std::exchange(wanted, what), what);
+    }
     [[nodiscard]] bool unused(base::TimePoint now) const noexcept {
         return open == 0 && ready.empty() && rounds_parking == 0 && paused_until <= now;
     }

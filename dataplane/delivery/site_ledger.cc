@@ -21,6 +21,13 @@ void SiteLedger::Entry::close_connection() noexcept {
     CHECK(before > 0);
 }
 
+void SiteLedger::Entry::change_want(Want from, Want to) noexcept {
+    const int wanting = (to != Want::nothing) - (from != Want::nothing);
+    const int short_of_share = (to == Want::its_share) - (from == Want::its_share);
+    if (wanting != 0) wanting_.fetch_add(wanting, std::memory_order_relaxed);
+    if (short_of_share != 0) short_of_share_.fetch_add(short_of_share, std::memory_order_relaxed);
+}
+
 base::TimePoint SiteLedger::Entry::next_message(base::TimePoint now,
                                                 std::uint32_t per_second) noexcept {
     CHECK(per_second > 0);
@@ -64,7 +71,8 @@ SiteLedger::Hold SiteLedger::attach(std::string_view name) noexcept {
     if (found == nullptr && vacant != nullptr) {
         vacant->key_.store(key, std::memory_order_relaxed);
         CHECK(vacant->connections_.load(std::memory_order_relaxed) == 0);
-        vacant->waiting_.store(0, std::memory_order_relaxed);
+        vacant->wanting_.store(0, std::memory_order_relaxed);
+        vacant->short_of_share_.store(0, std::memory_order_relaxed);
         vacant->next_place_ns_.store(0, std::memory_order_relaxed);
         found = vacant;
     }

@@ -16,6 +16,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/delivery/limits.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -36,11 +37,25 @@ public:
             return connections_.load(std::memory_order_relaxed);
         }
 
-        /// Shards that want a connection and could not have one. Who holds one lets go of it
-        /// earlier then.
-        void add_waiting(int by) noexcept { waiting_.fetch_add(by, std::memory_order_relaxed); }
+        /// What one of the shards that use this entry may count on when all of them want some of
+        /// `limit` connections: 1 at least.
+        [[nodiscard]] std::uint32_t fair_share(std::uint32_t limit) const noexcept {
+            return std::max(1U, limit / std::max(1U, users()));
+        }
+        /// What a shard wants and could not have. Whoever has idle connections lets go of them for
+        /// any; whoever has more than its share, for one that has less.
+        enum class Want : std::uint8_t { nothing, more, its_share };
+        void change_want(Want from, Want to) noexcept;
+        [[nodiscard]] bool wanted() const noexcept {
+            return wanting_.load(std::memory_order_relaxed) > 0;
+        }
         [[nodiscard]] bool contended() const noexcept {
-            return waiting_.load(std::memory_order_relaxed) > 0;
+            return short_of_share_.load(std::memory_order_relaxed) > 0;
+        }
+        /// Whether a shard with `held` connections in use should let go of one. Where there are fewer
+        /// than shards, they go round.
+        [[nodiscard]] bool too_many(std::uint32_t held, std::uint32_t limit) const noexcept {
+            return contended() && (held > fair_share(limit) || limit < users());
         }
 
         /// Takes the next place in the site's rate and returns its time, which may have come
@@ -52,10 +67,15 @@ public:
 
     private:
         friend class SiteLedger;
+        [[nodiscard]] std::uint32_t users() const noexcept {
+            return users_.load(std::memory_order_relaxed);
+        }
+
         std::atomic<std::uint64_t> key_{0}; // 0: free; changed only under the bucket's mark
         std::atomic<std::uint32_t> users_{0};
         std::atomic<std::uint32_t> connections_{0};
-        std::atomic<std::int32_t> waiting_{0};
+        std::atomic<std::int32_t> wanting_{0}; // shards that want any
+        std::atomic<std::int32_t> short_of_share_{0};
         std::atomic<std::int64_t> next_place_ns_{0};
     };
 

@@ -151,25 +151,46 @@ TEST_F(DeliveryLimits, ShardsShareConnectionsAndRate) {
         ASSERT_GE(times[i] - times[i - 50], 1s - 5ms) << i;
 }
 
-// Goal: with one connection for two shards that both have much to send, neither starves.
-TEST_F(DeliveryLimits, OneConnectionGoesRoundBetweenShards) {
-    rules.default_site.connections_max = 1;
-    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
-    host.when(".", {.delay = 10ms});
+/// Two dispatchers with one ledger, as two shards: the tenant "second" is the other one's.
+class DeliveryShards : public DeliveryLimits {
+protected:
     struct Split final : queue::ReadySink {
         void message_ready(queue::MessageRef message) override {
             const bool second = message->envelope.tenant() == "second";
             shards[second ? 1 : 0]->message_ready(std::move(message));
         }
         std::array<delivery::Dispatcher*, 2> shards{};
-    } split;
-    slot.replace(std::make_shared<const policy::Policy>(rules));
-    split.shards = {&add_dispatcher(), &add_dispatcher()};
-    queue->set_sink(split);
+    };
+    void start_shards() {
+        rules.default_site.messages_per_connection_max = 1'000'000;
+        slot.replace(std::make_shared<const policy::Policy>(rules));
+        split_.shards = {&add_dispatcher(), &add_dispatcher()};
+        queue->set_sink(split_);
+    }
+    void submit_to(unsigned shard, int count, const char* recipient = "a@dest.example") {
+        for (int i = 0; i < count; ++i) {
+            submit({recipient}, "a\r\n", [shard](queue::Envelope& envelope) {
+                if (shard == 1) envelope.set_tenant("second");
+            });
+        }
+    }
+    [[nodiscard]] std::size_t open_of(unsigned shard) const {
+        return split_.shards[shard]->connection_count();
+    }
+
+private:
+    Split split_;
+};
+
+// Goal: with one connection for two shards that both have much to send, neither starves.
+TEST_F(DeliveryShards, OneConnectionGoesRoundBetweenShards) {
+    rules.default_site.connections_max = 1;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    host.when(".", {.delay = 10ms});
+    start_shards();
     for (int i = 0; i < 300; ++i) {
-        submit({"first@dest.example"}, "a\r\n");
-        submit({"second@dest.example"}, "a\r\n",
-               [](queue::Envelope& envelope) { envelope.set_tenant("second"); });
+        submit_to(0, 1, "first@dest.example");
+        submit_to(1, 1, "second@dest.example");
     }
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_EQ(host.open_max, 1U);
@@ -179,6 +200,55 @@ TEST_F(DeliveryLimits, OneConnectionGoesRoundBetweenShards) {
             return mail.recipients[0].address.starts_with("second");
         });
     EXPECT_NEAR(static_cast<double>(first_half), 150.0, 60.0);
+}
+
+TEST_F(DeliveryShards, ShardThatComesSecondGetsItsShareOfConnectionsInUse) {
+    rules.default_site.connections_max = 20;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    host.when(".", {.delay = 50ms});
+    start_shards();
+    submit_to(0, 3000);
+    ASSERT_TRUE(wait_for([&] { return open_of(0) == 20; }, 1s));
+    submit_to(1, 3000);
+    EXPECT_TRUE(wait_for([&] { return open_of(1) == 10; }, 4s));
+    EXPECT_EQ(open_of(0), 10U);
+    const unsigned made = host.connections;
+    pass(500ms); // and there it stays
+    EXPECT_EQ(host.connections, made);
+    EXPECT_EQ(host.open_max, 20U);
+}
+
+// Goal: idle connections do not keep another shard waiting, not even one that has its share.
+TEST_F(DeliveryShards, IdleConnectionsGoToTheShardThatHasMail) {
+    rules.default_site.connections_max = 20;
+    rules.default_site.idle = 60s;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    host.when(".", {.delay = 50ms});
+    start_shards();
+    submit_to(0, 2000);
+    ASSERT_TRUE(wait_for([&] { return open_of(0) == 20; }, 1s));
+    ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
+    pass(1s);
+    ASSERT_EQ(open_of(0), 20U);
+    submit_to(1, 3000);
+    EXPECT_TRUE(wait_for([&] { return open_of(1) == 20; }, 4s));
+    EXPECT_EQ(open_of(0), 0U);
+    EXPECT_EQ(host.open_max, 20U);
+}
+
+TEST_F(DeliveryShards, IdleConnectionsStayWhileNobodyWantsThem) {
+    rules.default_site.connections_max = 20;
+    rules.default_site.idle = 60s;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    start_shards();
+    submit_to(0, 50);
+    submit_to(1, 50);
+    ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
+    const std::size_t open = host.open;
+    pass(50s);
+    EXPECT_EQ(host.open, open);
+    pass(11s);
+    EXPECT_EQ(host.open, 0U);
 }
 
 TEST_F(DeliveryLimits, TenantsOfOneSiteTakeTurns) {

@@ -1,7 +1,7 @@
-// shard_net.h: one shard's own TCP/IP: its share of the port, its stack, and what operators ask of it.
+// shard_net.h: one shard's own TCP/IP: its share of each port, its stacks, and what operators ask of them.
 //
 // Scope      Set-up, polling, statistics, connection list and capture. How TCP works is net/stack's.
-// Owns       The stack and the capture; the port is net_host.h's.
+// Owns       A stack and a capture for each port; the ports are net_host.h's.
 // Threading  The shard's, construction and end included.
 // Failure    Construction throws std::runtime_error (start-up).
 #pragma once
@@ -12,8 +12,15 @@
 #include "dataplane/net/port/capture_port.h"
 #include "dataplane/net/stack/driver.h"
 #include "dataplane/net/stack/stack.h"
+#include "dataplane/net/stack/stack_set.h"
 #include "dataplane/policy/net_commands.h"
 #include "dataplane/telemetry/stats.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
 
 namespace dataplane::daemon {
 
@@ -22,13 +29,11 @@ public:
     ShardNet(base::Loop& loop, base::Uring& ring, NetHost& host);
     ~ShardNet() override;
 
-    [[nodiscard]] net::stack::Stack& stack() noexcept { return stack_; }
-    /// A pool of slabs that mail is sent from. False when the port has to copy from it.
-    bool register_memory(std::span<std::byte> arena) noexcept {
-        return tap_.register_memory(arena);
-    }
-    /// Before those pools go: the port gives back what it still holds of them. False when it does not.
-    bool settle() noexcept { return tap_.settle(); }
+    [[nodiscard]] base::Transport& transport() noexcept { return transport_; }
+    /// A pool of slabs that mail is sent from. False when a port has to copy from it.
+    bool register_memory(std::span<std::byte> arena) noexcept;
+    /// Before those pools go: the ports give back what they still hold of them. False when one does not.
+    bool settle() noexcept;
     /// Whether other shards still need this one's loop.
     [[nodiscard]] bool needed_by_others() const noexcept {
         return loop_.shard() == 0 && !host_.others_left();
@@ -43,13 +48,14 @@ public:
     capture_read(const policy::CaptureRequest& request) override;
     bool capture_stop(std::uint64_t id) override;
 
-    /// Drives the shard: the port, the ring, and the time that a capture stamps frames with.
+    /// Drives the shard: the ports, the ring, and the time that a capture stamps frames with.
     class Driver final : public net::stack::StackDriver {
     public:
         Driver(ShardNet& shard_net, base::Uring& ring, net::stack::DriverOptions options) noexcept
-            : StackDriver(shard_net.stack_, ring, options), net_(shard_net) {}
+            : StackDriver(shard_net.stacks(), ring, options), net_(shard_net) {}
         void poll() override {
-            net_.tap_.advance(net_.loop_.now());
+            for (const std::unique_ptr<Line>& line : net_.lines_)
+                line->tap.advance(net_.loop_.now());
             StackDriver::poll();
             const std::uint64_t carried = net_.carried_for_others();
             if (carried != carried_) stay_awake();
@@ -62,18 +68,25 @@ public:
     };
 
 private:
-    [[nodiscard]] std::uint64_t carried_for_others() const noexcept {
-        return steering_ != nullptr ? steering_->forwarded + steering_->sent_for_others : 0;
-    }
+    /// The shard's share of one port.
+    struct Line {
+        Line(ShardNet& net, NetPort& port);
+        NetPort& port;
+        net::CapturePort tap;
+        net::stack::Stack stack;
+        const net::stack::SteeringCounters* steering; // ours; null when nothing goes to others
+    };
+    [[nodiscard]] std::vector<net::stack::Stack*> stacks() const;
+    [[nodiscard]] std::uint64_t carried_for_others() const noexcept;
 
     base::Loop& loop_;
     base::Uring& ring_;
     NetHost& host_;
-    const net::stack::SteeringCounters* steering_; // ours; null when nothing goes to other shards
     net::ShardThread thread_;
-    net::CapturePort tap_;
-    net::stack::Stack stack_;
+    std::vector<std::unique_ptr<Line>> lines_; // one for each port
+    net::stack::StackSet transport_;
     std::uint64_t capture_id_ = 0; // 0: none
+    std::vector<std::byte> captured_;
 };
 
 } // namespace dataplane::daemon

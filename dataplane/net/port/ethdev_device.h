@@ -30,6 +30,7 @@ struct Quirks {
     bool no_offloads = false;  // it computes in software itself, slower than we do
     bool shares_mbufs = false; // whoever receives frees our mbufs
     bool no_attach = false;    // reads only its own memory
+    bool any_length = false;   // carries what its buffers hold, and says 1518
 };
 [[nodiscard]] Quirks quirks_of(std::string_view driver, std::string_view arguments);
 

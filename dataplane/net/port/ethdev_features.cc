@@ -59,6 +59,7 @@ Quirks quirks_of(std::string_view driver, std::string_view arguments) {
     Quirks quirks;
     if (driver == "net_tap") quirks.no_offloads = true;
     if (driver == "net_ring") quirks.shares_mbufs = true;
+    if (driver == "net_memif") quirks.any_length = true;
     if (driver == "net_memif" && arguments.contains("zero-copy=yes")) quirks.no_attach = true;
     return quirks;
 }

@@ -13,6 +13,11 @@
 #include <utility>
 
 namespace dataplane::net {
+namespace {
+
+constexpr std::uint16_t ethernet_mtu = 1500;
+
+} // namespace
 
 PortError device_error(PortErrorKind kind, const std::string& device, const std::string& what) {
     std::string log = eal_log::take();
@@ -122,7 +127,8 @@ std::expected<void, PortError> EthdevPort::State::bring_up() {
     report.features.clear();
     rte_eth_conf conf{};
     choose_features(conf.rxmode.offloads, conf.txmode.offloads);
-    conf.rxmode.mtu = options.mtu;
+    // Our own buffers are as large as the options say; this is only what the driver is told.
+    conf.rxmode.mtu = quirks.any_length ? std::min(options.mtu, ethernet_mtu) : options.mtu;
     if (options.queue_count > 1 && found->flow_type_rss_offloads != 0 && !quirks.no_offloads) {
         conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf =

@@ -7,7 +7,8 @@ namespace dataplane::net::stack {
 
 void StackDriver::poll() {
     ring_.poll();
-    if (stack_.poll() > 0) frames_came_ = true;
+    for (Stack* stack : stacks_)
+        if (stack->poll() > 0) frames_came_ = true;
 }
 
 void StackDriver::sleep_until(base::TimePoint now, base::TimePoint until) {
@@ -21,7 +22,9 @@ void StackDriver::sleep_until(base::TimePoint now, base::TimePoint until) {
         sched_yield();
         return;
     }
-    const base::TimePoint next = std::min(until, stack_.next_due());
+    base::TimePoint next = until;
+    for (const Stack* stack : stacks_)
+        next = std::min(next, stack->next_due());
     ring_.sleep_until(now, std::min(next, now + nap_));
     nap_ = std::min(nap_ * 2, options_.idle_sleep);
 }

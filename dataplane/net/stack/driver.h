@@ -1,6 +1,6 @@
-// driver.h: where the events of a shard on its own TCP/IP come from: the port and the ring.
+// driver.h: where the events of a shard on its own TCP/IP come from: its ports and the ring.
 //
-// Scope      Polls both. A device that is polled cannot wake a thread, so "asleep" means short naps: none
+// Scope      Polls all of them. A device that is polled cannot wake a thread, so "asleep" means short naps: none
 //            while frames come, longer and longer ones up to idle_sleep when they do not. A loop that
 //            busy-polls (Loop::run) never asks for a nap.
 // Owns       Nothing.
@@ -13,6 +13,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace dataplane::net::stack {
 
@@ -24,8 +26,9 @@ struct DriverOptions {
 
 class StackDriver : public base::Driver {
 public:
-    StackDriver(Stack& stack, base::Uring& ring, DriverOptions options = {}) noexcept
-        : stack_(stack), ring_(ring), options_(options) {}
+    /// \param stacks  one for each port
+    StackDriver(std::vector<Stack*> stacks, base::Uring& ring, DriverOptions options = {}) noexcept
+        : stacks_(std::move(stacks)), ring_(ring), options_(options) {}
 
     void poll() override;
     void sleep_until(base::TimePoint now, base::TimePoint until) override;
@@ -37,7 +40,7 @@ protected:
 private:
     static constexpr base::Duration nap_min = std::chrono::microseconds{5};
 
-    Stack& stack_;
+    std::vector<Stack*> stacks_;
     base::Uring& ring_;
     DriverOptions options_;
     bool frames_came_ = false;

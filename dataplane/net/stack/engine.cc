@@ -110,7 +110,7 @@ void Engine::attach(Tcb& tcb) {
 }
 
 void Engine::detach(Tcb& tcb) noexcept {
-    static_cast<OutputLink&>(tcb).unlink();
+    leave_output(tcb);
     static_cast<DeadlineWheel::Node&>(tcb).cancel();
     if (tcb.phase == Tcb::Phase::half_open && !tcb.established) --half_open_;
     remove_orphan(tcb);
@@ -243,8 +243,9 @@ void Engine::settle(Tcb& tcb) noexcept {
     if ((events & tcp::event::writable) != 0) tcb.writable.wake_all();
     if ((events & tcp::event::dead) != 0) return end(tcb);
     if ((events & tcp::event::time_wait) != 0) return enter_time_wait(tcb);
-    mark_if_wanted(tcb);
-    rearm(tcb);
+    // Whether it has something to send, and when its timers run, is asked once a turn, when everything that
+    // came for it is in and the coroutines have had their say.
+    mark(tcb);
 }
 
 void Engine::on_established(Tcb& tcb) noexcept {
@@ -507,6 +508,9 @@ void Engine::debug_check() const noexcept {
         const bool waited_for = static_cast<const DeadlineWheel::Node&>(*one).armed() ||
                                 static_cast<const OutputLink&>(*one).linked();
         CHECK(flight == 0 || waited_for);
+        // What the glance says must be what the long look says, or output would be forgotten.
+        CHECK(!connection.nothing_to_send() || !connection.wants_output(loop_.now()));
+        CHECK(one->in_output == 0 || static_cast<const OutputLink&>(*one).linked());
     }
     CHECK(live == live_count_ && half_open == half_open_ && orphans == orphan_count_);
     CHECK(flows_.size() <= live + time_wait_.size());

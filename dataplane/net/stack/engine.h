@@ -66,6 +66,7 @@ public:
     [[nodiscard]] ip::Layer& ip() noexcept { return ip_; }
     void learn(const base::IpAddress& ip, const MacAddress& mac) {
         ip_.learn(ip, mac, loop_.now());
+        loop_.at_turn_end(*this); // looks at when what was learned expires
     }
     StackCounters counters;
 
@@ -78,6 +79,11 @@ private:
         FlowKey key;
         std::uint64_t hash = 0;
         tcp::Segment segment;
+    };
+    struct
+        Burst { // what one look at the port gave; reused, for clearing it costs more than filling it
+        std::array<ReceivedFrame, receive_burst_max> frames;
+        std::array<Arrival, receive_burst_max> arrivals;
     };
     struct Slot {
         alignas(Tcb) std::byte bytes[sizeof(Tcb)];
@@ -130,6 +136,7 @@ private:
     void take_frames(std::span<const ReceivedFrame> frames);
     [[nodiscard]] bool classify(const ip::Datagram& datagram, Arrival& arrival);
     void deliver(const Arrival& arrival);
+    void prefetch_connection(const Arrival& arrival) const noexcept;
     void deliver_error(const ip::TransportError& error);
     void to_time_wait_record(std::uint32_t number, const Arrival& arrival);
     void to_listener(const Arrival& arrival, std::optional<tcp::Seq> beyond);
@@ -154,6 +161,8 @@ private:
     // Timers.
     void run_timers(base::TimePoint now) noexcept;
     void rearm(Tcb& tcb) noexcept;
+    void join_output(Tcb& tcb) noexcept;
+    void leave_output(Tcb& tcb) noexcept;
     void arm_tick() noexcept;
     static void on_tick(base::Timer& timer) noexcept;
 
@@ -199,6 +208,7 @@ private:
     TimeWait time_wait_;
     std::vector<ListenPort*> listeners_;
 
+    const std::unique_ptr<Burst> burst_ = std::make_unique<Burst>();
     DeadlineWheel wheel_;
     Tick tick_;
     base::TimePoint tick_at_ = base::TimePoint::max();
@@ -216,6 +226,7 @@ private:
     std::array<base::SlabView, payload_slices_max> views_;
     std::array<FrameSlice, frame_slices_max> slices_{};
     std::size_t slice_count_ = 0;
+    std::size_t send_room_ = 0; // as last asked, less what was sent since
     unsigned rss_checks_left_ = rss_checks;
     double reset_tokens_ = resets_per_second;
     base::TimePoint reset_tokens_at_;

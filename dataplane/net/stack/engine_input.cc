@@ -13,20 +13,20 @@ namespace dataplane::net::stack {
 using base::TimePoint;
 
 std::size_t Engine::poll() {
-    loop_.refresh_time(); // what arrived while we slept arrived now
-    const TimePoint now = loop_.now();
-    std::array<ReceivedFrame, receive_burst_max> frames;
+    const std::span<ReceivedFrame> frames{burst_->frames};
     std::size_t total = 0;
     while (total < frames_per_poll_max) {
         const std::size_t count = port_.receive(frames);
         if (count == 0) break;
-        take_frames({frames.data(), count});
-        port_.release({frames.data(), count});
+        if (total == 0) loop_.refresh_time(); // what arrived while we slept arrived now
+        take_frames(frames.first(count));
+        port_.release(frames.first(count));
         total += count;
         if (count < frames.size()) break;
     }
+    const TimePoint now = loop_.now();
     flows_.work([this](std::uint32_t value) { return hash_of(key_of(value)); });
-    run_timers(now);
+    if (now >= tick_at_) run_timers(now); // it is never later than what is due
     for (std::uint32_t left = send_slabs_->free_count(); left > 0 && !starved_.empty(); --left) {
         starved_.front()->waits_for_slab = false;
         starved_.front()->writable.wake_all();
@@ -41,7 +41,7 @@ std::size_t Engine::poll() {
 
 void Engine::take_frames(std::span<const ReceivedFrame> frames) {
     const TimePoint now = loop_.now();
-    std::array<Arrival, receive_burst_max> arrivals;
+    std::array<Arrival, receive_burst_max>& arrivals = burst_->arrivals;
     std::size_t count = 0;
     for (const ReceivedFrame& frame : frames) {
         std::optional<ip::TransportError> error;
@@ -62,8 +62,22 @@ void Engine::take_frames(std::span<const ReceivedFrame> frames) {
         flows_.prefetch(arrival.hash);
         ++count;
     }
-    for (std::size_t i = 0; i < count; ++i)
+    constexpr std::size_t ahead = 4;
+    for (std::size_t i = 0; i < std::min(count, ahead); ++i)
+        prefetch_connection(arrivals[i]);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (i + ahead < count) prefetch_connection(arrivals[i + ahead]);
         deliver(arrivals[i]);
+    }
+}
+
+void Engine::prefetch_connection(const Arrival& arrival) const noexcept {
+    const auto value = flows_.guess(arrival.hash);
+    if (!value || (*value & time_wait_bit) != 0) return;
+    const Chunk& chunk = *chunks_[*value / connections_per_chunk];
+    const std::byte* const at = chunk.slots[*value % connections_per_chunk].bytes;
+    for (std::size_t line = 0; line < sizeof(Tcb); line += 64)
+        __builtin_prefetch(at + line, 1);
 }
 
 bool Engine::classify(const ip::Datagram& datagram, Arrival& arrival) {

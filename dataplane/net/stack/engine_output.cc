@@ -11,14 +11,25 @@ using base::TimePoint;
 
 void Engine::mark(Tcb& tcb) noexcept {
     if (!tcb.attached) return;
-    auto& link = static_cast<OutputLink&>(tcb);
-    link.unlink(); // perhaps from those parked at a next hop: it is tried again
-    link.link_before(output_);
+    if (!tcb.in_output) {
+        leave_output(tcb); // perhaps parked at a next hop: it is tried again
+        join_output(tcb);
+    }
     loop_.at_turn_end(*this);
 }
 
+void Engine::join_output(Tcb& tcb) noexcept {
+    static_cast<OutputLink&>(tcb).link_before(output_);
+    tcb.in_output = 1;
+}
+
+void Engine::leave_output(Tcb& tcb) noexcept {
+    static_cast<OutputLink&>(tcb).unlink();
+    tcb.in_output = 0;
+}
+
 void Engine::mark_if_wanted(Tcb& tcb) noexcept {
-    if (tcb.attached && tcb.connection.wants_output(loop_.now())) mark(tcb);
+    if (tcb.attached && !tcb.in_output && tcb.connection.wants_output(loop_.now())) mark(tcb);
 }
 
 void Engine::turn_end() noexcept {
@@ -34,8 +45,7 @@ void Engine::put_out() noexcept {
     while (!output_.alone() && budget > 0 && refusals > 0) {
         const base::Ref<Tcb> hold{static_cast<Tcb*>(static_cast<OutputLink*>(output_.next))};
         Tcb& next = *hold;
-        auto& link = static_cast<OutputLink&>(next);
-        link.unlink();
+        leave_output(next);
         const Put result = put_out(next, budget);
         if (!next.attached) continue;
         const std::uint8_t events = next.connection.take_events();
@@ -52,10 +62,10 @@ void Engine::put_out() noexcept {
             ((events & tcp::event::writable) != 0 || next.connection.unsent_bytes() == 0)) {
             next.writable.wake_all();
         }
-        if (result == Put::more) link.link_before(output_);
+        if (result == Put::more) join_output(next);
         if (result == Put::stalled) {
             // Behind the others: their ACKs may pass where data does not.
-            link.link_before(output_);
+            join_output(next);
             stalled_ = true;
             --refusals;
         }
@@ -72,7 +82,9 @@ void Engine::put_out() noexcept {
 
 Engine::Put Engine::put_out(Tcb& tcb, unsigned& budget) noexcept {
     const TimePoint now = loop_.now();
+    tcp::Outgoing out;
     for (unsigned count = 0; count < segments_per_connection_max; ++count) {
+        if (tcb.connection.nothing_to_send()) return Put::done;
         if (budget == 0) return Put::more;
         if (!tcb.established) {
             // Asked for first: a SYN that was taken and did not leave would count as lost, and come again
@@ -88,10 +100,11 @@ Engine::Put Engine::put_out(Tcb& tcb, unsigned& budget) noexcept {
                 return Put::done;
             }
         }
-        const std::size_t room = port_.send_room();
+        // Only we send, so what was counted down is never more than there is.
+        if (send_room_ < send_room_asked_below) send_room_ = port_.send_room();
+        const std::size_t room = send_room_;
         const auto payload_max = static_cast<std::uint32_t>(
             std::min<std::size_t>(segment_payload_max, room * tcb.connection.mss()));
-        tcp::Outgoing out;
         if (!tcb.connection.next_segment(out, payload_max, now)) {
             const bool held_back = room == 0 && tcb.connection.wants_output(now);
             return held_back ? Put::stalled : Put::done;
@@ -99,6 +112,7 @@ Engine::Put Engine::put_out(Tcb& tcb, unsigned& budget) noexcept {
         const unsigned frames =
             out.segment_bytes == 0 ? 1 : 1 + out.payload_bytes / out.segment_bytes;
         budget -= std::min(budget, frames);
+        send_room_ -= std::min<std::size_t>(send_room_, frames);
         switch (send(tcb, out)) {
         case ip::Sent::sent:
             continue;
@@ -202,6 +216,7 @@ void Engine::park(Tcb& tcb) {
     const auto next_hop = ip_.next_hop(tcb.key.remote);
     if (!next_hop) return;
     Parking& parking = parkings_.try_emplace(*next_hop).first->second;
+    leave_output(tcb);
     static_cast<OutputLink&>(tcb).link_before(parking.connections);
 }
 

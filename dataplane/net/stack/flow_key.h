@@ -28,7 +28,19 @@ struct FlowKey {
     std::uint16_t local_port = 0;
     std::uint16_t remote_port = 0;
 
-    friend bool operator==(const FlowKey&, const FlowKey&) = default;
+    /// Compared for every segment: words, and no call.
+    friend bool operator==(const FlowKey& a, const FlowKey& b) noexcept {
+        const auto differ = [](const base::IpAddress& x, const base::IpAddress& y) {
+            std::array<std::uint64_t, 2> left;
+            std::array<std::uint64_t, 2> right;
+            std::memcpy(left.data(), x.bytes().data(), sizeof left);
+            std::memcpy(right.data(), y.bytes().data(), sizeof right);
+            return (left[0] ^ right[0]) | (left[1] ^ right[1]);
+        };
+        return (differ(a.local, b.local) | differ(a.remote, b.remote)) == 0 &&
+               a.local.is_v6() == b.local.is_v6() && a.remote.is_v6() == b.remote.is_v6() &&
+               a.local_port == b.local_port && a.remote_port == b.remote_port;
+    }
 };
 
 namespace detail {

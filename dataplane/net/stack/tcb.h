@@ -59,6 +59,7 @@ public:
     std::uint32_t failed : 1 = 0;          // `failure` says how
     std::uint32_t ends_with_reset : 1 = 0; // close() found something unread
     std::uint32_t in_orphans : 1 = 0;
+    std::uint32_t in_output : 1 = 0;        // linked there, not where those wait that are parked
     std::uint32_t orphan_older = no_orphan; // neighbours in the engine's list of orphans
     std::uint32_t orphan_newer = no_orphan;
 

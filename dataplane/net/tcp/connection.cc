@@ -174,10 +174,6 @@ void Connection::grow_window() noexcept {
     rcv_window_ = std::min({rcv_window_ * 2, environment_.config.receive_bytes_max, sayable});
 }
 
-bool Connection::at_end() const noexcept {
-    return fin_received_ && receive_.unread_bytes() == 0;
-}
-
 std::size_t Connection::send_room() const noexcept {
     if (state_ == State::closed || fin_staged_) return 0;
     const std::uint32_t bound = environment_.config.send_bytes_max;
@@ -196,10 +192,6 @@ void Connection::write(base::SlabView view) noexcept {
 
 bool Connection::all_acknowledged() const noexcept {
     return send_.bytes() == 0 && !fin_unsent() && sender_.una() == sender_.nxt();
-}
-
-std::size_t Connection::unsent_bytes() const noexcept {
-    return unsent();
 }
 
 void Connection::shutdown_write(TimePoint now) noexcept {
@@ -270,25 +262,6 @@ void Connection::set_user_timeout(Duration timeout) noexcept {
 }
 
 // --- for others to see
-
-std::uint8_t Connection::take_events() noexcept {
-    return std::exchange(events_, std::uint8_t{0});
-}
-State Connection::state() const noexcept {
-    return state_;
-}
-base::NetError Connection::error() const noexcept {
-    return error_;
-}
-const Sender& Connection::sender() const noexcept {
-    return sender_;
-}
-std::uint32_t Connection::mss() const noexcept {
-    return mss_;
-}
-Seq Connection::rcv_nxt() const noexcept {
-    return receive_.next() + (fin_received_ ? 1U : 0U);
-}
 
 TimeWaitRecord Connection::time_wait_record() const noexcept {
     const std::uint32_t window = rcv_adv_ > rcv_nxt() ? distance(rcv_nxt(), rcv_adv_) : 0;

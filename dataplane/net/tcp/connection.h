@@ -23,6 +23,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <utility>
 
 namespace dataplane::net::tcp {
 
@@ -129,6 +130,11 @@ public:
     [[nodiscard]] TimePoint deadline() const noexcept;
     /// Whether next_segment() may have something: an ACK that cannot wait, data, FIN, probe, SYN.
     [[nodiscard]] bool wants_output(TimePoint now) const noexcept;
+    /// Whether next_segment() surely has nothing: a glance, where wants_output() thinks it through.
+    [[nodiscard]] bool nothing_to_send() const noexcept {
+        const bool owes = reset_pending_ || ack_now_ || window_probe_ || loss_probe_;
+        return !owes && !handshaking() && !sender_.has_lost() && unsent() == 0 && !fin_unsent();
+    }
     /// The next segment to send, counted as sent. Call until false.
     /// \param payload_max  largest payload of one Outgoing: the MSS, or more where the port cuts (TSO);
     ///                     0: only what carries none (RST, SYN, FIN, probe, ACK)
@@ -147,7 +153,10 @@ public:
     // --- the application
     [[nodiscard]] std::span<const std::byte> unread() const noexcept; // the part in one piece
     void consume(std::size_t bytes, TimePoint now) noexcept;          // may owe a window update
-    [[nodiscard]] bool at_end() const noexcept; // FIN received and everything read
+    // FIN received and everything read
+    [[nodiscard]] bool at_end() const noexcept {
+        return fin_received_ && receive_.unread_bytes() == 0;
+    }
     [[nodiscard]] std::size_t send_room() const noexcept;
     /// Copies as much as there is room and slabs for; returns how much.
     [[nodiscard]] std::size_t write(std::span<const std::byte> bytes) noexcept;
@@ -155,7 +164,7 @@ public:
     void write(base::SlabView view) noexcept;
     [[nodiscard]] bool
     all_acknowledged() const noexcept; // nothing staged or in flight, FIN included
-    [[nodiscard]] std::size_t unsent_bytes() const noexcept;
+    [[nodiscard]] std::size_t unsent_bytes() const noexcept { return unsent(); }
     void shutdown_write(TimePoint now) noexcept; // FIN behind what is staged
     /// The application has gone: no more reading. FIN when all was read, RST otherwise (RFC 2525 §2.17).
     void close(TimePoint now) noexcept;
@@ -163,13 +172,18 @@ public:
     void set_user_timeout(Duration timeout) noexcept;
 
     // --- for others to see
-    [[nodiscard]] std::uint8_t take_events() noexcept;
-    [[nodiscard]] State state() const noexcept;
-    [[nodiscard]] base::NetError error() const noexcept;
-    [[nodiscard]] const Sender& sender() const noexcept;
-    [[nodiscard]] std::uint32_t mss() const noexcept; // payload bytes of a full segment we send
+    [[nodiscard]] std::uint8_t take_events() noexcept {
+        return std::exchange(events_, std::uint8_t{0});
+    }
+    [[nodiscard]] State state() const noexcept { return state_; }
+    [[nodiscard]] base::NetError error() const noexcept { return error_; }
+    [[nodiscard]] const Sender& sender() const noexcept { return sender_; }
+    // payload bytes of a full segment we send
+    [[nodiscard]] std::uint32_t mss() const noexcept { return mss_; }
     [[nodiscard]] TimeWaitRecord time_wait_record() const noexcept;
-    [[nodiscard]] Seq rcv_nxt() const noexcept;
+    [[nodiscard]] Seq rcv_nxt() const noexcept {
+        return receive_.next() + (fin_received_ ? 1U : 0U);
+    }
     [[nodiscard]] TimePoint last_received() const noexcept { return last_received_; }
     /// The largest window that the peer ever offered.
     [[nodiscard]] std::uint32_t peer_window_max() const noexcept { return snd_wnd_max_; }
@@ -198,9 +212,19 @@ private:
     void add_sack(Options& options) noexcept;
     [[nodiscard]] std::uint16_t window_to_advertise() noexcept;
     [[nodiscard]] Seq right_edge_wanted() const noexcept;
-    [[nodiscard]] std::uint32_t payload_limit() const noexcept; // of one segment sent now
+    // of one segment sent now; fill() leaves the blocks out of a segment that small
+    [[nodiscard]] std::uint32_t payload_limit() const noexcept {
+        const std::uint32_t sack = owes_sack() ? sack_bytes() : 0;
+        return mss_ >= 4 * sack ? mss_ - sack : mss_;
+    }
+    [[nodiscard]] bool owes_sack() const noexcept {
+        return sack_ && (receive_.out_of_order() || dsack_begin_ != dsack_end_);
+    }
     [[nodiscard]] std::uint32_t sack_bytes() const noexcept;
-    [[nodiscard]] std::uint32_t window_left() const noexcept;
+    [[nodiscard]] std::uint32_t window_left() const noexcept {
+        const Seq nxt = sender_.nxt();
+        return nxt < snd_right_ ? distance(nxt, snd_right_) : 0;
+    }
     [[nodiscard]] std::uint32_t window_step() const noexcept;
     [[nodiscard]] std::uint16_t path_probe_mss() const noexcept;
 
@@ -238,7 +262,23 @@ private:
     [[nodiscard]] bool handshaking() const noexcept {
         return state_ == State::syn_sent || state_ == State::syn_received;
     }
-    [[nodiscard]] bool can_send_data() const noexcept; // by state: data or FIN, new or again
+    [[nodiscard]] bool can_send_data() const noexcept { // by state: data or FIN, new or again
+        switch (state_) {
+        case State::established:
+        case State::fin_wait_1:
+        case State::close_wait:
+        case State::closing:
+        case State::last_ack:
+            return true;
+        case State::closed:
+        case State::syn_sent:
+        case State::syn_received:
+        case State::fin_wait_2:
+        case State::time_wait:
+            return false;
+        }
+        return false;
+    }
     [[nodiscard]] bool fin_unsent() const noexcept {
         return fin_staged_ && sender_.nxt() <= send_.end();
     }

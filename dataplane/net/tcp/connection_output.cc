@@ -10,24 +10,6 @@
 
 namespace dataplane::net::tcp {
 
-bool Connection::can_send_data() const noexcept {
-    switch (state_) {
-    case State::established:
-    case State::fin_wait_1:
-    case State::close_wait:
-    case State::closing:
-    case State::last_ack:
-        return true;
-    case State::closed:
-    case State::syn_sent:
-    case State::syn_received:
-    case State::fin_wait_2:
-    case State::time_wait:
-        return false;
-    }
-    return false;
-}
-
 bool Connection::wants_output(TimePoint now) const noexcept {
     return plan(mss_, now).kind != Kind::nothing;
 }
@@ -38,13 +20,16 @@ Connection::Plan Connection::plan(std::uint32_t payload_max, TimePoint now) cons
     // A port copies the options into every frame that it cuts, and a D-SACK goes out once (RFC 2883 §4).
     if (dsack_begin_ != dsack_end_) payload_max = std::min(payload_max, payload_limit());
     if (handshaking()) {
-        if (answer_syn_ || sender_.nxt() == iss_ || sender_.retransmission(now)) {
+        if (answer_syn_ || sender_.nxt() == iss_ ||
+            (sender_.has_lost() && sender_.retransmission(now))) {
             return {.kind = Kind::handshake};
         }
     } else if (can_send_data() && !records_full_) {
-        if (const auto lost = sender_.retransmission(now)) {
-            const Plan again = plan_again(*lost, payload_max);
-            if (again.kind != Kind::nothing) return again;
+        if (sender_.has_lost()) {
+            if (const auto lost = sender_.retransmission(now)) {
+                const Plan again = plan_again(*lost, payload_max);
+                if (again.kind != Kind::nothing) return again;
+            }
         }
         if (loss_probe_) {
             const Plan fresh = plan_new_data(payload_max, Urgency::loss_probe, now);
@@ -93,7 +78,8 @@ Connection::Plan Connection::plan_new_data(std::uint32_t payload_max, Urgency ur
 
     Plan result{.kind = Kind::data, .begin = sender_.nxt()};
     if (staged > 0) {
-        if (path_raise_due(now) && path_probe_ == 0 && urgency == Urgency::normal) {
+        if (path_raise_waits_ && path_raise_due(now) && path_probe_ == 0 &&
+            urgency == Urgency::normal) {
             const std::uint32_t larger = path_probe_mss() - (path_mss_ - limit);
             if (std::min({staged, window, allowed, payload_max}) >= larger) {
                 result.payload = larger;
@@ -120,13 +106,7 @@ Connection::Plan Connection::plan_new_data(std::uint32_t payload_max, Urgency ur
     return result;
 }
 
-std::uint32_t Connection::window_left() const noexcept {
-    const Seq nxt = sender_.nxt();
-    return nxt < snd_right_ ? distance(nxt, snd_right_) : 0;
-}
-
 std::uint32_t Connection::sack_bytes() const noexcept {
-    if (!sack_ || (!receive_.out_of_order() && dsack_begin_ == dsack_end_)) return 0;
     Options options;
     if (timestamps_) options.timestamps.emplace();
     std::array<SackBlock, sack_blocks_max> blocks;
@@ -134,11 +114,6 @@ std::uint32_t Connection::sack_bytes() const noexcept {
     options.sack_count = static_cast<std::uint8_t>(std::min(count, sack_blocks_max));
     return static_cast<std::uint32_t>(encoded_options_bytes(options, false)) -
            (timestamps_ ? 12U : 0U);
-}
-
-std::uint32_t Connection::payload_limit() const noexcept {
-    const std::uint32_t sack = sack_bytes();
-    return mss_ >= 4 * sack ? mss_ - sack : mss_; // fill() leaves them out of a segment that small
 }
 
 std::uint16_t Connection::path_probe_mss() const noexcept {
@@ -285,7 +260,7 @@ void Connection::fill(Outgoing& out, Seq seq, std::uint8_t flags, std::uint32_t 
     if (timestamps_) {
         out.options.timestamps = Timestamps{timestamp_ticks(now) + ts_offset_, ts_recent_};
     }
-    if (sack_ && with_sack) add_sack(out.options);
+    if (with_sack && owes_sack()) add_sack(out.options);
 
     last_ack_sent_ = out.ack;
     ack_now_ = false;

@@ -50,42 +50,6 @@ std::uint32_t Sender::initial_window() const noexcept { // RFC 6928 §2
 
 // --- what may be sent
 
-Seq Sender::una() const noexcept {
-    return board_.una();
-}
-Seq Sender::nxt() const noexcept {
-    return board_.nxt();
-}
-std::uint32_t Sender::cwnd() const noexcept {
-    return congestion_.cwnd();
-}
-std::uint32_t Sender::ssthresh() const noexcept {
-    return congestion_.ssthresh();
-}
-std::uint32_t Sender::flight_bytes() const noexcept {
-    return board_.flight_bytes();
-}
-std::uint32_t Sender::pipe_bytes() const noexcept {
-    return board_.pipe_bytes();
-}
-Duration Sender::smoothed_rtt() const noexcept {
-    return rtt_.smoothed();
-}
-Duration Sender::rto() const noexcept {
-    return rtt_.rto(environment_->config);
-}
-unsigned Sender::backoff_count() const noexcept {
-    return timeouts_in_row_;
-}
-bool Sender::in_recovery() const noexcept {
-    return phase_ != Phase::open;
-}
-
-std::optional<TimePoint> Sender::oldest_sent_at() const noexcept {
-    if (board_.size() == 0) return std::nullopt;
-    return board_[0].first_sent_at();
-}
-
 std::uint64_t Sender::pacing_bytes_per_second() const noexcept {
     // In recovery cwnd follows the pipe; ssthresh is the rate it settles at.
     const bool recovering = phase_ == Phase::recovery || phase_ == Phase::reduction;
@@ -124,7 +88,11 @@ std::optional<Range> Sender::probe() const noexcept {
 }
 
 bool Sender::idle_too_long(TimePoint now) const noexcept {
-    return established_ && board_.flight_bytes() == 0 && now - last_sent_at_ > rto();
+    if (!established_ || board_.flight_bytes() > 0) return false;
+    const Config& config = environment_->config;
+    const Duration idle = now - last_sent_at_;
+    // An RTO is never shorter than that: most pauses need no closer look.
+    return idle > std::min(config.rto_min, config.rto_max) && idle > rto();
 }
 
 std::uint32_t Sender::allowance(TimePoint now) const noexcept {
@@ -293,11 +261,6 @@ void Sender::schedule_probe(TimePoint now) noexcept {
     if (now + wait >= rto_at_) return; // the timeout comes first and does more
     early_ = Early::probe;
     early_at_ = now + wait;
-}
-
-TimePoint Sender::deadline() const noexcept {
-    const TimePoint pacing = pacing_waits_ ? pacer_.free_at() : TimePoint::max();
-    return std::min({rto_at_, early_at_, pacing});
 }
 
 SenderTimer Sender::on_timer(TimePoint now) noexcept {

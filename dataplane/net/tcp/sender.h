@@ -91,8 +91,10 @@ public:
     void set_mss(std::uint32_t mss) noexcept;
 
     // --- what may be sent
-    [[nodiscard]] Seq una() const noexcept; // oldest unacknowledged
-    [[nodiscard]] Seq nxt() const noexcept; // next new byte: the highest ever sent, plus one
+    // oldest unacknowledged
+    [[nodiscard]] Seq una() const noexcept { return board_.una(); }
+    // next new byte: the highest ever sent, plus one
+    [[nodiscard]] Seq nxt() const noexcept { return board_.nxt(); }
     /// The range to send again next (at most one mss of it is used), if cwnd, PRR and pacing allow
     /// it now. Ask before allowance(), which is zero while something lost waits.
     [[nodiscard]] std::optional<Range> retransmission(TimePoint now) const noexcept;
@@ -118,7 +120,10 @@ public:
     [[nodiscard]] Outcome on_acknowledgement(const Acknowledgement& ack, TimePoint now) noexcept;
     [[nodiscard]] SenderTimer on_timer(TimePoint now) noexcept;
     /// The earliest of RTO, TLP, RACK and pacing; max() when nothing waits.
-    [[nodiscard]] TimePoint deadline() const noexcept;
+    [[nodiscard]] TimePoint deadline() const noexcept {
+        const TimePoint pacing = pacing_waits_ ? pacer_.free_at() : TimePoint::max();
+        return std::min({rto_at_, early_at_, pacing});
+    }
     /// ICMP said that this host is unreachable, or the port could not send: take back one backoff
     /// (RFC 6069). `quoted` is the sequence number in the error.
     void on_unreachable(Seq quoted) noexcept;
@@ -130,16 +135,26 @@ public:
     void shrink() noexcept;
 
     // --- for others to see
-    [[nodiscard]] std::uint32_t cwnd() const noexcept;         // bytes
-    [[nodiscard]] std::uint32_t ssthresh() const noexcept;     // bytes
-    [[nodiscard]] std::uint32_t flight_bytes() const noexcept; // SND.NXT - SND.UNA
-    [[nodiscard]] std::uint32_t pipe_bytes() const noexcept;   // RFC 6675's pipe
-    [[nodiscard]] Duration smoothed_rtt() const noexcept;      // zero before the first sample
-    [[nodiscard]] Duration rto() const noexcept;               // with backoff
-    [[nodiscard]] unsigned backoff_count() const noexcept;     // timeouts in a row
-    [[nodiscard]] std::optional<TimePoint>
-    oldest_sent_at() const noexcept; // first transmission of una()
-    [[nodiscard]] bool in_recovery() const noexcept;
+    [[nodiscard]] std::uint32_t cwnd() const noexcept { return congestion_.cwnd(); } // bytes
+    [[nodiscard]] std::uint32_t ssthresh() const noexcept { return congestion_.ssthresh(); }
+    // SND.NXT - SND.UNA
+    [[nodiscard]] std::uint32_t flight_bytes() const noexcept { return board_.flight_bytes(); }
+    // RFC 6675's pipe
+    [[nodiscard]] std::uint32_t pipe_bytes() const noexcept { return board_.pipe_bytes(); }
+    /// Something waits to be sent again, whether it may leave now or not.
+    [[nodiscard]] bool has_lost() const noexcept { return board_.lost_bytes() > 0; }
+    // zero before the first sample
+    [[nodiscard]] Duration smoothed_rtt() const noexcept { return rtt_.smoothed(); }
+    // with backoff
+    [[nodiscard]] Duration rto() const noexcept { return rtt_.rto(environment_->config); }
+    // timeouts in a row
+    [[nodiscard]] unsigned backoff_count() const noexcept { return timeouts_in_row_; }
+    // first transmission of una()
+    [[nodiscard]] std::optional<TimePoint> oldest_sent_at() const noexcept {
+        if (board_.size() == 0) return std::nullopt;
+        return board_[0].first_sent_at();
+    }
+    [[nodiscard]] bool in_recovery() const noexcept { return phase_ != Phase::open; }
 
     [[nodiscard]] const Congestion& congestion() const noexcept { return congestion_; }
     [[nodiscard]] const Scoreboard& scoreboard() const noexcept { return board_; }

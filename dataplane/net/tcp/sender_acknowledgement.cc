@@ -42,6 +42,9 @@ struct Sender::Progress {
 Sender::Outcome Sender::on_acknowledgement(const Acknowledgement& ack, TimePoint now) noexcept {
     Outcome outcome;
     if (ack.ack < una() || ack.ack > nxt()) return outcome;
+    // Every segment that a mere receiver gets: it says nothing about what we sent.
+    const bool news = board_.flight_bytes() > 0 || !ack.sack.empty() || ack.ece;
+    if (!news && phase_ == Phase::open && doubt_ == Doubt::none && !probe_out_) return outcome;
 
     Progress progress;
     progress.flight_before = board_.flight_bytes();

@@ -212,12 +212,12 @@ TEST_F(Ethdev, TheReserveCarriesControlFramesWhenThePoolIsEmpty) {
 TEST_F(Ethdev, WithoutAttachBuffersPayloadIsCopied) {
     auto [a, b] = ring_pair({.attached_buffers = 64, .attach_always = true});
     ASSERT_TRUE(a && b);
-    Outgoing out{pool_, {}, pattern(1000)};
+    Outgoing out{pool_, {}, pattern(1200)};
     for (unsigned i = 0; i < 100; ++i)
         ASSERT_EQ(a->queue(0).send(out.frame()), SendResult::queued);
     EXPECT_EQ(a->queue(0).counters().slabs_held, 64U);
     a->queue(0).flush();
-    EXPECT_EQ(receive_all(b->queue(0)), std::vector<Bytes>(100, wire_frame({}, pattern(1000))));
+    EXPECT_EQ(receive_all(b->queue(0)), std::vector<Bytes>(100, wire_frame({}, pattern(1200))));
     EXPECT_EQ(out.slabs()[0].references(), 1U);
 }
 
@@ -230,7 +230,7 @@ TEST_F(Ethdev, ADeviceThatTakesNothingFillsTheRingAndIsNotSpunOn) {
     ASSERT_TRUE(port) << port.error().text;
     EXPECT_FALSE((*port)->link_up());
     Port& queue = (*port)->queue(0);
-    Outgoing data{pool_, {}, pattern(1000)};
+    Outgoing data{pool_, {}, pattern(1200)};
     std::size_t sent = 0;
     const auto began = Steady::now();
     while (queue.send(data.frame()) == SendResult::queued) {
@@ -313,7 +313,7 @@ TEST_F(Ethdev, SettlingGetsBackWhatTheDeviceNeverTook) {
     ASSERT_TRUE(name) << name.error().text;
     auto port = EthdevPort::open({.device = *name});
     ASSERT_TRUE(port) << port.error().text;
-    Outgoing data{pool_, {}, pattern(1000)};
+    Outgoing data{pool_, {}, pattern(1200)};
     Port& queue = (*port)->queue(0);
     ASSERT_EQ(queue.send(data.frame()), SendResult::queued);
     EXPECT_EQ(queue.counters().slabs_held, 1U);

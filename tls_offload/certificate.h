@@ -29,6 +29,7 @@ enum class TlsContextErrorKind : std::uint8_t {
     names,            // a certificate is not for the names it is configured for
     ca_file,
     ca_dir,
+    crl_file,
 };
 struct TlsContextError {
     TlsContextErrorKind kind = TlsContextErrorKind::library;

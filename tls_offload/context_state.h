@@ -2,6 +2,8 @@
 // Internal to tls_offload.
 #pragma once
 
+#include "dataplane/base/loop.h"
+#include "dataplane/base/wait.h"
 #include "tls_offload/block_pool.h"
 #include "tls_offload/openssl.h"
 #include "tls_offload/server_set.h"
@@ -11,11 +13,35 @@
 
 namespace tls_offload {
 
-struct LibraryState final : base::RefCounted<LibraryState> {
+struct LibraryState final : base::RefCounted<LibraryState>, private base::TurnEnd {
     explicit LibraryState(base::Loop& owner) : loop(owner) {}
+    ~LibraryState() override = default;
     void retire() noexcept { delete this; }
 
+    /// Whether a handshake may take a step in this turn; otherwise it waits in next_turn and asks again.
+    [[nodiscard]] bool may_step() noexcept {
+        if (steps_left == 0) {
+            ++counters.put_off;
+            return false;
+        }
+        --steps_left;
+        loop.at_turn_end(*this);
+        return true;
+    }
+    void turn_end() noexcept override {
+        steps_left = handshake_steps_per_turn;
+        for (unsigned i = 0; i < handshake_steps_per_turn; ++i)
+            next_turn.wake_one();
+        if (!next_turn.empty()) loop.at_turn_end(*this);
+    }
+
     base::Loop& loop;
+    offload::Engine* engine = nullptr; // null: keys sign on the spot
+    std::size_t signing = 0;           // handshakes that are paused for their signature
+    std::size_t signing_max = 0;
+    std::size_t connections = 0;
+    unsigned steps_left = handshake_steps_per_turn;
+    base::WaitQueue next_turn{"tls: next handshake step"};
     LibCtxPtr openssl;
     BioMethodHandle bio_method; // a stream's lower side; see tls_stream.cc
     CipherHandle ticket_cipher; // fetched once: each fetch takes the library's locks

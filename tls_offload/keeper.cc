@@ -30,7 +30,7 @@ base::WallTime wall_now() {
 
 std::vector<std::string> files_of(const ServerOptions& options) {
     std::vector<std::string> files{options.certificate_file, options.key_file, options.ocsp_file,
-                                   options.client_ca_file};
+                                   options.client_ca_file, options.client_crl_file};
     for (const CertificateFiles& each : options.more)
         files.insert(files.end(), {each.certificate_file, each.key_file, each.ocsp_file});
     std::erase(files, "");
@@ -39,7 +39,7 @@ std::vector<std::string> files_of(const ServerOptions& options) {
 
 std::vector<std::string> files_of(const ClientContextOptions& options) {
     std::vector<std::string> files{options.ca_file, options.ca_dir, options.certificate_file,
-                                   options.key_file};
+                                   options.key_file, options.crl_file};
     std::erase(files, "");
     return files;
 }
@@ -87,7 +87,7 @@ public:
         const std::lock_guard lock(mutex_);
         const LibraryState& library = port.state();
         if (!server_->certificates.empty()) {
-            auto set = ServerSet::build(library.openssl, *server_);
+            auto set = ServerSet::build(library.openssl, *server_, library.engine);
             if (!set) return std::unexpected(set.error().text);
             port.take(TlsPort::News{std::move(*set)});
         }
@@ -199,7 +199,10 @@ private:
             read_server();
             if (server_problem_.empty()) tell_in_use();
         }
-        if (everything || marks_of(files_of(settings_.client)) != marks_of_client_) read_client();
+        if (everything || marks_of(files_of(settings_.client)) != marks_of_client_) {
+            read_client();
+            if (client_problem_.empty()) tell_concerns();
+        }
         watch();
         hand_out();
     }
@@ -220,6 +223,12 @@ private:
             for (const std::string& text : concerns(each, now))
                 log_(true, "certificate", text);
         }
+        for (const std::string& text :
+             concerns(server_->options.client_crl_file, server_->revocation_lists, now))
+            log_(true, "revocation_list", text);
+        for (const std::string& text :
+             concerns(client_->options.crl_file, client_->revocation_lists, now))
+            log_(true, "revocation_list", text);
     }
 
     void watch() {
@@ -234,7 +243,7 @@ private:
         for (Attached& each : ports_) {
             const LibCtxPtr& library = each.port->state().openssl;
             if (each.server_due && !server_->certificates.empty()) {
-                auto set = ServerSet::build(library, *server_);
+                auto set = ServerSet::build(library, *server_, each.port->state().engine);
                 if (set && each.port->inbox_.post(TlsPort::News{std::move(*set)}))
                     each.server_due = false;
             }

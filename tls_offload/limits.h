@@ -35,6 +35,11 @@ inline constexpr std::size_t tlsa_records_max = 32;     // of one host; more are
 // Tickets: keys that are still taken besides the current one, and how long each is current.
 inline constexpr std::size_t ticket_keys_previous_max = 6;
 inline constexpr std::chrono::hours ticket_rotation{4};
+// Handshakes of one shard that wait for their signature at once, each on a stack of 32 KiB. One more is signed by
+// the shard itself: with so many before it, it would wait for a tenth of a second at least.
+inline constexpr std::size_t signing_handshakes_max = 512;
+// Steps of handshakes in one turn. One takes 50 to 300 µs of OpenSSL, and a turn shall stay below 1 ms.
+inline constexpr unsigned handshake_steps_per_turn = 3;
 // close() may spend this long on handing the last records and the close_notify down.
 inline constexpr base::Duration close_flush_max = std::chrono::seconds{10};
 

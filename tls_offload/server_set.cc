@@ -1,6 +1,7 @@
 #include "tls_offload/server_set.h"
 
 #include "tls_offload/context_state.h"
+#include "tls_offload/engine/async_key.h"
 
 #include <algorithm>
 #include <array>
@@ -35,6 +36,10 @@ TlsContextError library_error(const char* what) {
 TlsContextError file_error(TlsContextErrorKind kind, const char* what, const std::string& file,
                            const std::string& why) {
     return {kind, std::string{what} + " " + file + ": " + why};
+}
+
+TlsContextError crl_error(const std::string& file, const std::string& why) {
+    return file_error(TlsContextErrorKind::crl_file, "revocation list file", file, why);
 }
 
 /// What client and server contexts have in common.
@@ -77,8 +82,18 @@ struct StackFree {
 };
 using StackHandle = std::unique_ptr<STACK_OF(X509), StackFree>;
 
-std::expected<void, TlsContextError> use_pair(SSL_CTX& context, OSSL_LIB_CTX* library,
-                                              const CertificateMaterial& material) {
+/// An RSA key of a size that the engine has, made to sign there; null for every other.
+/// P-256 and Ed25519 sign in less time than handing over takes twice, so they stay on the shard.
+offload::EvpKeyHandle offloaded(const EVP_PKEY& key, offload::Engine* engine) {
+    if (engine == nullptr || EVP_PKEY_is_a(&key, "RSA") != 1) return nullptr;
+    const auto loaded = offload::PrivateKey::from_evp(key);
+    return loaded ? offload::make_async_key(*engine, *loaded) : nullptr;
+}
+
+/// Returns whether the key signs through the engine.
+std::expected<bool, TlsContextError> use_pair(SSL_CTX& context, OSSL_LIB_CTX* library,
+                                              const CertificateMaterial& material,
+                                              offload::Engine* engine) {
     ERR_clear_error();
     const BioHandle chain_text = reader_of(material.chain_pem);
     const BioHandle key_text = reader_of(material.key_pem->text());
@@ -91,12 +106,15 @@ std::expected<void, TlsContextError> use_pair(SSL_CTX& context, OSSL_LIB_CTX* li
     ERR_clear_error();
     const KeyHandle key{PEM_read_bio_PrivateKey_ex(key_text.get(), nullptr, refuse_pass_phrase,
                                                    nullptr, library, nullptr)};
+    const offload::EvpKeyHandle apart = key != nullptr ? offloaded(*key, engine) : nullptr;
+    ERR_clear_error();
     if (leaf == nullptr || key == nullptr ||
-        SSL_CTX_use_cert_and_key(&context, leaf.get(), key.get(), chain.get(), 1) != 1) {
+        SSL_CTX_use_cert_and_key(&context, leaf.get(), apart ? apart.get() : key.get(), chain.get(),
+                                 1) != 1) {
         return std::unexpected(file_error(TlsContextErrorKind::certificate_file, "certificate file",
                                           material.files.certificate_file, take_error_text()));
     }
-    return {};
+    return apart != nullptr;
 }
 
 std::expected<int, std::string> add_trusted(X509_STORE& store, OSSL_LIB_CTX* library,
@@ -121,6 +139,19 @@ std::expected<void, std::string> check_trusted(const std::string& pem) {
     const std::unique_ptr<X509_STORE, Release<X509_STORE_free>> store{X509_STORE_new()};
     const auto added = add_trusted(*store, nullptr, pem);
     if (!added) return std::unexpected(added.error());
+    return {};
+}
+
+/// Reads a file of revocation lists; none when it has no name.
+std::expected<void, TlsContextError> read_lists(const std::string& file, std::string& pem,
+                                                std::vector<RevocationList>& lists) {
+    if (file.empty()) return {};
+    auto text = read_file(file);
+    if (!text) return std::unexpected(crl_error(file, text.error()));
+    auto read = read_revocation_lists(*text);
+    if (!read) return std::unexpected(crl_error(file, read.error()));
+    pem = std::move(*text);
+    lists = std::move(*read);
     return {};
 }
 
@@ -160,6 +191,7 @@ std::array<unsigned char, 32> session_context(const ServerMaterial& material) {
     std::string text = "millrace ";
     text += static_cast<char>('0' + static_cast<int>(material.options.client_auth));
     text += material.client_ca_pem;
+    text += material.client_crl_pem; // a new list: who resumes is looked at anew
     static_cast<void>(
         EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr));
     return digest;
@@ -173,7 +205,7 @@ std::expected<void, TlsContextError> ask_for_certificate(SSL_CTX& context, OSSL_
                        wanted == ClientAuth::require
                            ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
                            : SSL_VERIFY_PEER,
-                       nullptr);
+                       forgive_unlisted_issuer);
     SSL_CTX_set_verify_depth(&context, verify_depth_max);
     SSL_CTX_set_cert_verify_callback(&context, verify_for_the_record, nullptr);
     if (material.client_ca_pem.empty()) return {};
@@ -182,6 +214,10 @@ std::expected<void, TlsContextError> ask_for_certificate(SSL_CTX& context, OSSL_
     if (!added) {
         return std::unexpected(file_error(TlsContextErrorKind::ca_file, "client CA file",
                                           material.options.client_ca_file, added.error()));
+    }
+    if (!material.client_crl_pem.empty()) {
+        if (auto used = use_revocation_lists(context, library, material.client_crl_pem); !used)
+            return std::unexpected(crl_error(material.options.client_crl_file, used.error()));
     }
     const BioHandle text = reader_of(material.client_ca_pem);
     while (const CertificateHandle next = next_certificate(text.get(), library))
@@ -216,6 +252,10 @@ std::expected<ServerMaterialPtr, TlsContextError> load_server_material(const Ser
         }
         material->client_ca_pem = std::move(*pem);
     }
+    if (auto read = read_lists(options.client_crl_file, material->client_crl_pem,
+                               material->revocation_lists);
+        !read)
+        return std::unexpected(std::move(read.error()));
     return material;
 }
 
@@ -255,11 +295,14 @@ load_client_material(const ClientContextOptions& options, base::WallTime now) {
         if (!own) return std::unexpected(std::move(own.error()));
         material->certificate = std::make_shared<const CertificateMaterial>(std::move(*own));
     }
+    if (auto read = read_lists(options.crl_file, material->crl_pem, material->revocation_lists);
+        !read)
+        return std::unexpected(std::move(read.error()));
     return material;
 }
 
 std::expected<std::unique_ptr<ServerSet>, TlsContextError>
-ServerSet::build(LibCtxPtr library, const ServerMaterial& material) {
+ServerSet::build(LibCtxPtr library, const ServerMaterial& material, offload::Engine* engine) {
     std::unique_ptr<ServerSet> set{new ServerSet{std::move(library)}};
     const int version_min =
         material.options.policy == TlsPolicy::modern ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -287,8 +330,9 @@ ServerSet::build(LibCtxPtr library, const ServerMaterial& material) {
         SSL_CTX_set_tlsext_status_arg(&context, set.get());
         for (const std::size_t index : members) {
             const CertificateMaterial& each = material.certificates[index];
-            if (auto used = use_pair(context, set->library_.get(), each); !used)
-                return std::unexpected(std::move(used.error()));
+            auto apart = use_pair(context, set->library_.get(), each, engine);
+            if (!apart) return std::unexpected(std::move(apart.error()));
+            set->needs_jobs_ |= *apart;
             if (!each.ocsp_der.empty())
                 set->staples_.push_back({SSL_CTX_get0_certificate(&context), each.ocsp_der});
         }
@@ -379,8 +423,13 @@ ClientSet::build(LibCtxPtr library, const ClientMaterial& material) {
     }
     // An opportunistic connection is verified too, for the log; the parsed roots are shared.
     SSL_CTX_set1_cert_store(opportunistic->get(), SSL_CTX_get_cert_store(verified->get()));
-    SSL_CTX_set_verify(opportunistic->get(), SSL_VERIFY_NONE, nullptr);
-    SSL_CTX_set_verify(verified->get(), SSL_VERIFY_PEER, nullptr);
+    SSL_CTX_set_verify(opportunistic->get(), SSL_VERIFY_NONE, forgive_unlisted_issuer);
+    SSL_CTX_set_verify(verified->get(), SSL_VERIFY_PEER, forgive_unlisted_issuer);
+    if (!material.crl_pem.empty()) {
+        if (auto used = use_revocation_lists(**verified, openssl, material.crl_pem); !used)
+            return std::unexpected(crl_error(material.options.crl_file, used.error()));
+        look_for_revocation(**opportunistic);
+    }
     ERR_clear_error();
     if (SSL_CTX_dane_enable(verified->get()) != 1)
         return std::unexpected(library_error("OpenSSL does not do DANE"));
@@ -391,7 +440,7 @@ ClientSet::build(LibCtxPtr library, const ClientMaterial& material) {
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, remember_session);
         if (material.certificate == nullptr) continue;
-        if (auto used = use_pair(*context, openssl, *material.certificate); !used)
+        if (auto used = use_pair(*context, openssl, *material.certificate, nullptr); !used)
             return std::unexpected(std::move(used.error()));
     }
     set->opportunistic = std::move(*opportunistic);

@@ -10,6 +10,7 @@
 
 #include "tls_offload/certificate.h"
 #include "tls_offload/openssl.h"
+#include "tls_offload/revocation.h"
 #include "tls_offload/tls_context.h"
 
 #include <expected>
@@ -26,6 +27,8 @@ struct ServerMaterial {
     ServerOptions options;
     std::vector<CertificateMaterial> certificates; // the first one is always a default
     std::string client_ca_pem;                     // empty: none
+    std::string client_crl_pem;                    // empty: none
+    std::vector<RevocationList> revocation_lists;  // what is in it
 };
 using ServerMaterialPtr = std::shared_ptr<const ServerMaterial>;
 [[nodiscard]] std::expected<ServerMaterialPtr, TlsContextError>
@@ -36,6 +39,8 @@ struct ClientMaterial {
     ClientContextOptions options;
     std::vector<std::string> trusted_pem;                   // whole files
     std::shared_ptr<const CertificateMaterial> certificate; // null: none is shown
+    std::string crl_pem;                                    // empty: none
+    std::vector<RevocationList> revocation_lists;           // what is in it
 };
 using ClientMaterialPtr = std::shared_ptr<const ClientMaterial>;
 [[nodiscard]] std::expected<ClientMaterialPtr, TlsContextError>
@@ -45,8 +50,9 @@ using LibCtxPtr = std::shared_ptr<OSSL_LIB_CTX>; // shared: sets of an old confi
 
 class ServerSet {
 public:
+    /// \param engine  of the shard that will use it, for its RSA keys; only kept here. Null: they sign on the spot
     [[nodiscard]] static std::expected<std::unique_ptr<ServerSet>, TlsContextError>
-    build(LibCtxPtr library, const ServerMaterial& material);
+    build(LibCtxPtr library, const ServerMaterial& material, offload::Engine* engine = nullptr);
     ServerSet(const ServerSet&) = delete;
     ServerSet& operator=(const ServerSet&) = delete;
 
@@ -55,6 +61,8 @@ public:
     /// The context for a name; fallback() when nobody has it.
     [[nodiscard]] SSL_CTX* choose(std::string_view name) const;
     [[nodiscard]] const std::vector<SslCtxHandle>& contexts() const noexcept { return contexts_; }
+    /// Whether some key signs through the engine, for which its handshakes need jobs to pause in.
+    [[nodiscard]] bool needs_jobs() const noexcept { return needs_jobs_; }
 
 private:
     struct Staple {
@@ -70,6 +78,7 @@ private:
     std::map<std::string, SSL_CTX*, std::less<>> by_name_; // wildcards as ".example.com"
     std::vector<Staple> staples_;
     SSL_CTX* fallback_ = nullptr;
+    bool needs_jobs_ = false;
 };
 
 class ClientSet {

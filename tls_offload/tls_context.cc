@@ -1,8 +1,10 @@
 #include "tls_offload/tls_context.h"
 
 #include "tls_offload/context_state.h"
+#include "tls_offload/engine/async_key.h"
 #include "tls_offload/server_set.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -29,6 +31,21 @@ std::size_t TlsLibrary::lent_blocks() const noexcept {
     return state_->blocks.lent_count();
 }
 
+void TlsLibrary::sign_with(offload::Engine& engine, std::size_t handshakes_max) noexcept {
+    // One more is running, and qatengine's operations are jobs of the same thread.
+    offload::bound_jobs(signing_handshakes_max + 1 + offload::qat_operations_max);
+    state_->engine = &engine;
+    state_->signing_max = std::min(handshakes_max, signing_handshakes_max);
+}
+
+std::size_t TlsLibrary::signing_handshakes() const noexcept {
+    return state_->signing;
+}
+
+std::size_t TlsLibrary::connection_count() const noexcept {
+    return state_->connections;
+}
+
 void TlsLibrary::use_ticket_keys(TicketKeysPtr keys) noexcept {
     state_->ticket_keys = std::move(keys);
 }
@@ -37,7 +54,7 @@ std::expected<ServerContext, TlsContextError> ServerContext::create(TlsLibrary& 
                                                                     const ServerOptions& options) {
     const auto material = load_server_material(options, library.state_->loop.wall_now());
     if (!material) return std::unexpected(material.error());
-    auto set = ServerSet::build(library.state_->openssl, **material);
+    auto set = ServerSet::build(library.state_->openssl, **material, library.state_->engine);
     if (!set) return std::unexpected(std::move(set.error()));
     return ServerContext{base::Ref<ServerState>{new ServerState{library.state_, std::move(*set)}}};
 }

@@ -25,6 +25,9 @@
 
 namespace tls_offload {
 
+namespace offload {
+class Engine;
+}
 struct LibraryState;
 struct ServerState;
 struct ClientState;
@@ -36,6 +39,8 @@ struct TlsCounters {
     std::uint64_t handshake_failed = 0; // of both; timeouts and cancellations included
     std::uint64_t truncated = 0;        // the peer sent FIN without close_notify
     std::uint64_t broken = 0;           // a TLS error after the handshake
+    std::uint64_t put_off = 0;          // steps of handshakes that waited for the next turn
+    std::uint64_t no_job = 0; // steps without a job to pause in: a signature is made on the shard
 };
 
 class TlsLibrary {
@@ -48,6 +53,15 @@ public:
     [[nodiscard]] const TlsCounters& counters() const noexcept;
     /// Buffers lent to streams that hold bytes right now; 0 when all are idle.
     [[nodiscard]] std::size_t lent_blocks() const noexcept;
+    /// Has the RSA keys of server contexts that are made from now on sign through the engine, while the
+    /// shard goes on. On the shard's thread. What is left of the connections must be gone before the engine
+    /// is, or the loop's tasks dropped: a waiting handshake is given up with its stream.
+    void sign_with(offload::Engine& engine,
+                   std::size_t handshakes_max = signing_handshakes_max) noexcept;
+    /// Handshakes that wait for a signature.
+    [[nodiscard]] std::size_t signing_handshakes() const noexcept;
+    /// Connections that have an SSL object.
+    [[nodiscard]] std::size_t connection_count() const noexcept;
     /// Seals and opens tickets with these from now on. Until then the library has keys of its own.
     void use_ticket_keys(TicketKeysPtr keys) noexcept;
 
@@ -77,7 +91,8 @@ struct ServerOptions {
     std::string ocsp_file = {};              // DER, of the default pair; empty: nothing is stapled
     std::vector<CertificateFiles> more = {}; // by name, or of another kind of key
     ClientAuth client_auth = ClientAuth::none;
-    std::string client_ca_file = {}; // whose client certificates verify; empty: nobody's
+    std::string client_ca_file = {};  // whose client certificates verify; empty: nobody's
+    std::string client_crl_file = {}; // revocation lists for them; empty: none
     bool operator==(const ServerOptions&) const = default;
 };
 
@@ -114,6 +129,7 @@ struct ClientContextOptions {
     std::size_t session_keys_max = tls_offload::session_keys_max; // 0: never resume
     std::string certificate_file = {}; // shown to hosts that ask for one; empty: none
     std::string key_file = {};
+    std::string crl_file = {}; // revocation lists for hosts' certificates, PEM; empty: none
     bool operator==(const ClientContextOptions&) const = default;
 };
 

@@ -1,6 +1,7 @@
 #include "tls_offload/tls_stream.h"
 
 #include "tls_offload/context_state.h"
+#include "tls_offload/engine/async_key.h"
 #include "tls_offload/peer.h"
 
 #include <algorithm>
@@ -16,7 +17,7 @@ using base::NetError;
 using base::NetResult;
 using base::Task;
 
-enum class Step : std::uint8_t { done, want_read, want_room, failed };
+enum class Step : std::uint8_t { done, want_read, want_room, want_signature, failed };
 
 /// One TLS connection. Its stream and every coroutine that runs on it hold references, so that it
 /// outlives a stream destroyed under a suspended reader and the last flush after close().
@@ -26,8 +27,12 @@ public:
     Connection(base::StreamPtr lower, base::Ref<LibraryState> library,
                base::Ref<ClientState> client, base::Ref<ServerState> server)
         : library_(std::move(library)), client_(std::move(client)), server_(std::move(server)),
-          lower_(std::move(lower)), info_(lower_->info()), close_timer_(*this) {}
+          lower_(std::move(lower)), info_(lower_->info()), close_timer_(*this) {
+        ++library_->connections;
+    }
     ~Connection() override {
+        CHECK(!signing_); // its stream has seen to that
+        --library_->connections;
         for (Sealed& sealed : sealed_)
             library_->blocks.give_back(std::move(sealed.block));
         release_read_block();
@@ -70,6 +75,8 @@ public:
     [[nodiscard]] const TlsState& state() const noexcept { return state_; }
     [[nodiscard]] const LibraryState& library() const noexcept { return *library_; }
 
+    void wake_signing() noexcept { signed_.wake_all(); }
+
     // The BIO's two directions: bytes moved, 0 for "not now".
     std::size_t read_lower(std::span<std::byte> into) noexcept;
     std::size_t stage_sealed(std::span<const std::byte> record) noexcept;
@@ -97,6 +104,8 @@ private:
     [[nodiscard]] base::Loop& loop() const noexcept { return library_->loop; }
 
     Step step_handshake();
+    void set_signing(bool signing) noexcept;
+    void give_up_signing() noexcept;
     Step step_read();
     void finish_handshake();
     std::size_t stage(std::span<const std::byte> bytes);
@@ -141,6 +150,7 @@ private:
     std::size_t sealed_count_ = 0;
 
     bool established_ = false;
+    bool signing_ = false;  // the handshake's job is paused until its signature is there
     bool seal_due_ = false; // what is staged shall leave as soon as there is room
     bool flushing_ = false; // a flush() runs, the only writer of the lower stream
     bool front_in_flight_ =
@@ -155,6 +165,7 @@ private:
     std::optional<NetError> error_; // both directions are dead
 
     base::WaitQueue room_{"tls: room to write"};
+    base::WaitQueue signed_{"tls: signature"};
     base::WaitQueue flushed_{"tls: records flushed"};
     CloseTimer close_timer_;
 };
@@ -179,6 +190,12 @@ int bio_write(BIO* bio, const char* from, std::size_t bytes, std::size_t* moved)
     return 0;
 }
 
+/// OpenSSL's call-back for a paused job that may go on, inside Engine::poll(): queues, and nothing else.
+int wake_handshake(SSL*, void* connection) noexcept {
+    static_cast<Connection*>(connection)->wake_signing();
+    return 1;
+}
+
 long bio_ctrl(BIO*, int command, long, void*) noexcept {
     // Flushing is flush()'s business; of everything else OpenSSL may ask, "no" is the answer.
     return command == BIO_CTRL_FLUSH ? 1 : 0;
@@ -198,6 +215,10 @@ bool Connection::set_up(SSL_CTX* context, bool server) {
     if (server) {
         set_time(*ssl_, loop().wall_now());
         SSL_set_accept_state(ssl_.get());
+        if (server_->set->needs_jobs()) {
+            SSL_set_async_callback(ssl_.get(), wake_handshake);
+            SSL_set_async_callback_arg(ssl_.get(), this);
+        }
     } else {
         SSL_set_connect_state(ssl_.get());
     }
@@ -242,18 +263,57 @@ std::size_t Connection::stage_sealed(std::span<const std::byte> record) noexcept
 // --- Handshake
 
 Step Connection::step_handshake() {
+    SSL* ssl = ssl_.get();
+    // Only here: with the mode on, OpenSSL could pause in a read or a write, whose buffers must then not move.
+    // Who has paused already has the job that he goes on with.
+    const bool wanted = server_ && server_->set->needs_jobs();
+    bool job = wanted && (signing_ || library_->signing < library_->signing_max);
+    if (job) SSL_set_mode(ssl, SSL_MODE_ASYNC);
     ERR_clear_error();
-    const int result = SSL_do_handshake(ssl_.get());
+    int result = SSL_do_handshake(ssl);
+    SSL_clear_mode(ssl, SSL_MODE_ASYNC);
+    int error = SSL_get_error(ssl, result);
+    if (error == SSL_ERROR_WANT_ASYNC_JOB) { // OpenSSL has none left
+        job = false;
+        result = SSL_do_handshake(ssl);
+        error = SSL_get_error(ssl, result);
+    }
+    if (wanted && !job) ++library_->counters.no_job;
+    set_signing(SSL_waiting_for_async(ssl) == 1);
     start_flush();
     if (result == 1) return Step::done;
-    switch (SSL_get_error(ssl_.get(), result)) {
+    switch (error) {
     case SSL_ERROR_WANT_READ:
         return Step::want_read;
     case SSL_ERROR_WANT_WRITE:
         return Step::want_room;
+    case SSL_ERROR_WANT_ASYNC:
+        return Step::want_signature;
     default:
         return Step::failed;
     }
+}
+
+void Connection::set_signing(bool signing) noexcept {
+    if (signing == signing_) return;
+    signing_ = signing;
+    if (signing) {
+        ++library_->signing;
+    } else {
+        --library_->signing;
+    }
+}
+
+/// Nobody goes on with this handshake. OpenSSL would lose a paused job with its SSL, so the job is resumed to
+/// its end first, which is at once: it gives up, and its signature's request with it. Not in a job, not in a poll.
+void Connection::give_up_signing() noexcept {
+    if (!signing_) return;
+    const offload::GiveUp giving_up;
+    SSL_set_mode(ssl_.get(), SSL_MODE_ASYNC);
+    static_cast<void>(SSL_do_handshake(ssl_.get()));
+    ERR_clear_error();
+    CHECK(SSL_waiting_for_async(ssl_.get()) == 0);
+    set_signing(false);
 }
 
 void Connection::finish_handshake() {
@@ -527,6 +587,7 @@ void Connection::abort() noexcept {
     closed_ = aborted_ = true;
     close_timer_.cancel();
     lower_->abort();
+    give_up_signing();
     fail(NetError::closed);
 }
 
@@ -580,6 +641,11 @@ Task<std::expected<base::StreamPtr, TlsFailure>> Connection::handshake(base::Ref
     // From here on, dropping this coroutine aborts the connection.
     auto stream = std::make_unique<TlsStream>(self);
     for (;;) {
+        while (!self->library_->may_step()) {
+            const base::Wake why = co_await self->library_->next_turn.wait(self->loop(), deadline);
+            if (why == base::Wake::event) continue;
+            co_return std::unexpected(self->fail_handshake(wait_failure(base::to_net_error(why))));
+        }
         const Step step = self->step_handshake();
         if (step == Step::done) break;
         if (step == Step::failed) {
@@ -590,6 +656,9 @@ Task<std::expected<base::StreamPtr, TlsFailure>> Connection::handshake(base::Ref
         NetResult<> event;
         if (step == Step::want_read) {
             event = co_await self->lower_->fill(deadline);
+        } else if (step == Step::want_signature) {
+            const base::Wake why = co_await self->signed_.wait(self->loop(), deadline);
+            if (why != base::Wake::event) event = std::unexpected(base::to_net_error(why));
         } else {
             const base::Wake why = co_await self->room_.wait(self->loop(), deadline);
             if (why != base::Wake::event) event = std::unexpected(base::to_net_error(why));

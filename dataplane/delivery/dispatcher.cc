@@ -417,8 +417,8 @@ Task<void> Dispatcher::end_with_reports(Round* round, [[maybe_unused]] TaskMark 
         }
         if (recipients.empty()) continue;
         DsnOptions options{policy->hostname, policy->retry.expiry, random_()};
-        const auto sent =
-            co_await send_dsn(loop_, context_.queue, round->message, kind, recipients, options);
+        const auto sent = co_await send_dsn(loop_, context_.queue, round->message, kind, recipients,
+                                            options, context_.dkim);
         if (sent) {
             context_.stats.add(Counter::dsn_sent);
             if (kind == DsnKind::delay) round->message->envelope.delay_notified = true;

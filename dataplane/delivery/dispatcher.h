@@ -29,6 +29,7 @@
 #include "dataplane/delivery/resolver.h"
 #include "dataplane/delivery/site.h"
 #include "dataplane/delivery/site_ledger.h"
+#include "dataplane/message/dkim/message_signer.h"
 #include "dataplane/policy/policy.h"
 #include "dataplane/policy/transports.h"
 #include "dataplane/smtp/client_session.h"
@@ -58,6 +59,7 @@ struct DeliveryContext { // all outlive the dispatcher
     telemetry::Stats& stats;
     telemetry::EventSink& events;
     SiteLedger& ledger;
+    message::dkim::SigningDesk* dkim = nullptr; // signs reports; nullptr: they go unsigned
     std::uint64_t seed = 0;
     std::size_t messages_max = ready_messages_max;
 };

@@ -8,6 +8,7 @@
 
 namespace dataplane::delivery {
 
+using queue::SpoolError;
 using queue::SpoolResult;
 
 namespace {
@@ -96,11 +97,16 @@ void append_status(std::string& out, smtp::EnhancedCode status) {
 
 /// Appends the part of the content that is to be returned.
 base::Task<SpoolResult<>> append_content(queue::Draft& draft, queue::ContentReader content,
-                                         bool full, base::Deadline deadline) {
+                                         bool full, message::dkim::MessageSigner* signer,
+                                         base::Deadline deadline) {
     std::size_t appended = 0;
     bool line_empty = true; // so far; an empty line ends the headers
     for (;;) {
         auto read = co_await content.next(deadline);
+        // Damage is mostly what the report is about: it goes out with what could be read.
+        const bool damaged = !read && (read.error() == SpoolError::damaged ||
+                                       read.error() == SpoolError::forged);
+        if (damaged) co_return SpoolResult<>{};
         if (!read) co_return std::unexpected(read.error());
         const base::SlabChain piece = std::move(*read);
         if (piece.empty()) break;
@@ -126,6 +132,7 @@ base::Task<SpoolResult<>> append_content(queue::Draft& draft, queue::ContentRead
                 bytes = bytes.first(keep);
             }
             appended += bytes.size();
+            if (signer != nullptr) signer->body(base::as_text(bytes));
             const auto written = co_await draft.append(bytes, deadline);
             if (!written) co_return std::unexpected(written.error());
             if (end) co_return SpoolResult<>{};
@@ -277,7 +284,8 @@ DsnText compose_dsn(const queue::Message& original, DsnKind kind,
 
 base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue,
                                    queue::MessageRef original, DsnKind kind,
-                                   std::span<const DsnRecipient> recipients, DsnOptions options) {
+                                   std::span<const DsnRecipient> recipients, DsnOptions options,
+                                   message::dkim::SigningDesk* desk) {
     CHECK(!recipients.empty() && !original->envelope.sender().empty());
     recipients = recipients.first(std::min(recipients.size(), dsn_recipients_max));
     const base::Deadline deadline = base::Deadline::in(loop, dsn_commit_timeout);
@@ -298,14 +306,32 @@ base::Task<SpoolResult<>> send_dsn(base::Loop& loop, queue::MessageQueue& queue,
     envelope.body = text.eight_bit ? queue::BodyKind::eight_bit_mime : queue::BodyKind::seven_bit;
     envelope.smtputf8 = !ascii(original->envelope.sender()) || original->envelope.smtputf8;
 
+    std::unique_ptr<message::dkim::MessageSigner> signer;
+    if (desk != nullptr) signer = desk->begin("");
+    if (signer != nullptr) {
+        const std::size_t header_end = text.head.find("\r\n\r\n") + 2;
+        signer->header(std::string_view{text.head}.substr(0, header_end));
+        signer->header_ended(true);
+        signer->body(std::string_view{text.head}.substr(header_end + 2));
+    }
     const auto headed = co_await draft.append(base::as_bytes(text.head), deadline);
     if (!headed) co_return std::unexpected(headed.error());
     queue::ContentReader content{queue, original};
-    const auto returned = co_await append_content(draft, std::move(content), text.full, deadline);
+    const auto returned =
+        co_await append_content(draft, std::move(content), text.full, signer.get(), deadline);
     if (!returned) co_return std::unexpected(returned.error());
     const auto closed = co_await draft.append(base::as_bytes(text.tail), deadline);
     if (!closed) co_return std::unexpected(closed.error());
-    const auto committed = co_await draft.commit("", deadline);
+    std::string prelude;
+    if (signer != nullptr) {
+        signer->body(text.tail);
+        const auto report =
+            co_await signer->sign(desk->signer(), prelude, queue::prelude_bytes_max,
+                                  loop.wall_now(), deadline.sooner(loop.now() + dsn_sign_timeout));
+        static_cast<void>(report); // unsigned is better than unsent
+        desk->give_back(std::move(signer));
+    }
+    const auto committed = co_await draft.commit(prelude, deadline);
     if (!committed) co_return std::unexpected(committed.error());
     co_return SpoolResult<>{};
 }

@@ -11,6 +11,7 @@
 
 #include "dataplane/base/loop.h"
 #include "dataplane/base/task.h"
+#include "dataplane/message/dkim/message_signer.h"
 #include "dataplane/smtp/reply_parser.h"
 #include "queue/message.h"
 #include "queue/queue.h"
@@ -57,9 +58,12 @@ struct DsnText {
 
 /// Composes and queues one report. Success means that it is durable. What it refers to outlives the
 /// task.
+/// \param desk  whose keys for the relay's own host name sign it, as of no tenant; null: nobody. A report that
+///              cannot be signed goes unsigned, whatever the key's table says: the sender must learn of it.
 [[nodiscard]] base::Task<queue::SpoolResult<>>
 send_dsn(base::Loop& loop, queue::MessageQueue& queue, queue::MessageRef original, DsnKind kind,
-         std::span<const DsnRecipient> recipients, DsnOptions options);
+         std::span<const DsnRecipient> recipients, DsnOptions options,
+         message::dkim::SigningDesk* desk = nullptr);
 
 /// RFC 5322 §3.3, in UTC.
 [[nodiscard]] std::string mail_date(base::WallTime time);

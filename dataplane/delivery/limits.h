@@ -78,6 +78,7 @@ inline constexpr std::size_t dsn_headers_bytes_max = 64U << 10;
 inline constexpr std::size_t dsn_full_bytes_max = 256U << 10; // larger: the headers only
 inline constexpr std::size_t dsn_recipients_max = 1'000;      // named in one report
 inline constexpr std::chrono::seconds dsn_commit_timeout{30};
+inline constexpr std::chrono::seconds dsn_sign_timeout{5}; // then a report goes unsigned
 
 // The table in which shards count connections together, 8 MiB. Only (site, source) pairs that have
 // a connection or mail that waits for one are in it: with 65,000 of those, one bucket in a million

@@ -128,6 +128,36 @@ TEST_F(KeeperTest, RenewalByRenameReachesEveryShard) {
     EXPECT_TRUE(all_serve("third"));
 }
 
+TEST_F(KeeperTest, NewRevocationListReachesEveryShardAndABadOneIsKeptOut) {
+    TlsSettings with_list = settings();
+    with_list.client.crl_file = folder.file("lists.pem");
+    write_file(with_list.client.crl_file, authority.revocation_list({}, 24h));
+    open(with_list);
+    const auto revoked = [&](Shard& shard) {
+        shard.port.inbox().drain();
+        X509_STORE* store =
+            SSL_CTX_get_cert_store(shard.port.client()->state()->set->verified.get());
+        STACK_OF(X509_OBJECT)* all = X509_STORE_get0_objects(store);
+        for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
+            X509_CRL* list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(all, i));
+            X509_REVOKED* entry = nullptr;
+            if (list != nullptr && X509_CRL_get0_by_cert(list, &entry, last_leaf.get()) == 1)
+                return true;
+        }
+        return false;
+    };
+    EXPECT_FALSE(revoked(*shards[0]));
+    write_file(folder.file("lists.new"), authority.revocation_list({last_leaf.get()}, 24h));
+    fs::rename(folder.file("lists.new"), with_list.client.crl_file);
+    EXPECT_TRUE(eventually([&] {
+        return std::ranges::all_of(shards, [&](const auto& shard) { return revoked(*shard); });
+    }));
+    write_file(folder.file("lists.new"), "nonsense");
+    fs::rename(folder.file("lists.new"), with_list.client.crl_file);
+    EXPECT_NE(keeper->reload().find("lists.pem"), std::string::npos);
+    EXPECT_TRUE(revoked(*shards[0]));
+}
+
 TEST_F(KeeperTest, RenewalBehindSymbolicLinksIsSeen) {
     // As certbot does it: live/NAME/*.pem point into archive/NAME, and are pointed elsewhere.
     fs::create_directories(folder.file("archive/mx"));

@@ -134,6 +134,37 @@ std::string Authority::ocsp(const X509& leaf, int status, base::Duration this_up
     return text;
 }
 
+std::string Authority::revocation_list(const std::vector<const X509*>& revoked,
+                                       base::Duration next_update) const {
+    const auto time = [this](base::Duration from_now) {
+        return ASN1_TIME_set(
+            nullptr, std::chrono::system_clock::to_time_t(
+                         now_ + std::chrono::duration_cast<std::chrono::milliseconds>(from_now)));
+    };
+    X509_CRL* list = X509_CRL_new();
+    ASN1_TIME* from = time(std::chrono::hours{-2});
+    ASN1_TIME* until = time(next_update);
+    CHECK(X509_CRL_set_version(list, X509_CRL_VERSION_2) == 1 &&
+          X509_CRL_set_issuer_name(list, X509_get_subject_name(own_.certificate.get())) == 1 &&
+          X509_CRL_set1_lastUpdate(list, from) == 1 && X509_CRL_set1_nextUpdate(list, until) == 1);
+    for (const X509* each : revoked) {
+        X509_REVOKED* entry = X509_REVOKED_new();
+        ASN1_INTEGER* serial = ASN1_INTEGER_dup(X509_get0_serialNumber(each));
+        CHECK(X509_REVOKED_set_serialNumber(entry, serial) == 1 &&
+              X509_REVOKED_set_revocationDate(entry, from) == 1 &&
+              X509_CRL_add0_revoked(list, entry) == 1);
+        ASN1_INTEGER_free(serial);
+    }
+    X509_CRL_sort(list);
+    CHECK(X509_CRL_sign(list, own_.key.get(), digest_of(*own_.key)) != 0);
+    const BioHandle memory{BIO_new(BIO_s_mem())};
+    CHECK(PEM_write_bio_X509_CRL(memory.get(), list) == 1);
+    ASN1_TIME_free(until);
+    ASN1_TIME_free(from);
+    X509_CRL_free(list);
+    return text_of(*memory);
+}
+
 void write_file(const std::string& path, const std::string& bytes) {
     std::ofstream stream{path, std::ios::binary | std::ios::trunc};
     stream << bytes;

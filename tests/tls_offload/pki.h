@@ -39,6 +39,10 @@ public:
     [[nodiscard]] std::string ocsp(const X509& leaf, int status, base::Duration this_update,
                                    base::Duration next_update) const;
 
+    /// A revocation list in PEM that names these, from an hour before the authority's now.
+    [[nodiscard]] std::string revocation_list(const std::vector<const X509*>& revoked,
+                                              base::Duration next_update) const;
+
 private:
     base::WallTime now_;
     Identity own_;

@@ -3,13 +3,18 @@
 #include "tls_offload/openssl.h"
 #include "tls_offload/relief.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <memory>
 #include <openssl/pem.h>
 #include <stdexcept>
+#include <sys/resource.h>
 #include <thread>
 
 namespace tls_offload::bench {
@@ -207,6 +212,31 @@ std::array<double, 2> take_turns(const Variant& ours, const Variant& stock, doub
             count[1] > 0 ? total[1] / static_cast<double>(count[1]) : 0};
 }
 
+/// Microseconds that `openssl speed` takes for record_bytes of AES-256-GCM; 0 when it cannot be run.
+double openssl_speed_us(double seconds) {
+    const int whole = std::max(1, static_cast<int>(seconds));
+    const std::string command = "openssl speed -mr -seconds " + std::to_string(whole) + " -bytes " +
+                                std::to_string(record_bytes) + " -evp aes-256-gcm 2>/dev/null";
+    struct Close {
+        void operator()(FILE* pipe) const noexcept { pclose(pipe); }
+    };
+    const std::unique_ptr<FILE, Close> pipe{popen(command.c_str(), "r")};
+    std::array<char, 256> line{};
+    double bytes_per_s = 0;
+    while (pipe != nullptr && std::fgets(line.data(), line.size(), pipe.get()) != nullptr) {
+        const std::string text{line.data()}; // "+F:22:AES-256-GCM:5049393152.00"
+        if (text.starts_with("+F:")) bytes_per_s = std::strtod(&text[text.rfind(':') + 1], nullptr);
+    }
+    return bytes_per_s > 0 ? static_cast<double>(record_bytes) / bytes_per_s * 1e6 : 0;
+}
+
+/// Times that this thread has gone to sleep of its own accord: with nothing else to wait for, for a lock.
+long sleeps() {
+    rusage used{};
+    getrusage(RUSAGE_THREAD, &used);
+    return used.ru_nvcsw;
+}
+
 } // namespace
 
 std::vector<Row> handshakes(double seconds) {
@@ -227,7 +257,7 @@ std::vector<Row> handshakes(double seconds) {
             };
             const auto us =
                 take_turns({full(ours.get()), true}, {full(stock.get()), false}, seconds);
-            rows.push_back({"client_full" + suffix, us[0], us[1], rsa ? 0.65 : 0});
+            rows.push_back({"client_full" + suffix, "-", us[0], us[1], rsa ? 0.65 : 0, 0});
 
             SessionHandle our_session, stock_session;
             static_cast<void>(shake(*ours, *server, &our_session, false));
@@ -239,9 +269,8 @@ std::vector<Row> handshakes(double seconds) {
             };
             const auto resumed = take_turns({again(ours.get(), &our_session), true},
                                             {again(stock.get(), &stock_session), false}, seconds);
-            rows.push_back({"client_resumed" + suffix, resumed[0], resumed[1], 0});
-            if (version == TLS1_3_VERSION && rsa)
-                rows.push_back({"client_resumed_tls13", resumed[0], 0, 150});
+            rows.push_back({"client_resumed" + suffix, "-", resumed[0], resumed[1], 0,
+                            version == TLS1_3_VERSION ? 150.0 : 0.0});
         }
     }
     return rows;
@@ -300,13 +329,52 @@ std::vector<Row> bulk(double seconds) {
         return us;
     };
     const auto us = take_turns({tls, false}, {evp, false}, seconds);
-    return {{"tls_bulk_aes256gcm_16k", us[0], us[1], 0}};
+    std::vector<Row> rows{{"tls_bulk_aes256gcm_16k_evp", "-", us[0], us[1], 0, 0}};
+    if (const double speed = openssl_speed_us(seconds); speed > 0)
+        rows.push_back({"tls_bulk_aes256gcm_16k", "-", us[0], speed, 1.10, 0});
+    return rows;
+}
+
+void write_rsa_pair(unsigned bits, const std::string& certificate_file,
+                    const std::string& key_file) {
+    const KeyHandle key{EVP_RSA_gen(bits)};
+    require(key != nullptr, "making a key");
+    const CertificateHandle certificate = issue(*key, host, *key, nullptr, false);
+    const BioHandle chain{BIO_new_file(certificate_file.c_str(), "w")};
+    const BioHandle secret{BIO_new_file(key_file.c_str(), "w")};
+    require(chain != nullptr && secret != nullptr &&
+                PEM_write_bio_X509(chain.get(), certificate.get()) == 1 &&
+                PEM_write_bio_PKCS8PrivateKey(secret.get(), key.get(), nullptr, nullptr, 0, nullptr,
+                                              nullptr) == 1,
+            "writing a certificate");
+}
+
+double ed25519_us(const std::string& pem, double seconds) {
+    const BioHandle text{BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))};
+    const KeyHandle key{PEM_read_bio_PrivateKey(text.get(), nullptr, refuse_pass_phrase, nullptr)};
+    require(key != nullptr, "reading a key");
+    const std::array<unsigned char, 32> digest{};
+    long count = 0;
+    const double begin = wall_us();
+    for (; wall_us() < begin + seconds * 1e6; ++count) {
+        const std::unique_ptr<EVP_MD_CTX, Release<EVP_MD_CTX_free>> context{EVP_MD_CTX_new()};
+        std::array<unsigned char, 64> signature;
+        std::size_t bytes = signature.size();
+        require(EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key.get()) == 1 &&
+                    EVP_DigestSign(context.get(), signature.data(), &bytes, digest.data(),
+                                   digest.size()) == 1,
+                "signing");
+    }
+    return (wall_us() - begin) / static_cast<double>(count);
 }
 
 std::vector<Contention> contention(double seconds) {
+    struct Rate {
+        double per_s, waits_per_1000;
+    };
     const Chain chain{true};
     const auto measure = [&](std::size_t threads, bool own_library) {
-        std::atomic<long> count{0};
+        std::atomic<long> count{0}, slept{0};
         std::atomic<std::size_t> ready{0};
         std::atomic<bool> failed{false};
         const auto work = [&] {
@@ -320,12 +388,14 @@ std::vector<Contention> contention(double seconds) {
                 while (ready < threads)
                     std::this_thread::yield();
                 long mine = 0;
+                const long before = sleeps();
                 const double begin = wall_us();
                 while (wall_us() < begin + seconds * 1e6) {
                     static_cast<void>(shake(*client, *server, nullptr, false));
                     ++mine;
                 }
                 count += mine;
+                slept += sleeps() - before;
             } catch (const std::exception&) { // told below: threads have nobody to throw to
                 failed = true;
                 ++ready;
@@ -337,16 +407,19 @@ std::vector<Contention> contention(double seconds) {
         for (std::thread& each : all)
             each.join();
         require(!failed, "handshakes on threads");
-        return static_cast<double>(count) / seconds;
+        return Rate{static_cast<double>(count) / seconds,
+                    1000.0 * static_cast<double>(slept) /
+                        std::max(1.0, static_cast<double>(count))};
     };
     std::vector<Contention> rows;
     for (const bool relief : {true, false}) {
         end_relief();
         if (relief) require(use_relief(Relief::on).active, "the relief");
         for (const bool own : {true, false}) {
+            const Rate one = measure(1, own), two = measure(2, own);
             rows.push_back({std::string{relief ? "relief" : "stock"} +
                                 (own ? ", a library for each thread" : ", one library"),
-                            measure(1, own), measure(2, own)});
+                            one.per_s, two.per_s, two.waits_per_1000});
         }
     }
     end_relief();

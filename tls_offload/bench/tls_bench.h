@@ -10,29 +10,31 @@
 // Failure    std::runtime_error: this OpenSSL cannot do what is measured.
 #pragma once
 
-#include <chrono>
+#include "tls_offload/bench/row.h"
+
 #include <string>
 #include <vector>
 
 namespace tls_offload::bench {
 
-struct Row {
-    std::string name;    // "client_full_tls13_rsa2048"
-    double ours_us = 0;  // per operation
-    double stock_us = 0; // 0: nothing to compare with
-    double goal = 0; // for ratio() where there is a stock, for ours_us where there is none; 0: none
-    [[nodiscard]] double ratio() const noexcept { return stock_us > 0 ? ours_us / stock_us : 0; }
-};
-
 /// \param seconds  for each row, shared by both sides, which take turns
 [[nodiscard]] std::vector<Row> handshakes(double seconds);
-/// 16 KiB records with AES-256-GCM beside EVP's AES-256-GCM; a row is 16 KiB.
+/// 16 KiB records with AES-256-GCM; a row is 16 KiB. Beside EVP's AES-256-GCM here, and beside what
+/// `openssl speed` says in between, which is a process of its own.
 [[nodiscard]] std::vector<Row> bulk(double seconds);
+
+/// A self-signed RSA pair for mx.example.com, as PEM.
+void write_rsa_pair(unsigned bits, const std::string& certificate_file,
+                    const std::string& key_file);
+/// What EVP_DigestSign takes for a digest with this key. \param pem  a private key, Ed25519
+[[nodiscard]] double ed25519_us(const std::string& pem, double seconds);
 
 struct Contention {
     std::string name;
     double one_per_s = 0; // whole handshakes, client and server, by one thread
     double two_per_s = 0; // by two threads together
+    double waits_per_1000 =
+        0; // times that one of two threads slept, for 1,000 handshakes: for a lock
     [[nodiscard]] double scaling() const noexcept {
         return one_per_s > 0 ? two_per_s / one_per_s : 0;
     }

@@ -18,6 +18,7 @@ struct Bound {
 
 int bound_index = -1;
 thread_local AsyncKeyCounters counters;
+thread_local bool giving_up = false;
 
 void free_bound(void*, void* bound, CRYPTO_EX_DATA*, int, long, void*) {
     delete static_cast<Bound*>(bound);
@@ -58,6 +59,10 @@ int private_encrypt(int bytes, const unsigned char* from, unsigned char* to, RSA
     ++counters.offloaded;
     while (!request.done()) { // a resumption that was not ours is not the end
         if (ASYNC_pause_job() != 1) return -1;
+        if (giving_up) { // the request goes with this frame
+            ++counters.given_up;
+            return -1;
+        }
     }
     const SignResult& made = request.result();
     if (!made) return -1;
@@ -82,6 +87,21 @@ const RSA_METHOD* method() {
 
 void FreeEvpKey::operator()(evp_pkey_st* key) const noexcept {
     EVP_PKEY_free(key);
+}
+
+GiveUp::GiveUp() noexcept {
+    CHECK(!giving_up && ASYNC_get_current_job() == nullptr);
+    giving_up = true;
+}
+GiveUp::~GiveUp() {
+    giving_up = false;
+}
+
+void bound_jobs(std::size_t jobs_max) {
+    static thread_local bool bound = false;
+    if (!bound)
+        static_cast<void>(ASYNC_init_thread(jobs_max, 0)); // else there is no memory: no jobs
+    bound = true;
 }
 
 const AsyncKeyCounters& async_key_counters() noexcept {

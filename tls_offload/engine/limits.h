@@ -43,6 +43,9 @@ inline constexpr std::size_t lanes = 8;          // of a multi-buffer kernel
 inline constexpr std::size_t lanes_worth_it = 3; // fewer are faster one by one
 inline constexpr base::Duration lane_wait_max = std::chrono::microseconds{200};
 
+// Under way in Intel's engine at once, of one shard; each is an ASYNC job.
+inline constexpr std::size_t qat_operations_max = 256;
+
 inline constexpr unsigned workers_max = 64;
 inline constexpr std::size_t worker_ring_entries = 256; // of each pair of shard and worker
 

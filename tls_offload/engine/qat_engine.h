@@ -23,9 +23,9 @@ namespace tls_offload::offload {
 
 struct QatEngineOptions {
     std::string id = "qatengine";
-    std::string file;             // a path; empty: OpenSSL's own folder of engines
-    unsigned shards = 1;          // each needs an instance of its own
-    std::size_t operations = 256; // under way at once, of one shard
+    std::string file;    // a path; empty: OpenSSL's own folder of engines
+    unsigned shards = 1; // each needs an instance of its own
+    std::size_t operations = qat_operations_max;
     base::Duration stuck_after = std::chrono::milliseconds{20};
 };
 

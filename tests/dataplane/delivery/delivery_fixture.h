@@ -158,6 +158,7 @@ protected:
                                           .stats = stats,
                                           .events = events,
                                           .ledger = ledger,
+                                          .dkim = desk,
                                           .seed = 1 + dispatchers.size(),
                                           .messages_max = messages_max};
         dispatchers.push_back(std::make_unique<delivery::Dispatcher>(context));
@@ -228,6 +229,7 @@ protected:
     telemetry::Stats stats{*page};
     delivery::SiteLedger ledger;
     tls_offload::ClientContext* tls = nullptr;
+    dataplane::message::dkim::SigningDesk* desk = nullptr;
     policy::Policy rules;
     policy::PolicySlot slot{std::make_shared<const policy::Policy>()};
     WatchedSink sink;

@@ -1,5 +1,8 @@
 #include "dataplane/delivery/dsn.h"
+#include "dataplane/message/dkim/inline_signer.h"
 #include "tests/dataplane/delivery/delivery_fixture.h"
+#include "tests/dataplane/message/dkim/fixtures.h"
+#include "tests/dataplane/message/dkim/verifier.h"
 
 #include <algorithm>
 
@@ -164,6 +167,25 @@ TEST_F(Dsn, RecipientStaysPendingUntilTheReportIsSafe) {
     EXPECT_EQ(home->accepted.size(), 1U);
 }
 
+// Goal: mail that rots on our own disk is not tried for days in silence: its sender is told at once.
+TEST_F(Dsn, MailThatIsDamagedInTheSpoolIsReportedToItsSender) {
+    host->reply("RCPT", "451 4.7.1 later");
+    start();
+    submit({"bob@dest.example"}, "Subject: hello\r\n\r\n" + std::string(30'000, 'd') + "\r\n");
+    ASSERT_TRUE(wait_for([&] { return queue->counters().deferred_messages == 1; }));
+    auto& bytes = disk.bytes();
+    const auto body = std::search_n(bytes.begin(), bytes.end(), 1000, std::byte{'d'});
+    ASSERT_NE(body, bytes.end());
+    *(body + 20'000) ^= std::byte{1};
+    ASSERT_TRUE(wait_for([&] { return queue_empty(); }, 2h));
+    EXPECT_TRUE(host->accepted.empty());
+    ASSERT_EQ(home->accepted.size(), 1U);
+    EXPECT_TRUE(has(home->accepted[0].content, "Action: failed\r\n"));
+    EXPECT_TRUE(has(home->accepted[0].content, "Status: 5.3.0\r\n"));
+    EXPECT_TRUE(has(home->accepted[0].content, "damaged on the relay's disk"));
+    EXPECT_EQ(counted(Counter::messages_bounced), 1U);
+}
+
 TEST_F(Dsn, InternationalAddressesMakeAnInternationalReport) {
     start();
     const std::string address = "j\xc3\xb6rg@dest.example";
@@ -187,6 +209,52 @@ TEST_F(Dsn, ForeignTextStaysOnItsLine) {
     ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
     EXPECT_TRUE(has(home->accepted.at(0).content,
                     "Diagnostic-Code: smtp; 550 5.1.1 gone ? Status: 2.0.0\r\n"));
+}
+
+/// Signs when it likes to.
+class MoodySigner final : public dataplane::message::dkim::Signer {
+public:
+    base::Task<dataplane::message::dkim::SignResult>
+    sign(std::shared_ptr<const dataplane::message::dkim::SigningKey> key,
+         dataplane::message::dkim::Digest digest, base::Deadline) override {
+        if (!willing) co_return std::unexpected(dataplane::message::dkim::SignError::failed);
+        co_return dataplane::message::dkim::sign_inline(*key, digest);
+    }
+    bool willing = true;
+};
+
+TEST_F(Dsn, IsSignedForTheRelaysOwnNameAndUnsignedRatherThanLost) {
+    namespace dkim = dataplane::message::dkim;
+    TempFolder folder;
+    const auto key = dkim::SigningKey::parse(rsa_pem());
+    ASSERT_TRUE(key.has_value());
+    const std::array tables{table("relay.example", "r1", folder.write("key.pem", rsa_pem())),
+                            table("sender.example", "s1", folder.write("key.pem", rsa_pem()))};
+    dkim::KeyCache files;
+    auto keys = dkim::load_key_set(tables, files);
+    ASSERT_TRUE(keys.has_value());
+    MoodySigner signer;
+    dkim::SigningDesk signing{signer};
+    signing.use(keys->keys);
+    desk = &signing;
+    host->reply("RCPT", "550 5.1.1 no such user");
+    start();
+    const std::string content = "Subject: hello\r\nX-Id: 7\r\n\r\nsecret body \r\n\r\n\r\n";
+    for (const queue::DsnReturn wanted : {queue::DsnReturn::headers, queue::DsnReturn::full}) {
+        submit({"bob@dest.example"}, content,
+               [wanted](queue::Envelope& envelope) { envelope.dsn_return = wanted; });
+        ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
+        const auto seen = DkimVerifier{home->accepted.back().content}.check(**key);
+        ASSERT_EQ(seen.size(), 1U);
+        EXPECT_EQ(seen[0].problem, "");
+        EXPECT_EQ(seen[0].tags.at("d"), "relay.example");
+    }
+    signer.willing = false;
+    submit({"bob@dest.example"}, content);
+    ASSERT_TRUE(wait_for([&] { return queue_empty(); }));
+    ASSERT_EQ(home->accepted.size(), 3U);
+    EXPECT_FALSE(has(home->accepted[2].content, "DKIM-Signature:"));
+    EXPECT_TRUE(has(home->accepted[2].content, "Action: failed\r\n"));
 }
 
 TEST(MailDate, IsRfc5322) {

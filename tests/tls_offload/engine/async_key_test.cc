@@ -1,12 +1,12 @@
 // TLS servers whose RSA key goes through the engine: real handshakes in memory, over every backend state, and
 // abandoned at every pause. MILLRACE_ABORTED_HANDSHAKES=1000000 for the long run.
+#include "tests/tls_offload/engine/job_pool.h"
 #include "tests/tls_offload/engine/rig.h"
 #include "tls_offload/engine/async_key.h"
 #include "tls_offload/engine/sim_backend.h"
 
 #include <cstdlib>
 #include <gtest/gtest.h>
-#include <openssl/async.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -33,37 +33,13 @@ Handle<X509> certificate_of(EVP_PKEY& key) {
     return made;
 }
 
-/// Jobs that this thread's pool can still start: they are started, paused, and ended again.
-class JobPool {
-public:
-    static constexpr std::size_t size = 16;
-    static std::size_t startable() {
-        std::vector<ASYNC_JOB*> jobs;
-        ASYNC_WAIT_CTX* wait = ASYNC_WAIT_CTX_new();
-        int result = 0;
-        for (;;) {
-            ASYNC_JOB* job = nullptr;
-            if (ASYNC_start_job(&job, wait, &result, pause_once, nullptr, 0) != ASYNC_PAUSE) break;
-            jobs.push_back(job);
-        }
-        for (ASYNC_JOB* job : jobs)
-            CHECK(ASYNC_start_job(&job, wait, &result, pause_once, nullptr, 0) == ASYNC_FINISH);
-        ASYNC_WAIT_CTX_free(wait);
-        return jobs.size();
-    }
-
-private:
-    static int pause_once(void*) {
-        ASYNC_pause_job();
-        return 1;
-    }
-};
+constexpr std::size_t pool_jobs = 16;
 
 class AsyncKey : public testing::TestWithParam<int> { // the TLS version
 protected:
     void SetUp() override {
         ASYNC_cleanup_thread(); // of tests before: a second pool would hide the first one
-        ASYNC_init_thread(JobPool::size, 0);
+        ASYNC_init_thread(pool_jobs, 0);
         auto backend = std::make_unique<offload::SimBackend>(
             offload::SimBackendOptions{.faults = {.delay_max = 300us}, .stuck_after = 5s});
         sim = backend.get();
@@ -177,7 +153,7 @@ TEST_P(AsyncKey, WrongSignatureOfTheDeviceNeverReachesTheClient) {
 
 TEST_P(AsyncKey, MoreHandshakesThanJobsWaitForOneAndAllFinish) {
     std::vector<std::unique_ptr<Pair>> pairs;
-    for (std::size_t i = 0; i < 2 * JobPool::size; ++i)
+    for (std::size_t i = 0; i < 2 * pool_jobs; ++i)
         open(*pairs.emplace_back(std::make_unique<Pair>()));
     std::size_t done = 0;
     std::vector<bool> finished(pairs.size());
@@ -192,14 +168,38 @@ TEST_P(AsyncKey, MoreHandshakesThanJobsWaitForOneAndAllFinish) {
     }
     EXPECT_EQ(done, pairs.size());
     pairs.clear();
-    EXPECT_EQ(JobPool::startable(), JobPool::size);
+    EXPECT_EQ(startable_jobs(), pool_jobs);
+}
+
+TEST_P(AsyncKey, GivingUpEndsThePausedJobAtOnceAndItsRequest) {
+    const std::uint64_t before = offload::async_key_counters().given_up;
+    sim->die();
+    Pair pair;
+    open(pair);
+    for (unsigned i = 0; i < 100 && SSL_waiting_for_async(pair.server.get()) == 0; ++i)
+        ASSERT_EQ(step(pair), 0);
+    ASSERT_EQ(SSL_waiting_for_async(pair.server.get()), 1);
+    EXPECT_EQ(rig->engine.in_flight(), 1U);
+    {
+        const offload::GiveUp giving_up;
+        static_cast<void>(SSL_do_handshake(pair.server.get()));
+    }
+    ERR_clear_error();
+    EXPECT_EQ(SSL_waiting_for_async(pair.server.get()), 0);
+    EXPECT_EQ(rig->engine.in_flight(), 0U);
+    EXPECT_EQ(offload::async_key_counters().given_up - before, 1U);
+    pair.server.reset();
+    EXPECT_EQ(startable_jobs(), pool_jobs);
+    sim->come_back();
+    rig->turn_for(10ms); // what the device still makes of it finds nobody
+    EXPECT_EQ(rig->engine.counters().late, 1U);
 }
 
 // The peer leaves after 0, 1, 2 ... steps: the job is drained, and every pool is as full as before.
 TEST_P(AsyncKey, AbandonedHandshakesLeaveEveryPoolFull) {
     const char* wanted = std::getenv("MILLRACE_ABORTED_HANDSHAKES");
     const unsigned long count = wanted == nullptr ? 300 : std::strtoul(wanted, nullptr, 10);
-    ASSERT_EQ(JobPool::startable(), JobPool::size);
+    ASSERT_EQ(startable_jobs(), pool_jobs);
     unsigned long paused = 0;
     for (unsigned long i = 0; i < count; ++i) {
         Pair pair;
@@ -211,7 +211,7 @@ TEST_P(AsyncKey, AbandonedHandshakesLeaveEveryPoolFull) {
         drain(pair);
     }
     EXPECT_GT(paused, count / 10) << "the pauses were missed";
-    EXPECT_EQ(JobPool::startable(), JobPool::size);
+    EXPECT_EQ(startable_jobs(), pool_jobs);
     EXPECT_EQ(rig->engine.in_flight(), 0U);
     EXPECT_EQ(sim->in_flight(), 0U);
 }

@@ -1,20 +1,14 @@
 #include "dataplane/loadgen/audit.h"
 
-#include "dataplane/loadgen/ledger.h"
+#include "dataplane/base/slab.h"
+#include "dataplane/loadgen/digest.h"
 
-#include <map>
-#include <unordered_map>
-#include <unordered_set>
+#include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace dataplane::loadgen {
 namespace {
-
-struct Promise {
-    Outcome outcome = Outcome::unknown;
-    std::uint32_t recipients = 0;
-    std::unordered_set<std::string> arrived;
-};
 
 void describe(std::string& text, std::string_view name, const Fault& fault) {
     text += name;
@@ -29,6 +23,11 @@ void describe(std::string& text, std::string_view name, const Fault& fault) {
     text += '\n';
 }
 
+template <class Record>
+bool by_message(const Record& a, const Record& b) noexcept {
+    return std::tie(a.run, a.sequence) < std::tie(b.run, b.sequence);
+}
+
 } // namespace
 
 void Fault::add(const std::string& run, std::uint64_t sequence) {
@@ -37,67 +36,164 @@ void Fault::add(const std::string& run, std::uint64_t sequence) {
         examples.push_back(run + '/' + std::to_string(sequence));
 }
 
-Audit audit(std::istream& source_ledger, std::istream& sink_ledger) {
+std::uint32_t Auditor::run_number(const std::string& run) {
+    const auto [place, fresh] =
+        run_numbers_.try_emplace(run, static_cast<std::uint32_t>(runs_.size()));
+    if (fresh) runs_.push_back(run);
+    return place->second;
+}
+
+void Auditor::append(const SourceLine& line) {
+    Promise promise{line.sequence,   line.time_us, run_number(line.run),
+                    line.recipients, line.outcome, addresses_.size()};
+    if (line.addresses != nullptr && line.outcome == Outcome::accepted) {
+        promise.addresses = static_cast<std::uint32_t>(line.addresses->size());
+        for (const std::string& address : *line.addresses)
+            addresses_.push_back(digest_of(base::as_bytes(std::string_view{address})));
+    }
+    promises_.push_back(promise);
+}
+
+void Auditor::append_refusal(std::string_view recipient) {
+    refused_.insert(digest_of(base::as_bytes(recipient)));
+}
+
+void Auditor::append(const SinkLine& line) {
+    const std::string_view recipient = line.recipient;
+    const std::size_t at = recipient.rfind('@');
+    const std::string_view domain =
+        at == std::string_view::npos ? std::string_view{} : recipient.substr(at + 1);
+    arrivals_.push_back({line.sequence, line.time_us, digest_of(base::as_bytes(recipient)),
+                         digest_of(base::as_bytes(domain)), run_number(line.run), line.altered});
+}
+
+void Auditor::take_over(Auditor&& other) {
+    std::vector<std::uint32_t> renamed;
+    for (const std::string& run : other.runs_)
+        renamed.push_back(run_number(run));
+    const auto move = [&](auto& from, auto& to) {
+        for (auto& record : from) {
+            record.run = renamed[record.run];
+            to.push_back(record);
+        }
+        from.clear();
+    };
+    for (Promise& promise : other.promises_)
+        promise.addresses_at += addresses_.size();
+    addresses_.insert(addresses_.end(), other.addresses_.begin(), other.addresses_.end());
+    refused_.merge(other.refused_);
+    move(other.promises_, promises_);
+    move(other.arrivals_, arrivals_);
+}
+
+// Both sides in the order of their messages, then one walk along both.
+Audit Auditor::finish() {
     Audit result;
-    std::map<std::string, std::unordered_map<std::uint64_t, Promise>> runs;
-    std::string text;
-    while (std::getline(source_ledger, text)) {
-        const auto line = parse_source_line(text);
-        if (!line) continue;
-        Promise& promise = runs[line->run][line->sequence];
-        promise.outcome = line->outcome;
-        promise.recipients = line->recipients;
-        if (line->outcome == Outcome::accepted) result.promised += line->recipients;
-        if (line->outcome == Outcome::unknown) ++result.unknown_messages;
-    }
-    while (std::getline(sink_ledger, text)) {
-        auto line = parse_sink_line(text);
-        if (!line) continue;
-        if (line->altered) result.altered.add(line->run, line->sequence);
-        const auto run = runs.find(line->run);
-        const bool sent = run != runs.end() && run->second.contains(line->sequence);
-        if (!sent) {
-            result.unexplained.add(line->run, line->sequence);
-            continue;
+    std::stable_sort(promises_.begin(), promises_.end(), by_message<Promise>);
+    std::sort(arrivals_.begin(), arrivals_.end(), [](const Arrival& a, const Arrival& b) {
+        return std::tie(a.run, a.sequence, a.recipient, a.time_us) <
+               std::tie(b.run, b.sequence, b.recipient, b.time_us);
+    });
+    std::vector<Passage> passages;
+    auto arrival = arrivals_.cbegin();
+    const auto unexplained_until = [&](const Promise* next) {
+        for (; arrival != arrivals_.cend() &&
+               (next == nullptr ||
+                std::tie(arrival->run, arrival->sequence) < std::tie(next->run, next->sequence));
+             ++arrival) {
+            if (arrival->altered) result.altered.add(runs_[arrival->run], arrival->sequence);
+            result.unexplained.add(runs_[arrival->run], arrival->sequence);
         }
-        Promise& promise = run->second[line->sequence];
-        if (!promise.arrived.insert(std::move(line->recipient)).second) {
-            result.duplicated.add(line->run, line->sequence);
-            continue;
-        }
-        switch (promise.outcome) {
-        case Outcome::accepted:
-            ++result.delivered;
-            break;
-        case Outcome::unknown:
-            ++result.unknown_delivered;
-            break;
-        case Outcome::transient:
-        case Outcome::permanent:
-            result.unexplained.add(line->run, line->sequence);
-            break;
-        }
-    }
-    for (const auto& [run, promises] : runs) {
-        for (const auto& [sequence, promise] : promises) {
-            if (promise.outcome != Outcome::accepted) continue;
-            for (std::size_t i = promise.arrived.size(); i < promise.recipients; ++i) {
-                result.lost.add(run, sequence);
+    };
+    for (auto promise = promises_.cbegin(); promise != promises_.cend(); ++promise) {
+        const auto following = promise + 1; // a message told of twice: the last word counts
+        if (following != promises_.cend() && !by_message(*promise, *following)) continue;
+        unexplained_until(&*promise);
+        const std::string& run = runs_[promise->run];
+        if (promise->outcome == Outcome::accepted) result.promised += promise->recipients;
+        if (promise->outcome == Outcome::unknown) ++result.unknown_messages;
+        std::uint32_t arrived = 0;
+        const Arrival* before = nullptr;
+        for (; arrival != arrivals_.cend() && arrival->run == promise->run &&
+               arrival->sequence == promise->sequence;
+             before = &*arrival++) {
+            if (arrival->altered) result.altered.add(run, arrival->sequence);
+            if (before != nullptr && before->recipient == arrival->recipient) {
+                result.duplicated.add(run, arrival->sequence);
+                continue;
+            }
+            ++arrived;
+            switch (promise->outcome) {
+            case Outcome::accepted:
+                ++result.delivered;
+                if (arrival->time_us - promise->time_us > limits_.late_after.count())
+                    result.late.add(run, arrival->sequence);
+                passages.push_back({arrival->domain, arrival->time_us, promise->time_us,
+                                    promise->sequence, promise->run});
+                break;
+            case Outcome::unknown:
+                ++result.unknown_delivered;
+                break;
+            case Outcome::transient:
+            case Outcome::permanent:
+                result.unexplained.add(run, arrival->sequence);
+                break;
             }
         }
+        if (promise->outcome != Outcome::accepted) continue;
+        for (std::uint32_t i = 0; i < promise->addresses && arrived < promise->recipients; ++i) {
+            if (!refused_.contains(addresses_[promise->addresses_at + i])) continue;
+            ++result.refused;
+            ++arrived;
+        }
+        for (; arrived < promise->recipients; ++arrived)
+            result.lost.add(run, promise->sequence);
     }
+    unexplained_until(nullptr);
+    find_reordered(passages, result);
     return result;
+}
+
+void Auditor::find_reordered(std::vector<Passage>& passages, Audit& result) const {
+    std::sort(passages.begin(), passages.end(), [](const Passage& a, const Passage& b) {
+        return std::tie(a.domain, a.arrived_us, a.accepted_us) <
+               std::tie(b.domain, b.arrived_us, b.accepted_us);
+    });
+    const Passage* before = nullptr;
+    std::int64_t latest_us = 0;
+    for (const Passage& passage : passages) {
+        if (before == nullptr || before->domain != passage.domain) latest_us = passage.accepted_us;
+        if (latest_us - passage.accepted_us > limits_.reorder_slack.count())
+            result.reordered.add(runs_[passage.run], passage.sequence);
+        latest_us = std::max(latest_us, passage.accepted_us);
+        before = &passage;
+    }
+}
+
+Audit audit(std::istream& source_ledger, std::istream& sink_ledger, AuditLimits limits) {
+    Auditor auditor(limits);
+    std::string text;
+    while (std::getline(source_ledger, text)) {
+        if (const auto line = parse_source_line(text)) auditor.append(*line);
+    }
+    while (std::getline(sink_ledger, text)) {
+        if (const auto line = parse_sink_line(text)) auditor.append(*line);
+    }
+    return auditor.finish();
 }
 
 std::string to_text(const Audit& result) {
     std::string text =
         "promised " + std::to_string(result.promised) + "\ndelivered " +
-        std::to_string(result.delivered) + "\nunknown " + std::to_string(result.unknown_messages) +
+        std::to_string(result.delivered) + "\nrefused by the sink " +
+        std::to_string(result.refused) + "\nunknown " + std::to_string(result.unknown_messages) +
         " (arrived all the same: " + std::to_string(result.unknown_delivered) + ")\n";
     describe(text, "lost", result.lost);
     describe(text, "duplicated", result.duplicated);
     describe(text, "altered", result.altered);
     describe(text, "unexplained", result.unexplained);
+    describe(text, "late", result.late);
+    describe(text, "reordered", result.reordered);
     return text;
 }
 

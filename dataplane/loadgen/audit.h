@@ -2,14 +2,21 @@
 //
 // Scope      Counts per recipient. A message whose outcome the source does not know may arrive or
 //            not; one that was refused must not. A duplicate is counted, not condemned: at a crash
-//            SMTP makes some unavoidable.
+//            SMTP makes some unavoidable. So are late and reordered arrivals: SMTP promises neither
+//            a time nor an order.
+// Owns       Some 50 bytes for each line it was given; the lines may come in any order.
+// Threading  One thread; several Auditors, one for each thread, are put together with take_over().
 #pragma once
 
+#include "dataplane/loadgen/ledger.h"
 #include "dataplane/loadgen/limits.h"
 
+#include <chrono>
 #include <cstdint>
 #include <istream>
+#include <map>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 namespace dataplane::loadgen {
@@ -24,16 +31,76 @@ struct Fault {
 struct Audit {
     std::uint64_t promised = 0;  // recipients of accepted messages
     std::uint64_t delivered = 0; // recipients of accepted messages that arrived
+    std::uint64_t refused = 0;   // of the others, those that the sink refused for good
     std::uint64_t unknown_messages = 0;
     std::uint64_t unknown_delivered = 0; // recipients of those that arrived all the same
     Fault lost, duplicated, altered,
         unexplained; // unexplained: arrived though refused or never sent
+    Fault late, reordered;
 
     /// Nothing accepted was lost, and nothing arrived altered.
     [[nodiscard]] bool passed() const noexcept { return lost.count == 0 && altered.count == 0; }
 };
 
-[[nodiscard]] Audit audit(std::istream& source_ledger, std::istream& sink_ledger);
+struct AuditLimits {
+    std::chrono::microseconds late_after{
+        std::chrono::seconds{60}}; // between the 250 and the arrival
+    // A delivery is reordered when another one to the same domain had arrived before it whose message
+    // was accepted by so much later. Connections work side by side: some slack is no fault.
+    std::chrono::microseconds reorder_slack{std::chrono::seconds{1}};
+};
+
+class Auditor final : public Ledger {
+public:
+    explicit Auditor(AuditLimits limits = {}) : limits_(limits) {}
+
+    void append(const SourceLine& line) override;
+    void append(const SinkLine& line) override;
+    void append_refusal(std::string_view recipient) override;
+    /// Adds everything that `other` was given; the limits stay.
+    void take_over(Auditor&& other);
+    [[nodiscard]] Audit finish();
+
+private:
+    struct Promise {
+        std::uint64_t sequence = 0;
+        std::int64_t time_us = 0;
+        std::uint32_t run = 0;
+        std::uint32_t recipients = 0;
+        Outcome outcome = Outcome::unknown;
+        std::size_t addresses_at = 0; // in addresses_
+        std::uint32_t addresses = 0;
+    };
+    struct Arrival {
+        std::uint64_t sequence = 0;
+        std::int64_t time_us = 0;
+        std::uint64_t recipient = 0; // digests: two of one message agree with a chance of 2^-64
+        std::uint64_t domain = 0;
+        std::uint32_t run = 0;
+        bool altered = false;
+    };
+    struct Passage { // one delivery of an accepted message, for the order within its domain
+        std::uint64_t domain;
+        std::int64_t arrived_us;
+        std::int64_t accepted_us;
+        std::uint64_t sequence;
+        std::uint32_t run;
+    };
+
+    [[nodiscard]] std::uint32_t run_number(const std::string& run);
+    void find_reordered(std::vector<Passage>& passages, Audit& result) const;
+
+    AuditLimits limits_;
+    std::map<std::string, std::uint32_t> run_numbers_;
+    std::vector<std::string> runs_;
+    std::vector<Promise> promises_;
+    std::vector<std::uint64_t> addresses_; // digests, where the source told them
+    std::unordered_set<std::uint64_t> refused_;
+    std::vector<Arrival> arrivals_;
+};
+
+[[nodiscard]] Audit audit(std::istream& source_ledger, std::istream& sink_ledger,
+                          AuditLimits limits = {});
 [[nodiscard]] std::string to_text(const Audit& result);
 
 } // namespace dataplane::loadgen

@@ -54,6 +54,9 @@ public:
     /// After a failure there is no stream any more: only close() may follow.
     [[nodiscard]] base::Task<base::NetResult<>> start_tls(TlsWrapper& tls, base::Deadline deadline);
 
+    [[nodiscard]] bool tls_resumed() const noexcept {
+        return stream_ != nullptr && stream_->info().tls_resumed;
+    }
     [[nodiscard]] bool line_waiting() const noexcept { return reader_.line_waiting(); }
     /// The stream itself, for reading content; ends the last line's life.
     [[nodiscard]] base::Stream& content() noexcept {
@@ -62,6 +65,9 @@ public:
     }
     void close() noexcept {
         if (stream_) stream_->close(); // a failed handshake has taken it along
+    }
+    void abort() noexcept {
+        if (stream_) stream_->abort();
     }
 
 private:

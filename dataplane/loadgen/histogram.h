@@ -24,6 +24,22 @@ public:
     /// more than max(). 0 when nothing was recorded.
     /// \param share  0 to 1: 0.99 for p99
     [[nodiscard]] std::uint64_t percentile(double share) const noexcept;
+    /// What was recorded since `earlier`, which is a copy of this histogram from before. Exact, but for
+    /// max(): that is the upper edge of the highest bucket, unless the maximum itself is new.
+    [[nodiscard]] Histogram since(const Histogram& earlier) const;
+    /// Calls take(index, lower edge, upper edge, count) for each bucket that holds something, in order.
+    template <class Take>
+    void each_bucket(Take take) const {
+        for (std::size_t i = 0; i < counts_.size(); ++i) {
+            if (counts_[i] != 0)
+                take(i, i == 0 ? std::uint64_t{0} : upper_edge(i - 1) + 1, upper_edge(i),
+                     counts_[i]);
+        }
+    }
+    /// Takes in a bucket that each_bucket() of another process told of; false for an index that is none.
+    bool add_bucket(std::size_t index, std::uint64_t count) noexcept;
+    /// After add_bucket(): the true maximum, where it is known.
+    void limit_max(std::uint64_t max) noexcept { max_ = max < max_ ? max : max_; }
 
 private:
     static constexpr unsigned sub_bits = 7;

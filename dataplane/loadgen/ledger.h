@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dataplane::loadgen {
 
@@ -34,6 +35,8 @@ struct SourceLine {
     std::uint32_t recipients = 0; // that RCPT accepted
     std::string run;
     std::string reply;
+    // Those of the message, borrowed for the call of append(); not part of the text.
+    const std::vector<std::string>* addresses = nullptr;
 };
 
 struct SinkLine {
@@ -50,7 +53,18 @@ struct SinkLine {
 [[nodiscard]] std::optional<SourceLine> parse_source_line(std::string_view text);
 [[nodiscard]] std::optional<SinkLine> parse_sink_line(std::string_view text);
 
-class LedgerWriter final : public base::TurnEnd {
+/// Whoever wants to know: a file for later, or an Auditor at once.
+class Ledger {
+public:
+    virtual ~Ledger() = default;
+    virtual void append(const SourceLine& line) = 0;
+    virtual void append(const SinkLine& line) = 0;
+    /// The sink has refused this recipient for good: it is not lost when it never arrives. Which message
+    /// it belongs to the sink cannot know; a file does not keep it.
+    virtual void append_refusal(std::string_view /*recipient*/) {}
+};
+
+class LedgerWriter final : public Ledger, public base::TurnEnd {
 public:
     /// Appends to `path`; throws std::system_error when it cannot be opened.
     LedgerWriter(base::Loop& loop, const std::string& path);
@@ -58,15 +72,17 @@ public:
     LedgerWriter(const LedgerWriter&) = delete;
     LedgerWriter& operator=(const LedgerWriter&) = delete;
 
-    template <class Line>
-    void append(const Line& line) {
-        staged_ += to_text(line);
-        staged_ += '\n';
-        loop_.at_turn_end(*this);
-    }
+    void append(const SourceLine& line) override { stage(to_text(line)); }
+    void append(const SinkLine& line) override { stage(to_text(line)); }
     void turn_end() noexcept override;
 
 private:
+    void stage(const std::string& text) {
+        staged_ += text;
+        staged_ += '\n';
+        loop_.at_turn_end(*this);
+    }
+
     base::Loop& loop_;
     int descriptor_;
     std::string staged_;

@@ -16,6 +16,7 @@ inline constexpr std::size_t header_bytes_max = 64UL
 inline constexpr std::size_t line_bytes_max = 4'096;     // commands, and replies with long texts
 inline constexpr std::size_t reply_lines_max = 64;       // ours: ends an endless multi-line reply
 inline constexpr std::size_t reply_text_bytes_max = 120; // of a reply, as kept in the ledger
+inline constexpr std::size_t greylist_entries_max = 4'000'000; // beyond: nobody new is greylisted
 inline constexpr std::size_t named_examples_max = 5; // sequence numbers an audit names per fault
 
 } // namespace dataplane::loadgen

@@ -4,17 +4,18 @@
 // Failure    Exit status 2 for a bad command line, 1 for a run that failed.
 
 #include "dataplane/loadgen/commands.h"
+#include "dataplane/loadgen/crypto_bench.h"
 #include "dataplane/loadgen/net_bench.h"
+#include "dataplane/loadgen/run/commands.h"
+#include "dataplane/loadgen/run/profile.h"
 #include "dataplane/loadgen/spool_bench.h"
 
 #include <CLI/CLI.hpp>
-#include <arpa/inet.h>
 #include <charconv>
 #include <cstdio>
 #include <ctime>
 #include <exception>
 #include <fstream>
-#include <netdb.h>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -22,28 +23,6 @@ namespace {
 
 using namespace dataplane::loadgen;
 namespace base = dataplane::base;
-
-/// "127.0.0.1:25", "[::1]:25" or "localhost:25"; names are looked up once, here.
-base::SocketAddress read_address(const std::string& text) {
-    if (const auto address = base::SocketAddress::parse(text)) return *address;
-    const std::size_t colon = text.rfind(':');
-    if (colon == std::string::npos) throw std::runtime_error("'" + text + "' is not HOST:PORT");
-    const std::string host = text.substr(0, colon);
-    const std::string port = text.substr(colon + 1);
-    addrinfo hints{};
-    hints.ai_family = AF_INET;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
-    if (error != 0) throw std::runtime_error("'" + text + "': " + gai_strerror(error));
-    std::array<char, INET_ADDRSTRLEN> digits{};
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr,
-              digits.data(), digits.size());
-    freeaddrinfo(found);
-    const auto address = base::SocketAddress::parse(std::string(digits.data()) + ":" + port);
-    if (!address) throw std::runtime_error("'" + text + "' is not HOST:PORT");
-    return *address;
-}
 
 /// "4096" or "1024-65536".
 void read_sizes(const std::string& text, MessagePattern& pattern) {
@@ -228,6 +207,9 @@ int run(int argc, char** argv) {
     compare->add_flag("--sweep", net.sweep,
                       "bulk_loss: losses of 0.1, 1 and 3 % at round trips of 1, 10 and 40 ms");
     compare->add_flag("--huge-pages", net.huge_pages, "for DPDK's memory");
+    compare->add_option("--mtu", net.mtu, "of memif and of the veth lines; loopback's is its own")
+        ->capture_default_str()
+        ->check(CLI::Range(1280, 60'000));
     compare->add_option("--json", net.json_file, "writes the rows");
     compare->add_flag("--quiet", net.quiet, "no progress");
 
@@ -246,6 +228,7 @@ int run(int argc, char** argv) {
     one_end->add_option("--device", end.net.device);
     one_end->add_option("--own-address", end.net.addresses);
     one_end->add_option("--memory-mb", end.net.memory_mb);
+    one_end->add_option("--mtu", end.net.mtu);
     one_end->add_option("--connections-max", end.net.connections_max);
     one_end->add_flag("--huge-pages", end.net.huge_pages);
     one_end->add_option("--loss", end.net.loss);
@@ -295,8 +278,70 @@ int run(int argc, char** argv) {
         ->capture_default_str()
         ->check(CLI::Range(1U, 100'000'000U));
     store->add_option("--pool-mib", spool.pool_mib, "of the pool's file")->capture_default_str();
+    store->add_flag("--encrypt", spool.encrypt, "encrypts the spool at rest");
+    store->add_option("--commit", spool.commit, "auto, dsync, flush: how a write becomes durable")
+        ->check(CLI::IsMember({"auto", "dsync", "flush"}))
+        ->capture_default_str();
     store->add_option("--cpu", spool.cpu, "runs on this CPU only")->capture_default_str();
     store->add_option("--json", spool.json_file, "writes the rows");
+
+    CryptoCommand crypto;
+    CLI::App* ciphers = app.add_subcommand(
+        "crypto", "measures TLS and signatures beside stock OpenSSL, and the shard's turns");
+    ciphers->add_option("--case", crypto.cases, "handshake, bulk, dkim, turns, contention")
+        ->delimiter(',')
+        ->capture_default_str();
+    ciphers->add_option("--seconds", crypto.seconds, "measured for each row")
+        ->capture_default_str()
+        ->check(CLI::Range(0.05, 60.0));
+    ciphers->add_option("--json", crypto.json_file, "writes the rows");
+
+    RunCommand measured;
+    double run_seconds = 0, run_warm_up = 0, run_drain = 0, run_rate = 0;
+    std::size_t run_connections = 0;
+    CLI::App* profile_run = app.add_subcommand(
+        "run", "measures any relay as a profile says, and tells whether to believe it");
+    profile_run->add_option("profile", measured.profile, "a name of --list, or a TOML file");
+    profile_run->add_flag("--list", measured.list, "the profiles that are built in");
+    profile_run->add_flag("--show", measured.show, "prints the profile, to start one from");
+    profile_run->add_flag("--check", measured.check, "only says whether the profile is right");
+    profile_run->add_option("--target", measured.targets, "the relay, HOST:PORT, several allowed")
+        ->delimiter(',');
+    profile_run
+        ->add_option("--listen", measured.listen, "where the relay delivers to, ADDRESS:PORT")
+        ->delimiter(',');
+    profile_run->add_flag("--find-capacity", measured.find_capacity,
+                          "looks for the highest rate within the bounds of [capacity] first");
+    CLI::Option* with_rate =
+        profile_run->add_option("--rate", run_rate, "messages/s, open loop; 0: closed loop");
+    CLI::Option* with_connections = profile_run->add_option("--connections", run_connections)
+                                        ->check(CLI::Range(std::size_t{1}, connections_max));
+    CLI::Option* with_seconds =
+        profile_run->add_option("--seconds", run_seconds, "measured")->check(CLI::Range(1.0, 1e6));
+    CLI::Option* with_warm_up = profile_run->add_option("--warm-up", run_warm_up, "seconds before");
+    CLI::Option* with_drain =
+        profile_run->add_option("--drain", run_drain, "seconds to wait for what was accepted");
+    profile_run
+        ->add_option("--relay-pid", measured.relay_pids,
+                     "of the relay's processes, when it runs here")
+        ->delimiter(',');
+    profile_run->add_option("--relay-process", measured.relay_process, "or their name");
+    profile_run->add_option("--spool", measured.spool_folder,
+                            "the relay's, when it runs here: is its disk durable?");
+    profile_run->add_option("--note", measured.note, "about the relay's set-up, for the report");
+    profile_run->add_option("--json", measured.json_file, "writes the result");
+    profile_run->add_option("--report", measured.report_file, "writes the result as one HTML file");
+    profile_run->add_flag("--quiet", measured.quiet, "no progress");
+
+    std::string report_of, report_to, diff_before, diff_after;
+    CLI::App* report =
+        app.add_subcommand("report", "writes the HTML file of a result of run --json");
+    report->add_option("result", report_of, "JSON")->required();
+    report->add_option("html", report_to)->required();
+    CLI::App* diff = app.add_subcommand(
+        "diff", "what changed between two results: exit 1 when something is worse than noise");
+    diff->add_option("before", diff_before, "JSON")->required();
+    diff->add_option("after", diff_after, "JSON")->required();
 
     AuditCommand audit;
     CLI::App* check = app.add_subcommand(
@@ -312,12 +357,25 @@ int run(int argc, char** argv) {
     }
 
     if (check->parsed()) return run_audit(audit);
+    if (report->parsed()) return run_report(report_of, report_to);
+    if (diff->parsed()) return run_diff(diff_before, diff_after);
+    if (profile_run->parsed()) {
+        if (with_rate->count() != 0) measured.rate = run_rate;
+        if (with_connections->count() != 0) measured.connections = run_connections;
+        if (with_seconds->count() != 0) measured.duration = to_ms(run_seconds);
+        if (with_warm_up->count() != 0) measured.warm_up = to_ms(run_warm_up);
+        if (with_drain->count() != 0) measured.drain = to_ms(run_drain);
+        for (int i = 0; i < argc; ++i)
+            measured.command_line += (i == 0 ? "" : " ") + std::string(argv[i]);
+        return run_run(measured);
+    }
+    if (ciphers->parsed()) return run_crypto(crypto);
     if (store->parsed()) {
         spool.time = to_ms(spool_seconds);
         return run_spool(spool);
     }
     if (both->parsed()) {
-        load.source.target = read_address(load_target);
+        load.source.targets = {read_address(load_target)};
         load.source.chunking = true;
         if (load_tls) load.source.tls = SourceTls::starttls;
         load.listen = read_address(load_listen);
@@ -348,7 +406,7 @@ int run(int argc, char** argv) {
         return run_net_wire(wire);
     }
     if (send->parsed()) {
-        source.source.target = read_address(target);
+        source.source.targets = {read_address(target)};
         source.source.time = to_ms(source_seconds);
         source.source.reconnect_limit = to_ms(reconnect_s);
         source.source.reply_limit = to_ms(reply_s);
@@ -367,12 +425,12 @@ int run(int argc, char** argv) {
     }
     for (const std::string& address : addresses)
         sink.sink.addresses.push_back(read_address(address));
-    sink.sink.reply_4xx_share = percent_4xx / 100;
-    sink.sink.reply_5xx_share = percent_5xx / 100;
-    sink.sink.refuse_at = refuse_at == "data" ? RefuseAt::data : RefuseAt::rcpt;
-    sink.sink.delay = std::chrono::milliseconds(static_cast<std::int64_t>(delay_ms));
-    sink.sink.tarpit = std::chrono::milliseconds(static_cast<std::int64_t>(tarpit_ms));
-    sink.sink.chunking = !no_chunking;
+    sink.sink.manner.reply_4xx_share = percent_4xx / 100;
+    sink.sink.manner.reply_5xx_share = percent_5xx / 100;
+    sink.sink.manner.refuse_at = refuse_at == "data" ? RefuseAt::data : RefuseAt::rcpt;
+    sink.sink.manner.delay = std::chrono::milliseconds(static_cast<std::int64_t>(delay_ms));
+    sink.sink.manner.tarpit = std::chrono::milliseconds(static_cast<std::int64_t>(tarpit_ms));
+    sink.sink.manner.chunking = !no_chunking;
     sink.linger = to_ms(linger_s);
     sink.idle_exit = to_ms(idle_exit_s);
     return run_sink(sink);

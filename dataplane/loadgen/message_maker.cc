@@ -29,7 +29,7 @@ void append_digest(std::string& text, std::uint64_t digest) {
 }
 
 void append_expanded(std::string& text, std::string_view pattern, std::uint64_t sequence,
-                     std::size_t number, std::uint64_t domain) {
+                     std::size_t number, std::string_view domain) {
     while (!pattern.empty()) {
         const std::size_t brace = pattern.find('{');
         text.append(pattern.substr(0, brace));
@@ -39,7 +39,7 @@ void append_expanded(std::string& text, std::string_view pattern, std::uint64_t 
         const std::string_view name = pattern.substr(0, end + 1);
         if (name == "{seq}") append_number(text, sequence);
         if (name == "{n}") append_number(text, number);
-        if (name == "{domain}") append_number(text, domain);
+        if (name == "{domain}") text += domain;
         pattern.remove_prefix(name.size());
     }
 }
@@ -60,6 +60,36 @@ std::string check_address(std::string_view name, std::string_view pattern) {
     return {};
 }
 
+template <class Weighted>
+std::vector<double> running_shares(const std::vector<Weighted>& all) {
+    std::vector<double> sums;
+    double sum = 0;
+    for (const Weighted& one : all)
+        sums.push_back(sum += one.weight);
+    for (double& share : sums)
+        share /= sum;
+    return sums;
+}
+
+/// Evenly spread over 0 to 1, the same for the same key.
+double share_of(std::uint64_t key) noexcept {
+    return static_cast<double>(scramble(key) >> 11) * 0x1.0p-53;
+}
+
+std::size_t pick(const std::vector<double>& shares, double draw) noexcept {
+    const auto found = std::upper_bound(shares.begin(), shares.end(), draw);
+    return std::min(static_cast<std::size_t>(found - shares.begin()), shares.size() - 1);
+}
+
+std::string check_sizes(std::size_t bytes_min, std::size_t bytes_max) {
+    if (bytes_min >= message_bytes_min && bytes_max <= message_bytes_max && bytes_min <= bytes_max)
+        return {};
+    return "size must lie between " + std::to_string(message_bytes_min) + " and " +
+           std::to_string(message_bytes_max);
+}
+
+constexpr std::uint64_t domain_salt = 0x646F6D61696E; // so that size and domain are drawn apart
+
 } // namespace
 
 std::string check_pattern(const MessagePattern& pattern) {
@@ -69,22 +99,39 @@ std::string check_pattern(const MessagePattern& pattern) {
     if (std::string fault = check_address("sender", pattern.sender); !fault.empty()) return fault;
     if (std::string fault = check_address("recipient", pattern.recipient); !fault.empty())
         return fault;
-    if (pattern.recipient_count == 0 || pattern.recipient_count > recipients_max) {
+    const std::size_t most = std::max(pattern.recipient_count, pattern.recipient_count_max);
+    if (pattern.recipient_count == 0 || most > recipients_max ||
+        (pattern.recipient_count_max != 0 &&
+         pattern.recipient_count_max < pattern.recipient_count)) {
         return "recipients must be 1 to " + std::to_string(recipients_max);
     }
-    if (pattern.recipient_count > 1 && pattern.recipient.find("{n}") == std::string::npos) {
+    if (most > 1 && pattern.recipient.find("{n}") == std::string::npos) {
         return "several recipients need {n} in their pattern";
     }
     if (pattern.domain_count == 0) return "domains must be at least 1";
-    if (pattern.bytes_min < message_bytes_min || pattern.bytes_max > message_bytes_max ||
-        pattern.bytes_min > pattern.bytes_max) {
-        return "size must lie between " + std::to_string(message_bytes_min) + " and " +
-               std::to_string(message_bytes_max);
+    double weight = pattern.domains.empty() ? 1 : 0;
+    for (const WeightedDomain& domain : pattern.domains) {
+        if (domain.name.empty() || domain.name.find_first_of(" <>@\r\n\t{") != std::string::npos)
+            return "'" + domain.name + "' is not a domain";
+        if (!(domain.weight >= 0)) return "a domain's weight must not be negative";
+        weight += domain.weight;
     }
+    if (!(weight > 0)) return "the domains' weights are all 0";
+    weight = pattern.sizes.empty() ? 1 : 0;
+    for (const SizeRange& size : pattern.sizes) {
+        if (std::string fault = check_sizes(size.bytes_min, size.bytes_max); !fault.empty())
+            return fault;
+        if (!(size.weight >= 0)) return "a size's weight must not be negative";
+        weight += size.weight;
+    }
+    if (!(weight > 0)) return "the sizes' weights are all 0";
+    if (pattern.sizes.empty()) return check_sizes(pattern.bytes_min, pattern.bytes_max);
     return {};
 }
 
-MessageMaker::MessageMaker(MessagePattern pattern) : pattern_(std::move(pattern)) {
+MessageMaker::MessageMaker(MessagePattern pattern)
+    : pattern_(std::move(pattern)), size_shares_(running_shares(pattern_.sizes)),
+      domain_shares_(running_shares(pattern_.domains)) {
     std::mt19937_64 random(pattern_.seed);
     pool_.reserve(pool_bytes + 128);
     while (pool_.size() < pool_bytes) {
@@ -104,16 +151,37 @@ MessageMaker::MessageMaker(MessagePattern pattern) : pattern_(std::move(pattern)
     }
 }
 
+std::string_view MessageMaker::domain_of(std::uint64_t sequence, std::size_t number,
+                                         std::string& digits) const {
+    if (domain_shares_.empty()) {
+        digits = std::to_string(sequence % pattern_.domain_count);
+        return digits;
+    }
+    const double draw =
+        share_of(scramble(sequence ^ domain_salt) ^ scramble(number ^ scramble(pattern_.seed)));
+    return pattern_.domains[pick(domain_shares_, draw)].name;
+}
+
+std::size_t MessageMaker::wanted_bytes(std::uint64_t draw) const noexcept {
+    SizeRange size{.bytes_min = pattern_.bytes_min, .bytes_max = pattern_.bytes_max};
+    if (!size_shares_.empty()) size = pattern_.sizes[pick(size_shares_, share_of(draw))];
+    return size.bytes_min + static_cast<std::size_t>(draw % (size.bytes_max - size.bytes_min + 1));
+}
+
 void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& message) const {
     const std::uint64_t draw = scramble(sequence ^ scramble(pattern_.seed));
-    const std::uint64_t domain = sequence % pattern_.domain_count;
+    std::string digits;
     message.sequence = sequence;
     message.sender.clear();
-    append_expanded(message.sender, pattern_.sender, sequence, 0, domain);
-    message.recipients.resize(pattern_.recipient_count);
+    append_expanded(message.sender, pattern_.sender, sequence, 0, domain_of(sequence, 0, digits));
+    std::size_t recipients = pattern_.recipient_count;
+    if (pattern_.recipient_count_max > recipients)
+        recipients += (draw >> 40) % (pattern_.recipient_count_max - recipients + 1);
+    message.recipients.resize(recipients);
     for (std::size_t i = 0; i < message.recipients.size(); ++i) {
         message.recipients[i].clear();
-        append_expanded(message.recipients[i], pattern_.recipient, sequence, i, domain);
+        append_expanded(message.recipients[i], pattern_.recipient, sequence, i,
+                        domain_of(sequence, i, digits));
     }
 
     std::string& text = message.content;
@@ -152,9 +220,7 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     text += " of ";
     text += pattern_.run;
     text += ".\r\n";
-    const std::size_t wanted =
-        pattern_.bytes_min +
-        static_cast<std::size_t>(draw % (pattern_.bytes_max - pattern_.bytes_min + 1));
+    const std::size_t wanted = wanted_bytes(draw);
     std::size_t start = line_starts_[(draw >> 20) % line_starts_.size()];
     while (text.size() < wanted) {
         const std::size_t take = std::min(wanted - text.size(), pool_.size() - start);

@@ -20,16 +20,30 @@ inline constexpr std::string_view run_field = "X-Millrace-Run";
 inline constexpr std::string_view sequence_field = "X-Millrace-Seq";
 inline constexpr std::string_view digest_field = "X-Millrace-Digest";
 
+struct SizeRange {
+    std::size_t bytes_min = 4096; // evenly spread between the two
+    std::size_t bytes_max = 4096;
+    double weight = 1;
+};
+struct WeightedDomain {
+    std::string name;
+    double weight = 1;
+};
+
 struct MessagePattern {
     std::string run = "run"; // one word
     // In addresses, {seq} is the sequence number, {n} the recipient's number within its message,
-    // and {domain} a number below domain_count that the sequence number decides.
+    // and {domain} a number below domain_count that the sequence number decides. With `domains`
+    // it is one of those names, drawn for each recipient (and the first one's for the sender).
     std::string sender = "sender@bench.example";
     std::string recipient = "r{seq}-{n}@d{domain}.bench.example";
     std::size_t recipient_count = 1;
+    std::size_t recipient_count_max = 0; // evenly spread up to this; 0: always recipient_count
     std::size_t domain_count = 1;
     std::size_t bytes_min = 4096; // of the whole content, header included
     std::size_t bytes_max = 4096;
+    std::vector<SizeRange> sizes = {};        // when not empty, in place of bytes_min and bytes_max
+    std::vector<WeightedDomain> domains = {}; // when not empty, in place of domain_count
     std::uint64_t seed = 1;
 };
 
@@ -52,7 +66,12 @@ public:
     [[nodiscard]] const MessagePattern& pattern() const noexcept { return pattern_; }
 
 private:
+    [[nodiscard]] std::string_view domain_of(std::uint64_t sequence, std::size_t number,
+                                             std::string& digits) const;
+    [[nodiscard]] std::size_t wanted_bytes(std::uint64_t draw) const noexcept;
+
     MessagePattern pattern_;
+    std::vector<double> size_shares_, domain_shares_; // running sums, the last one 1
     std::string pool_;
     std::vector<std::uint32_t> line_starts_; // in pool_
 };

@@ -141,6 +141,7 @@ Figure measure(const NetCommand& command, const Setting& setting) {
     const double seconds = grown["at_s"];
     Figure figure;
     figure.details = {{"line", to_string(setting.line.kind)},
+                      {"mtu", setting.line.kind == LineKind::loopback ? 65'536 : setting.line.mtu},
                       {"seconds", seconds},
                       {"server_cpu_s", grown["cpu_s"]},
                       {"client_cpu_s", client_end["cpu_s"]},
@@ -200,6 +201,7 @@ std::vector<Setting> settings_of(const NetCommand& command, const std::string& n
     base.line = {.connections =
                      command.connections != 0 ? command.connections : connections_for(*which),
                  .huge_pages = command.huge_pages,
+                 .mtu = command.mtu,
                  .server_cpu = command.server_cpu,
                  .client_cpu = command.client_cpu,
                  .quality = quality};
@@ -207,6 +209,8 @@ std::vector<Setting> settings_of(const NetCommand& command, const std::string& n
     const auto add = [&](const std::string& stack, bool own, LineKind kind) {
         Setting setting = base;
         setting.stack = stack;
+        if (command.mtu != mtu_usual && kind != LineKind::loopback)
+            setting.stack += "-mtu" + std::to_string(command.mtu);
         setting.line.own_stack = own;
         setting.line.kind = lossy ? LineKind::wire : kind;
         settings.push_back(std::move(setting));

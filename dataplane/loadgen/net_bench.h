@@ -19,6 +19,8 @@
 
 namespace dataplane::loadgen {
 
+inline constexpr std::uint16_t mtu_usual = 1500;
+
 struct NetCommand {
     std::vector<std::string> cases{"short", "request", "bulk", "idle"};
     std::vector<std::string> stacks{"millrace", "kernel"};
@@ -31,6 +33,7 @@ struct NetCommand {
     LineQuality quality; // of bulk_loss
     bool sweep = false;  // bulk_loss: over losses and round trips
     bool huge_pages = false;
+    std::uint16_t mtu = mtu_usual; // of all lines but loopback's
     std::string json_file;
     bool quiet = false;
 };

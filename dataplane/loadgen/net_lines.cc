@@ -23,6 +23,14 @@ std::string client_ip(unsigned number) {
     return "10.88.1." + std::to_string(number + 1);
 }
 
+/// A buffer holds a frame, and a ring 2 to 4 MB: what is larger falls out of a core's cache. A wire's queue is larger.
+std::string memif_ring(std::uint16_t mtu, bool wire) {
+    constexpr unsigned frame_overhead = 64; // Ethernet's, and up to the next cache line
+    if (mtu <= 1500) return wire ? ",rsize=11" : ",rsize=10";
+    return ",bsize=" + std::to_string((mtu + frame_overhead) / 64 * 64) +
+           (mtu <= 9000 ? ",rsize=9" : ",rsize=6");
+}
+
 std::string interface(bool server) {
     return server ? "server0" : "client0";
 }
@@ -65,7 +73,7 @@ void NetLine::bring_up(bool server) {
     for (unsigned i = 0; i < count; ++i)
         run_tool({"ip", "address", "add", (server ? server_ip : client_ip(i)) + "/16", "dev",
                   interface(server)});
-    run_tool({"ip", "link", "set", interface(server), "up"});
+    run_tool({"ip", "link", "set", interface(server), "mtu", std::to_string(options_.mtu), "up"});
     if (options_.kind != LineKind::veth) without_offloads(interface(server));
     if (options_.kind != LineKind::wire)
         receive_on_cpu(interface(server), server ? options_.server_cpu : options_.client_cpu);
@@ -129,7 +137,8 @@ std::vector<std::string> NetLine::end_options(bool server) const {
     const std::string number = wire && !server ? "1" : "0";
     const std::string role = wire || !server ? "client" : "server";
     add("--device", "net_memif0,role=" + role + ",id=" + number + ",socket=" + folder_.path +
-                        "/memif" + (wire ? number : "") + ".sock,rsize=11");
+                        "/memif" + (wire ? number : "") + ".sock" + memif_ring(options_.mtu, wire));
+    add("--mtu", std::to_string(options_.mtu));
     add("--memory-mb", wire ? "256" : "1024");
     add("--connections-max",
         std::to_string(options_.connections + options_.connections / 8 + 10'000));

@@ -37,6 +37,7 @@ struct NetLineOptions {
     LineKind kind = LineKind::memif;
     std::size_t connections = 1;
     bool huge_pages = false;
+    std::uint16_t mtu = 1500; // of IP; loopback keeps its own
     int server_cpu = 0;
     int client_cpu = 1;
     LineQuality quality; // of a wire

@@ -149,7 +149,7 @@ struct Runtime::OwnStack {
     public:
         PollDriver(base::Loop& loop, base::Uring& ring, net::stack::Stack& stack,
                    net::ImpairedPort* line) noexcept
-            : loop_(loop), stack_(stack, ring), line_(line) {}
+            : loop_(loop), stack_({&stack}, ring), line_(line) {}
         void poll() override {
             if (line_ != nullptr) line_->poll(loop_.now());
             stack_.poll();
@@ -187,8 +187,9 @@ Runtime::Runtime(const NetOptions& options) : loop_(clock_), tls_library_(loop_)
                               .memory_mb = options.memory_mb,
                               .file_prefix = "millrace-bench-" + std::to_string(getpid())}));
     const std::string name = must(eal.add_device(options.device));
-    auto port = must(net::EthdevPort::open({.device = name}));
+    auto port = must(net::EthdevPort::open({.device = name, .mtu = options.mtu}));
     net::ip::LayerOptions layer;
+    layer.mtu = options.mtu;
     for (const std::string& text : options.addresses) {
         const std::size_t slash = text.find('/');
         const auto ip = base::IpAddress::parse(text.substr(0, slash));
@@ -214,6 +215,12 @@ const net::stack::Stack* Runtime::own_stack() const noexcept {
     return own_ != nullptr ? &own_->stack : nullptr;
 }
 
+std::uint64_t Runtime::port_drops() const {
+    if (own_ == nullptr) return 0;
+    const net::PortCounters& counters = own_->port->queue(0).counters();
+    return counters.receive_missed + counters.receive_errors;
+}
+
 bool Runtime::wait_for_link(std::chrono::seconds limit) {
     const base::TimePoint end = clock_.now() + limit;
     while (own_ != nullptr && !own_->port->link_up()) {
@@ -228,8 +235,10 @@ Runtime::~Runtime() {
     loop_.drop_tasks();
 }
 
-std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name) {
-    auto context = tls_offload::ClientContext::create(tls_library_, {});
+std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name, bool resume) {
+    tls_offload::ClientContextOptions options;
+    if (!resume) options.session_keys_max = 0;
+    auto context = tls_offload::ClientContext::create(tls_library_, options);
     if (!context) throw std::runtime_error("TLS client: " + context.error().text);
     return std::make_unique<ClientTls>(std::move(*context), std::move(server_name));
 }

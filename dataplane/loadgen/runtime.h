@@ -52,6 +52,7 @@ struct NetOptions {
     bool busy_poll =
         false; // never naps: for a CPU that does nothing else, disk completions included
     std::uint32_t connections_max = 100'000;
+    std::uint16_t mtu = 1500; // of IP
     // A bad line in front of the device, each way: probabilities per frame, and delay.
     double loss = 0;
     double reorder = 0;
@@ -70,10 +71,14 @@ public:
     [[nodiscard]] base::Transport& transport() noexcept;
     /// Null on kernel sockets.
     [[nodiscard]] const net::stack::Stack* own_stack() const noexcept;
+    /// Frames that our own stack's device dropped; 0 on kernel sockets.
+    [[nodiscard]] std::uint64_t port_drops() const;
     /// Waits until the device has its peer (memif) or its cable; false after `limit`.
     [[nodiscard]] bool wait_for_link(std::chrono::seconds limit);
     /// For the source: any certificate will do, it is the relay's speed that is measured.
-    [[nodiscard]] std::unique_ptr<TlsWrapper> client_tls(std::string server_name);
+    /// \param resume  whether it may resume sessions
+    [[nodiscard]] std::unique_ptr<TlsWrapper> client_tls(std::string server_name,
+                                                         bool resume = true);
     /// For the sink: a self-signed certificate made now, in a temporary folder that is removed
     /// again.
     [[nodiscard]] std::unique_ptr<TlsWrapper> server_tls(const std::string& host_name);

@@ -38,20 +38,36 @@ bool read_bdat(std::string_view line, std::uint64_t& bytes, bool& last) noexcept
 } // namespace
 
 Sink::Sink(base::Loop& loop, base::Transport& transport, SinkOptions options, TlsWrapper* tls,
-           LedgerWriter* ledger)
+           Ledger* ledger)
     : loop_(loop), transport_(transport), options_(std::move(options)), tls_(tls), ledger_(ledger),
-      random_(options_.seed) {}
+      open_(options_.providers.size() + 1), random_(options_.seed) {
+    tally_.providers.push_back({.name = "other"});
+    for (const Provider& provider : options_.providers)
+        tally_.providers.push_back({.name = provider.name});
+}
 
 base::NetResult<> Sink::start() {
     for (const base::SocketAddress& address : options_.addresses) {
-        auto listener = transport_.listen(address, base::ListenOptions{});
-        if (!listener) {
-            failed_address_ = address;
-            return std::unexpected(listener.error());
-        }
-        listeners_.push_back(std::move(*listener));
-        loop_.spawn(accept_all(listeners_.back().get()), "sink accept");
+        auto listening = listen(address, 0);
+        if (!listening) return listening;
     }
+    for (std::size_t i = 0; i < options_.providers.size(); ++i) {
+        for (const base::SocketAddress& address : options_.providers[i].addresses) {
+            auto listening = listen(address, i + 1);
+            if (!listening) return listening;
+        }
+    }
+    return {};
+}
+
+base::NetResult<> Sink::listen(const base::SocketAddress& address, std::size_t whose) {
+    auto listener = transport_.listen(address, base::ListenOptions{});
+    if (!listener) {
+        failed_address_ = address;
+        return std::unexpected(listener.error());
+    }
+    listeners_.push_back(std::move(*listener));
+    loop_.spawn(accept_all(listeners_.back().get(), whose), "sink accept");
     return {};
 }
 
@@ -62,11 +78,11 @@ std::vector<base::SocketAddress> Sink::local_addresses() const {
     return addresses;
 }
 
-base::Task<void> Sink::accept_all(base::Listener* listener) {
+base::Task<void> Sink::accept_all(base::Listener* listener, std::size_t whose) {
     for (;;) {
         auto stream = co_await listener->accept(base::Deadline::never());
         if (stream) {
-            loop_.spawn(serve(std::move(*stream)), "sink session");
+            loop_.spawn(serve(std::move(*stream), whose), "sink session");
             continue;
         }
         if (stream.error() == base::NetError::closed) co_return;
@@ -74,21 +90,31 @@ base::Task<void> Sink::accept_all(base::Listener* listener) {
     }
 }
 
-base::Task<void> Sink::serve(base::StreamPtr stream) {
+base::Task<void> Sink::serve(base::StreamPtr stream, std::size_t whose) {
     ++tally_.connections;
     ++tally_.connections_open;
-    Session session(std::move(stream));
+    ++open_[whose];
+    Session session(std::move(stream), whose);
     static_cast<void>(co_await converse(session)); // a peer that goes away is not our trouble
     session.dialogue.close();
+    --open_[whose];
     --tally_.connections_open;
 }
 
 base::Task<base::NetResult<>> Sink::converse(Session& session) {
+    const Manner& host = manner(session.host);
+    if (host.connections_max != 0 && open_[session.host] > host.connections_max) {
+        ++tally_.connections_refused;
+        ++tally_.providers[session.host].connections_refused;
+        session.dialogue.out += "421 4.7.0 too many connections from you\r\n";
+        auto told = co_await session.dialogue.flush(command_deadline());
+        co_return told;
+    }
     session.dialogue.out += "220 " + options_.host_name + " ESMTP\r\n";
     for (;;) {
         if (!session.dialogue.line_waiting()) { // the group of commands has ended: answer it
-            if (options_.tarpit.count() != 0) {
-                static_cast<void>(co_await base::sleep_for(loop_, options_.tarpit));
+            if (host.tarpit.count() != 0) {
+                static_cast<void>(co_await base::sleep_for(loop_, host.tarpit));
             }
             const auto sent = co_await session.dialogue.flush(command_deadline());
             if (!sent) co_return sent;
@@ -112,11 +138,18 @@ base::Task<base::NetResult<>> Sink::converse(Session& session) {
 base::Task<base::NetResult<Sink::Next>> Sink::obey(Session& session, std::string_view line) {
     std::string& out = session.dialogue.out;
     switch (verb(line)) {
-    case verb("MAIL"):
+    case verb("MAIL"): {
+        const std::uint64_t most = manner(session.host).messages_per_connection_max;
         session.reset();
+        if (most != 0 && session.messages >= most) {
+            out += "421 4.7.0 enough messages on this connection\r\n";
+            co_return Next::quit;
+        }
         session.in_mail = true;
+        session.null_sender = path_of(line).empty();
         out += "250 2.1.0 OK\r\n";
         break;
+    }
     case verb("RCPT"):
         add_recipient(session, line);
         break;
@@ -156,7 +189,7 @@ base::Task<base::NetResult<Sink::Next>> Sink::obey(Session& session, std::string
         out += "221 2.0.0 bye\r\n";
         co_return Next::quit;
     case verb("STAR"):
-        if (tls_ == nullptr || session.secured) {
+        if (tls_ == nullptr || !manner(session.host).tls || session.secured) {
             out += "502 5.5.1 no TLS here\r\n";
             break;
         }
@@ -176,25 +209,63 @@ void Sink::say_hello(Session& session, bool extended) const {
         return;
     }
     out += "250-" + options_.host_name + "\r\n";
-    if (options_.pipelining) out += "250-PIPELINING\r\n";
-    if (options_.chunking) out += "250-CHUNKING\r\n";
-    if (tls_ != nullptr && !session.secured) out += "250-STARTTLS\r\n";
+    const Manner& host = manner(session.host);
+    if (host.pipelining) out += "250-PIPELINING\r\n";
+    if (host.chunking) out += "250-CHUNKING\r\n";
+    if (tls_ != nullptr && host.tls && !session.secured) out += "250-STARTTLS\r\n";
     out += "250-SIZE " + std::to_string(options_.message_bytes_max) + "\r\n";
     out += "250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n";
 }
 
-std::uint16_t Sink::draw_refusal() {
-    if (options_.reply_4xx_share <= 0 && options_.reply_5xx_share <= 0) return 0;
-    const double draw = std::uniform_real_distribution<double>(0, 1)(random_);
-    if (draw < options_.reply_4xx_share) {
+std::size_t Sink::provider_of(std::string_view recipient, std::size_t host) const {
+    if (options_.providers.empty()) return 0;
+    const std::string_view domain = recipient.substr(recipient.rfind('@') + 1);
+    for (std::size_t i = 0; i < options_.providers.size(); ++i) {
+        for (const std::string& name : options_.providers[i].domains) {
+            if (!domain.ends_with(name)) continue;
+            if (domain.size() == name.size() || domain[domain.size() - name.size() - 1] == '.')
+                return i + 1;
+        }
+    }
+    return host; // no domain of anybody's: whoever's address it came to
+}
+
+bool Sink::draw(double share) {
+    return share > 0 && std::uniform_real_distribution<double>(0, 1)(random_) < share;
+}
+
+std::uint16_t Sink::draw_refusal(std::size_t whose, RefuseAt moment) {
+    const Manner& rules = manner(whose);
+    if (rules.refuse_at != moment) return 0;
+    if (rules.reply_4xx_share <= 0 && rules.reply_5xx_share <= 0) return 0;
+    const double drawn = std::uniform_real_distribution<double>(0, 1)(random_);
+    if (drawn < rules.reply_4xx_share) {
         ++tally_.refused_4xx;
+        ++tally_.providers[whose].refused_4xx;
         return 451;
     }
-    if (draw < options_.reply_4xx_share + options_.reply_5xx_share) {
+    if (drawn < rules.reply_4xx_share + rules.reply_5xx_share) {
         ++tally_.refused_5xx;
+        ++tally_.providers[whose].refused_5xx;
         return 550;
     }
     return 0;
+}
+
+bool Sink::greylists(std::size_t whose, std::string_view recipient) {
+    const std::chrono::milliseconds wait = manner(whose).greylist;
+    if (wait.count() == 0) return false;
+    const std::uint64_t key = digest_of(base::as_bytes(recipient));
+    const auto known = greylist_.find(key);
+    if (known != greylist_.end()) {
+        if (loop_.now() - known->second >= wait) return false;
+    } else {
+        if (greylist_.size() >= greylist_entries_max) return false;
+        greylist_.emplace(key, loop_.now());
+    }
+    ++tally_.greylisted;
+    ++tally_.providers[whose].greylisted;
+    return true;
 }
 
 void Sink::add_recipient(Session& session, std::string_view line) {
@@ -212,17 +283,26 @@ void Sink::add_recipient(Session& session, std::string_view line) {
         out += "452 4.5.3 too many recipients\r\n";
         return;
     }
-    switch (options_.refuse_at == RefuseAt::rcpt ? draw_refusal() : 0) {
+    session.whose = provider_of(path, session.host);
+    if (!session.null_sender && greylists(session.whose, path)) {
+        out += "451 4.7.1 greylisted, try again later\r\n";
+        return;
+    }
+    switch (session.null_sender ? 0 : draw_refusal(session.whose, RefuseAt::rcpt)) {
     case 451:
         out += "451 4.2.1 try again later\r\n";
         return;
     case 550:
+        if (ledger_ != nullptr) ledger_->append_refusal(path);
+        ++tally_.refused_for_good;
         out += "550 5.1.1 nobody of that name\r\n";
         return;
     default:
         break; // no refusal
     }
     if (session.recipients.size() == session.recipient_count) session.recipients.emplace_back();
+    session.owners.resize(session.recipients.size());
+    session.owners[session.recipient_count] = session.whose;
     session.recipients[session.recipient_count++].assign(path);
     out += "250 2.1.5 OK\r\n";
 }
@@ -280,14 +360,30 @@ base::Task<base::NetResult<>> Sink::take_chunk(Session& session, std::uint64_t b
 }
 
 base::Task<base::NetResult<>> Sink::answer_message(Session& session) {
-    if (options_.delay.count() != 0)
-        static_cast<void>(co_await base::sleep_for(loop_, options_.delay));
+    const std::size_t whose = session.owners[session.recipient_count - 1];
+    const Manner& rules = manner(whose);
+    std::chrono::milliseconds delay = rules.delay;
+    if (rules.delay_max > delay) {
+        delay += std::chrono::milliseconds(std::uniform_int_distribution<std::int64_t>(
+            0, (rules.delay_max - delay).count())(random_));
+    }
+    if (delay.count() != 0) static_cast<void>(co_await base::sleep_for(loop_, delay));
+    if (draw(rules.disconnect_share)) {
+        ++tally_.disconnected;
+        ++tally_.providers[whose].disconnected;
+        co_return std::unexpected(base::NetError::closed);
+    }
+    ++session.messages;
     std::string& out = session.dialogue.out;
-    switch (options_.refuse_at == RefuseAt::data ? draw_refusal() : 0) {
+    switch (session.null_sender ? 0 : draw_refusal(whose, RefuseAt::data)) {
     case 451:
         out += "451 4.3.0 try again later\r\n";
         break;
     case 550:
+        for (std::size_t i = 0; i < session.recipient_count; ++i) {
+            if (ledger_ != nullptr) ledger_->append_refusal(session.recipients[i]);
+            ++tally_.refused_for_good;
+        }
         out += "550 5.7.1 not wanted here\r\n";
         break;
     default:
@@ -304,9 +400,14 @@ base::Task<base::NetResult<>> Sink::answer_message(Session& session) {
 void Sink::count(Session& session) {
     ++tally_.messages;
     tally_.received += session.recipient_count;
+    for (std::size_t i = 0; i < session.recipient_count; ++i)
+        ++tally_.providers[session.owners[i]].taken;
     tally_.bytes += session.check.bytes_seen();
     const ContentState state = session.check.finish();
-    if (state == ContentState::foreign) {
+    const bool other_run =
+        state != ContentState::foreign && !session.check.run().starts_with(options_.run_prefix);
+    if (other_run) tally_.other_runs += session.recipient_count;
+    if (state == ContentState::foreign || other_run) {
         tally_.foreign += session.recipient_count;
         return;
     }

@@ -1,5 +1,7 @@
 #include "dataplane/loadgen/source.h"
 
+#include "dataplane/loadgen/digest.h"
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -51,10 +53,13 @@ Outcome outcome_of(const Reply& reply) noexcept {
 } // namespace
 
 Source::Source(base::Loop& loop, base::Transport& transport, SourceOptions options,
-               MessageMaker maker, TlsWrapper* tls, LedgerWriter* ledger)
+               MessageMaker maker, TlsWrapper* tls, Ledger* ledger, TlsWrapper* fresh_tls)
     : loop_(loop), transport_(transport), options_(std::move(options)), maker_(std::move(maker)),
-      tls_(tls), ledger_(ledger) {
+      tls_(tls), fresh_tls_(fresh_tls), ledger_(ledger) {
+    CHECK(!options_.targets.empty());
     CHECK(options_.tls == SourceTls::none || tls_ != nullptr);
+    CHECK(options_.tls == SourceTls::none || options_.resumption_share >= 1 ||
+          fresh_tls_ != nullptr);
     CHECK(options_.messages != 0 || options_.time.count() != 0);
 }
 
@@ -62,13 +67,41 @@ void Source::start() {
     started_ = last_reply_ = last_good_ = loop_.now();
     tasks_left_ = options_.connections;
     for (std::size_t i = 0; i < options_.connections; ++i)
-        loop_.spawn(run_connection(), "source connection");
+        loop_.spawn(run_connection(i), "source connection");
 }
 
-bool Source::more() const noexcept {
+bool Source::more() noexcept {
     if (stopping_) return false;
     if (options_.messages != 0 && next_ >= options_.messages) return false;
-    return options_.time.count() == 0 || loop_.now() - started_ < options_.time;
+    if (options_.time.count() == 0 || loop_.now() - started_ < options_.time) return true;
+    settle_overdue();
+    return false;
+}
+
+base::TimePoint Source::due_at(std::uint64_t index) const noexcept {
+    return started_ + std::chrono::duration_cast<base::Duration>(std::chrono::duration<double>(
+                          static_cast<double>(index) / options_.rate_per_s));
+}
+
+void Source::settle_overdue() noexcept {
+    if (std::exchange(settled_, true) || options_.rate_per_s <= 0) return;
+    base::TimePoint end = loop_.now();
+    if (options_.time.count() != 0) end = std::min(end, started_ + options_.time);
+    while (tally_.due < next_ && due_at(tally_.due) < end)
+        ++tally_.due;
+    for (std::uint64_t i = next_; options_.messages == 0 || i < options_.messages; ++i) {
+        const base::TimePoint due = due_at(i);
+        if (due >= end) break;
+        ++tally_.due;
+        ++tally_.overdue;
+        tally_.accept_latency_ns.record(static_cast<std::uint64_t>((end - due).count()));
+    }
+}
+
+SourceTls Source::draw_tls() noexcept {
+    if (options_.tls == SourceTls::none || options_.tls_share >= 1) return options_.tls;
+    const double draw = static_cast<double>(scramble(++draws_) >> 11) * 0x1.0p-53;
+    return draw < options_.tls_share ? options_.tls : SourceTls::none;
 }
 
 void Source::refresh_date() {
@@ -84,11 +117,13 @@ void Source::refresh_date() {
     date_.assign(text.data(), length);
 }
 
-void Source::count(const Attempt& attempt, std::uint64_t sequence, base::TimePoint since) {
+void Source::count(const Attempt& attempt, const Message& message, base::TimePoint since) {
     ++tally_.sent;
     switch (attempt.outcome) {
     case Outcome::accepted:
         ++tally_.accepted;
+        tally_.recipients += attempt.recipients;
+        tally_.bytes += message.content.size();
         tally_.accept_latency_ns.record(static_cast<std::uint64_t>(
             std::max<base::Duration::rep>(0, (loop_.now() - since).count())));
         break;
@@ -108,7 +143,7 @@ void Source::count(const Attempt& attempt, std::uint64_t sequence, base::TimePoi
     last_reply_ = loop_.now();
     if (ledger_ == nullptr) return;
     SourceLine line;
-    line.sequence = sequence;
+    line.sequence = message.sequence;
     line.outcome = attempt.outcome;
     line.time_us =
         std::chrono::duration_cast<std::chrono::microseconds>(loop_.wall_now().time_since_epoch())
@@ -116,12 +151,14 @@ void Source::count(const Attempt& attempt, std::uint64_t sequence, base::TimePoi
     line.recipients = attempt.recipients;
     line.run = maker_.pattern().run;
     line.reply = std::to_string(attempt.reply.code) + ' ' + attempt.reply.text;
+    line.addresses = &message.recipients;
     ledger_->append(line);
 }
 
-base::Task<void> Source::run_connection() {
+base::Task<void> Source::run_connection(std::size_t number) {
+    const base::SocketAddress target = options_.targets[number % options_.targets.size()];
     while (more()) {
-        const SessionEnd end = co_await run_session();
+        const SessionEnd end = co_await run_session(target);
         if (end != SessionEnd::broken) {
             last_good_ = loop_.now();
             continue;
@@ -133,8 +170,8 @@ base::Task<void> Source::run_connection() {
     --tasks_left_;
 }
 
-base::Task<Source::SessionEnd> Source::run_session() {
-    auto connected = co_await transport_.connect(options_.target, std::nullopt, reply_deadline());
+base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target) {
+    auto connected = co_await transport_.connect(target, std::nullopt, reply_deadline());
     if (!connected) {
         tally_.last_error =
             std::string("connect: ") + std::string(base::to_string(connected.error()));
@@ -160,18 +197,24 @@ base::Task<Source::SessionEnd> Source::run_session() {
             const std::uint64_t index = next_++;
             base::TimePoint since = loop_.now();
             if (options_.rate_per_s > 0) {
-                since = started_ +
-                        std::chrono::duration_cast<base::Duration>(std::chrono::duration<double>(
-                            static_cast<double>(index) / options_.rate_per_s));
-                base::Deadline due;
-                due.at = since;
-                if (since > loop_.now()) static_cast<void>(co_await base::sleep_until(loop_, due));
+                since = due_at(index);
+                if (since > loop_.now()) {
+                    base::Deadline due{.at = since, .cancel = &stop_sleeping_};
+                    if (options_.time.count() != 0) due = due.sooner(started_ + options_.time);
+                    static_cast<void>(co_await base::sleep_until(loop_, due));
+                    // The end came first: this one is not of the run.
+                    if (loop_.now() < since ||
+                        (options_.time.count() != 0 && since >= started_ + options_.time))
+                        break;
+                    tally_.wake_lateness_ns.record(static_cast<std::uint64_t>(
+                        std::max<base::Duration::rep>(0, (loop_.now() - since).count())));
+                }
             }
             refresh_date();
             maker_.make(options_.first_sequence + index, date_, message);
             base::TimePoint content_sent = loop_.now();
             const Attempt attempt = co_await transact(dialogue, server, message, &content_sent);
-            count(attempt, message.sequence, options_.rate_per_s > 0 ? since : content_sent);
+            count(attempt, message, options_.rate_per_s > 0 ? since : content_sent);
             ++sent_here;
             if (attempt.connection_lost || attempt.reply.code == 421) {
                 end = SessionEnd::broken;
@@ -198,12 +241,10 @@ base::Task<Source::SessionEnd> Source::run_session() {
 
 // Greeting -> EHLO -> [STARTTLS -> EHLO] -> [AUTH].
 base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
-    if (options_.tls == SourceTls::implicit) {
-        const auto secured = co_await dialogue.start_tls(*tls_, reply_deadline());
-        if (!secured) {
-            tally_.last_error = "TLS: " + std::string(base::to_string(secured.error()));
-            co_return std::unexpected(secured.error());
-        }
+    const SourceTls tls = draw_tls();
+    if (tls == SourceTls::implicit) {
+        const auto secured = co_await secure(dialogue);
+        if (!secured) co_return std::unexpected(secured.error());
     }
     const auto greeting = co_await dialogue.read_reply(reply_deadline());
     if (!greeting) {
@@ -217,18 +258,15 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
     auto offered = co_await greet(dialogue);
     if (!offered) co_return offered;
 
-    if (options_.tls == SourceTls::starttls) {
+    if (tls == SourceTls::starttls) {
         const auto ready = co_await dialogue.exchange("STARTTLS", reply_deadline());
         if (!ready) co_return std::unexpected(ready.error());
         if (!ready->positive()) {
             tally_.last_error = "STARTTLS: " + std::to_string(ready->code) + ' ' + ready->text;
             co_return std::unexpected(base::NetError::tls);
         }
-        const auto secured = co_await dialogue.start_tls(*tls_, reply_deadline());
-        if (!secured) {
-            tally_.last_error = "TLS: " + std::string(base::to_string(secured.error()));
-            co_return std::unexpected(secured.error());
-        }
+        const auto secured = co_await secure(dialogue);
+        if (!secured) co_return std::unexpected(secured.error());
         offered = co_await greet(dialogue);
         if (!offered) co_return offered;
     }
@@ -244,6 +282,21 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
         }
     }
     co_return offered;
+}
+
+base::Task<base::NetResult<>> Source::secure(Dialogue& dialogue) {
+    TlsWrapper* tls = tls_;
+    if (options_.resumption_share < 1 &&
+        static_cast<double>(scramble(++draws_) >> 11) * 0x1.0p-53 >= options_.resumption_share)
+        tls = fresh_tls_;
+    auto secured = co_await dialogue.start_tls(*tls, reply_deadline());
+    if (!secured) {
+        tally_.last_error = "TLS: " + std::string(base::to_string(secured.error()));
+        co_return secured;
+    }
+    ++tally_.tls_connections;
+    if (dialogue.tls_resumed()) ++tally_.tls_resumed;
+    co_return secured;
 }
 
 base::Task<base::NetResult<Source::Offers>> Source::greet(Dialogue& dialogue) {

@@ -2,7 +2,8 @@
 //
 // Scope      Closed loop (each connection sends its next message when the last was answered) or
 //            open loop (message i is due at start + i / rate, and its latency counts from then, so
-//            that a slow relay cannot hide its queueing). Each message is tried once; what became
+//            that a slow relay cannot hide its queueing; what was due and could not even be begun
+//            counts with the time it had waited by the end). Each message is tried once; what became
 //            of it goes to the ledger. A broken connection is made again for reconnect_limit.
 // Owns       Its connections' tasks are the Loop's; a Source must outlive them: see finished().
 // Threading  The Loop's.
@@ -18,13 +19,14 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace dataplane::loadgen {
 
 enum class SourceTls : std::uint8_t { none, starttls, implicit };
 
 struct SourceOptions {
-    base::SocketAddress target;
+    std::vector<base::SocketAddress> targets; // connections are dealt out to them in turn
     std::size_t connections = 1;
     std::uint64_t messages = 0;        // 0: until `time` is over
     std::chrono::milliseconds time{0}; // 0: until `messages` are sent
@@ -33,7 +35,9 @@ struct SourceOptions {
     bool pipelining = true; // when offered
     bool chunking = false;  // BDAT, when offered
     SourceTls tls = SourceTls::none;
-    std::string user, password; // AUTH PLAIN when there is a user
+    double tls_share = 1;        // of the connections, when there is TLS at all
+    double resumption_share = 1; // of those, that may resume a session
+    std::string user, password;  // AUTH PLAIN when there is a user
     std::string helo_name = "bench.example";
     std::uint64_t messages_per_connection = 0; // 0: as many as there are
     std::chrono::milliseconds reply_limit{60'000};
@@ -50,22 +54,36 @@ struct SourceTally {
     std::uint64_t connections_made = 0;
     std::uint64_t connections_broken = 0;
     std::uint64_t connections_open = 0;
-    std::string last_error; // of a connection that broke, or of a refusal: for a person
-    Histogram accept_latency_ns;
+    std::uint64_t tls_connections = 0;
+    std::uint64_t tls_resumed = 0;
+    std::uint64_t bytes = 0;      // of the content of accepted messages
+    std::uint64_t recipients = 0; // of accepted messages
+    std::uint64_t due = 0;        // open loop: messages whose time had come by the end
+    std::uint64_t overdue = 0;    // of those, how many were not begun
+    std::string last_error;       // of a connection that broke, or of a refusal: for a person
+    Histogram accept_latency_ns;  // of accepted messages, and of the overdue, as far as they got
+    Histogram wake_lateness_ns;   // open loop: how much later than due a free connection began
 };
 
 class Source {
 public:
     /// \param tls, ledger  may be null; borrowed for the Source's life
+    /// \param fresh_tls    for connections that must not resume; needed when resumption_share < 1
     Source(base::Loop& loop, base::Transport& transport, SourceOptions options, MessageMaker maker,
-           TlsWrapper* tls, LedgerWriter* ledger);
+           TlsWrapper* tls, Ledger* ledger, TlsWrapper* fresh_tls = nullptr);
 
     /// Starts every connection's task.
     void start();
     /// Stops taking new messages; what is under way is finished.
-    void stop() noexcept { stopping_ = true; }
+    void stop() noexcept {
+        settle_overdue();
+        stopping_ = true;
+        stop_sleeping_.cancel();
+    }
     [[nodiscard]] bool finished() const noexcept { return tasks_left_ == 0; }
     [[nodiscard]] const SourceTally& tally() const noexcept { return tally_; }
+    /// Sequence numbers that were used up.
+    [[nodiscard]] std::uint64_t taken() const noexcept { return next_; }
     [[nodiscard]] base::Duration elapsed() const noexcept { return last_reply_ - started_; }
 
 private:
@@ -83,30 +101,39 @@ private:
         Reply reply;
     };
 
-    base::Task<void> run_connection();
-    base::Task<SessionEnd> run_session();
+    base::Task<void> run_connection(std::size_t number);
+    base::Task<SessionEnd> run_session(base::SocketAddress target);
     base::Task<base::NetResult<Offers>> open(Dialogue& dialogue);
+    base::Task<base::NetResult<>> secure(Dialogue& dialogue);
+    [[nodiscard]] SourceTls draw_tls() noexcept;
     base::Task<base::NetResult<Offers>> greet(Dialogue& dialogue);
     base::Task<Attempt> transact(Dialogue& dialogue, const Offers& offers, const Message& message,
                                  base::TimePoint* content_sent);
 
-    [[nodiscard]] bool more() const noexcept;
+    [[nodiscard]] bool more() noexcept;
+    [[nodiscard]] base::TimePoint due_at(std::uint64_t index) const noexcept;
+    /// Once, when the time is over: what was due and is not begun will not be begun.
+    void settle_overdue() noexcept;
     [[nodiscard]] base::Deadline reply_deadline() const noexcept {
         return base::Deadline::in(loop_, options_.reply_limit);
     }
     void refresh_date();
-    void count(const Attempt& attempt, std::uint64_t sequence, base::TimePoint since);
+    void count(const Attempt& attempt, const Message& message, base::TimePoint since);
 
     base::Loop& loop_;
     base::Transport& transport_;
     SourceOptions options_;
     MessageMaker maker_;
     TlsWrapper* tls_;
-    LedgerWriter* ledger_;
+    TlsWrapper* fresh_tls_;
+    Ledger* ledger_;
     SourceTally tally_;
     std::uint64_t next_ = 0; // messages taken so far
     std::size_t tasks_left_ = 0;
+    std::uint64_t draws_ = 0; // of draw_tls() and secure()
     bool stopping_ = false;
+    bool settled_ = false;
+    base::CancelSource stop_sleeping_;
     base::TimePoint started_{};
     base::TimePoint last_reply_{};
     base::TimePoint last_good_{}; // when a session last got as far as a reply

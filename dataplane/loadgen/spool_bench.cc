@@ -3,6 +3,8 @@
 #include "dataplane/loadgen/child.h"
 #include "dataplane/loadgen/runtime.h"
 #include "dataplane/loadgen/spool_load.h"
+#include "queue/disk/calibration.h"
+#include "queue/keyring.h"
 #include "queue/limits.h"
 
 #include <algorithm>
@@ -46,6 +48,22 @@ public:
 private:
     std::string path_;
 };
+
+std::shared_ptr<const queue::KeyRing> keys_of(const SpoolCommand& command) {
+    if (!command.encrypt) return nullptr;
+    return queue::KeyRing::parse(std::string(64, '7'), "--encrypt").value();
+}
+
+queue::CommitStrategy commit_of(const SpoolCommand& command) {
+    if (command.commit == "dsync") return queue::CommitStrategy::dsync;
+    if (command.commit == "flush") return queue::CommitStrategy::flush;
+    const auto measured = queue::measure(command.folder);
+    if (!measured) throw std::runtime_error(measured.error());
+    const queue::CommitChoice choice = queue::choose(*measured);
+    say(std::string{choice.strategy == queue::CommitStrategy::flush ? "flush" : "dsync"} + ": " +
+        choice.why);
+    return choice.strategy;
+}
 
 double cycles_per_second() {
     const auto began = Steady::now();
@@ -129,7 +147,7 @@ bool has_fio() {
     return std::system("fio --version >/dev/null 2>&1") == 0; // NOLINT: our own words only
 }
 
-void measure_accepts(const SpoolCommand& command, Report& report) {
+void measure_accepts(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
     const double clock_rate = cycles_per_second();
     const bool fio = has_fio();
     if (!fio) say("fio is not installed: its rows are left out (apt-get install fio)");
@@ -137,8 +155,8 @@ void measure_accepts(const SpoolCommand& command, Report& report) {
         const PoolPath pool(command.folder);
         SpoolFigures figures;
         {
-            SpoolLoad load(pool.text(), command.pool_mib << 20);
-            static_cast<void>(load.open(false));
+            SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
+            static_cast<void>(load.open(false, keys_of(command)));
             static_cast<void>(load.run({size, command.writers, 0, std::chrono::milliseconds{500}}));
             figures = load.run({size, command.writers, 0, command.time});
         }
@@ -149,7 +167,8 @@ void measure_accepts(const SpoolCommand& command, Report& report) {
             figures.written_bytes / std::max<std::uint64_t>(figures.batches, 1);
         const double cycles =
             figures.cpu_seconds * clock_rate / static_cast<double>(figures.messages);
-        Json more{{"p50_us", microseconds(figures.latency.percentile(0.5))},
+        Json more{{"commit", commit == queue::CommitStrategy::flush ? "flush" : "dsync"},
+                  {"p50_us", microseconds(figures.latency.percentile(0.5))},
                   {"p99_us", microseconds(figures.latency.percentile(0.99))},
                   {"p999_us", microseconds(figures.latency.percentile(0.999))},
                   {"writers", command.writers},
@@ -185,11 +204,11 @@ void measure_accepts(const SpoolCommand& command, Report& report) {
     }
 }
 
-void measure_paced(const SpoolCommand& command, Report& report) {
+void measure_paced(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
     const double clock_rate = cycles_per_second();
     const PoolPath pool(command.folder);
-    SpoolLoad load(pool.text(), command.pool_mib << 20);
-    static_cast<void>(load.open(false));
+    SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
+    static_cast<void>(load.open(false, keys_of(command)));
     const SpoolFigures figures =
         load.run({paced_bytes, command.writers, command.rate_per_s, command.time});
     const double rate = static_cast<double>(figures.messages) / figures.seconds;
@@ -258,13 +277,13 @@ void measure_files(const SpoolCommand& command, Report& report) {
     }
 }
 
-void measure_queued(const SpoolCommand& command, Report& report) {
+void measure_queued(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
     const PoolPath pool(command.folder);
     const double before = resident_bytes();
     double each = 0, fill_rate = 0, resident = 0;
     {
-        SpoolLoad load(pool.text(), command.pool_mib << 20);
-        static_cast<void>(load.open(true));
+        SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
+        static_cast<void>(load.open(true, keys_of(command)));
         const auto began = Steady::now();
         load.fill(command.queued, command.destinations);
         fill_rate = static_cast<double>(command.queued) /
@@ -273,9 +292,9 @@ void measure_queued(const SpoolCommand& command, Report& report) {
         each = (resident - before) / static_cast<double>(command.queued);
         load.close();
     }
-    SpoolLoad load(pool.text(), command.pool_mib << 20);
+    SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
     const auto began = Steady::now();
-    const queue::RecoveryReport recovery = load.open(true);
+    const queue::RecoveryReport recovery = load.open(true, keys_of(command));
     static_cast<void>(load.one());
     const double first_accept = std::chrono::duration<double>(Steady::now() - began).count();
     const bool all = load.turn_until(
@@ -306,15 +325,16 @@ int run_spool(const SpoolCommand& command) {
         throw std::runtime_error(command.folder + ": is not a folder");
     pin_to_cpu(command.cpu);
     Report report(command);
+    const queue::CommitStrategy commit = commit_of(command);
     for (const std::string& name : command.cases) {
         if (name == "accept") {
-            measure_accepts(command, report);
+            measure_accepts(command, commit, report);
         } else if (name == "paced") {
-            measure_paced(command, report);
+            measure_paced(command, commit, report);
         } else if (name == "file") {
             measure_files(command, report);
         } else if (name == "queued") {
-            measure_queued(command, report);
+            measure_queued(command, commit, report);
         } else {
             throw std::runtime_error("no case is named '" + name +
                                      "': accept, paced, file, queued");

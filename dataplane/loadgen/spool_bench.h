@@ -28,6 +28,8 @@ struct SpoolCommand {
     std::uint64_t queued = 1'000'000;  // messages
     std::uint32_t destinations = 50'000;
     std::uint64_t pool_mib = 4096;
+    bool encrypt = false;        // at rest, under a made-up key
+    std::string commit = "auto"; // dsync, flush, or what calibration chooses
     int cpu = 0;
     std::string json_file;
 };

@@ -9,8 +9,9 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/uring.h"
 #include "dataplane/loadgen/histogram.h"
+#include "queue/disk/flush_disk.h"
 #include "queue/queue.h"
-#include "queue/uring_file.h"
+#include "queue/disk/uring_file.h"
 
 #include <chrono>
 #include <functional>
@@ -38,13 +39,14 @@ struct SpoolFigures {
 
 class SpoolLoad {
 public:
-    SpoolLoad(const std::string& path, std::uint64_t pool_bytes);
+    SpoolLoad(const std::string& path, std::uint64_t pool_bytes, queue::CommitStrategy commit);
     ~SpoolLoad();
     SpoolLoad(const SpoolLoad&) = delete;
     SpoolLoad& operator=(const SpoolLoad&) = delete;
 
     /// Opens the queue; returns what recovery found. `keep` messages instead of settling them: a day from now.
-    queue::RecoveryReport open(bool keep);
+    /// `keys`: encrypted under the first of them.
+    queue::RecoveryReport open(bool keep, std::shared_ptr<const queue::KeyRing> keys);
     [[nodiscard]] SpoolFigures run(const SpoolFlow& flow);
     /// Commits `count` small messages to `destinations` domains, many at a time, and keeps them.
     void fill(std::uint64_t count, std::uint32_t destinations);
@@ -66,7 +68,10 @@ private:
     base::RealClock clock_;
     base::Uring ring_;
     base::Loop loop_{clock_};
+    std::unique_ptr<queue::FlushCoordinator> coordinator_; // strategy B
     std::unique_ptr<queue::UringFile> file_;
+    std::unique_ptr<queue::FlushDisk> flush_disk_;
+    queue::Disk* disk_ = nullptr;
     std::unique_ptr<queue::MessageQueue> queue_;
     std::unique_ptr<Sink> sink_;
 };

@@ -27,7 +27,7 @@ struct World {
     void start(SinkOptions sink_options, SourceOptions source_options, MessagePattern pattern) {
         const auto address = *base::SocketAddress::parse("192.0.2.1:25");
         sink_options.addresses = {address};
-        source_options.target = address;
+        source_options.targets = {address};
         sink.emplace(loop, net, sink_options, nullptr, sink_ledger ? &*sink_ledger : nullptr);
         ASSERT_TRUE(sink->start());
         source.emplace(loop, net, source_options, MessageMaker(pattern), nullptr,
@@ -68,7 +68,7 @@ TEST_P(EveryManner, EachMessageArrivesOnceAndWhole) {
 
 TEST_P(EveryManner, RefusedRecipientsAreCountedAndTheConnectionGoesOn) {
     World world;
-    world.start({.reply_4xx_share = 0.3, .reply_5xx_share = 0.2},
+    world.start({.manner = {.reply_4xx_share = 0.3, .reply_5xx_share = 0.2}},
                 {.connections = 3,
                  .messages = 300,
                  .pipelining = GetParam().pipelining,
@@ -89,7 +89,8 @@ TEST_P(EveryManner, RefusedRecipientsAreCountedAndTheConnectionGoesOn) {
 
 TEST(SourceSink, RefusalAtTheEndOfDataIsNoAcceptance) {
     World world;
-    world.start({.reply_4xx_share = 1, .refuse_at = RefuseAt::data}, {.messages = 20}, {});
+    world.start({.manner = {.reply_4xx_share = 1, .refuse_at = RefuseAt::data}}, {.messages = 20},
+                {});
     ASSERT_TRUE(world.finish());
     EXPECT_EQ(world.source->tally().accepted, 0U);
     EXPECT_EQ(world.source->tally().transient, 20U);
@@ -100,7 +101,8 @@ TEST(SourceSink, OpenLoopLatencyCountsFromWhenAMessageWasDue) {
     World world;
     // One connection, 100 ms for each answer, but 20 messages a second are due: each waits 50 ms
     // longer than the one before.
-    world.start({.delay = 100ms}, {.connections = 1, .messages = 40, .rate_per_s = 20}, {});
+    world.start({.manner = {.delay = 100ms}}, {.connections = 1, .messages = 40, .rate_per_s = 20},
+                {});
     ASSERT_TRUE(world.finish());
     const Histogram& latency = world.source->tally().accept_latency_ns;
     EXPECT_GT(latency.max(), 2'000'000'000U);
@@ -109,7 +111,7 @@ TEST(SourceSink, OpenLoopLatencyCountsFromWhenAMessageWasDue) {
 
 TEST(SourceSink, ClosedLoopLatencyIsTheAnswersAlone) {
     World world;
-    world.start({.delay = 100ms}, {.connections = 1, .messages = 10}, {});
+    world.start({.manner = {.delay = 100ms}}, {.connections = 1, .messages = 10}, {});
     ASSERT_TRUE(world.finish());
     const Histogram& latency = world.source->tally().accept_latency_ns;
     EXPECT_GE(latency.percentile(0.01), 100'000'000U);
@@ -126,8 +128,8 @@ TEST(SourceSink, BrokenConnectionsLeaveNothingUnaccountedFor) {
         World world;
         world.source_ledger.emplace(world.loop, folder / "source");
         world.sink_ledger.emplace(world.loop, folder / "sink");
-        world.start({.delay = 2ms}, {.connections = 10, .messages = 500, .reconnect_limit = 60s},
-                    {});
+        world.start({.manner = {.delay = 2ms}},
+                    {.connections = 10, .messages = 500, .reconnect_limit = 60s}, {});
         const auto done = [&] { return world.source->finished(); };
         for (int i = 0; i < 4000 && !done(); ++i) {
             const base::TimePoint until = world.clock.now() + 7ms;
@@ -153,8 +155,8 @@ TEST(SourceSink, BrokenConnectionsLeaveNothingUnaccountedFor) {
 TEST(SourceSink, SourceGivesUpWhenNobodyListensAnyMore) {
     World world;
     SourceOptions options{.connections = 2, .messages = 10, .reconnect_limit = 300ms};
-    options.target = *base::SocketAddress::parse("192.0.2.1:25");
-    world.net.fail_connects_to(options.target, base::NetError::refused);
+    options.targets = {*base::SocketAddress::parse("192.0.2.1:25")};
+    world.net.fail_connects_to(options.targets[0], base::NetError::refused);
     world.source.emplace(world.loop, world.net, options, MessageMaker({}), nullptr, nullptr);
     world.source->start();
     ASSERT_TRUE(world.finish());
@@ -166,10 +168,11 @@ TEST(SourceSink, SinkCountsASecondCopyAsDuplicate) {
     World world;
     world.start({}, {.messages = 5}, {});
     ASSERT_TRUE(world.finish());
-    Source again(
-        world.loop, world.net,
-        {.target = *base::SocketAddress::parse("192.0.2.1:25"), .messages = 3, .first_sequence = 1},
-        MessageMaker({}), nullptr, nullptr);
+    Source again(world.loop, world.net,
+                 {.targets = {*base::SocketAddress::parse("192.0.2.1:25")},
+                  .messages = 3,
+                  .first_sequence = 1},
+                 MessageMaker({}), nullptr, nullptr);
     again.start();
     ASSERT_TRUE(tests::run_until(world.loop, world.clock, [&] { return again.finished(); }, 1min));
     EXPECT_EQ(world.sink->tally().unique, 5U);

@@ -1,0 +1,46 @@
+// machine.h: the machine under the measurement: what it is, and who uses it.
+//
+// Scope      Reads /proc and /sys. An inventory once, usage as often as asked.
+// Threading  Any; reading may take a millisecond, so not on a thread that measures latency.
+// Failure    What cannot be read is left out, or "unknown".
+#pragma once
+
+#include "dataplane/loadgen/run/result.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace dataplane::loadgen {
+
+/// CPU, memory, NICs with their drivers, disk below `spool_folder` (may be empty), kernel, huge pages,
+/// and the versions of what this program stands on.
+[[nodiscard]] Facts inventory(const std::string& spool_folder);
+
+/// Empty when what is written and synced in `folder` outlives a power cut, as far as mounts tell.
+[[nodiscard]] std::string why_not_durable(const std::string& folder);
+
+struct MachineUse {
+    double total_s = 0; // of all CPUs since boot, idle included
+    double busy_s = 0;
+    double stolen_s = 0;            // by the hypervisor
+    std::uint64_t listen_drops = 0; // connections that the kernel's queues did not take
+};
+[[nodiscard]] MachineUse machine_use();
+
+struct ProcessUse {
+    bool alive = false;
+    double cpu_s = 0;
+    double memory_mb = 0;
+    std::vector<NamedValue> threads; // by name, the number at its end cut off
+};
+/// Of all these processes together.
+[[nodiscard]] ProcessUse process_use(const std::vector<int>& pids);
+[[nodiscard]] std::vector<int> processes_named(const std::string& name);
+/// Of the calling thread.
+[[nodiscard]] double thread_cpu_s() noexcept;
+/// Of this process.
+[[nodiscard]] double own_cpu_s() noexcept;
+[[nodiscard]] unsigned cpu_count() noexcept;
+
+} // namespace dataplane::loadgen

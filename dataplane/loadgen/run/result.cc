@@ -1,0 +1,308 @@
+#include "dataplane/loadgen/run/result.h"
+
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+namespace dataplane::loadgen {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view format = "millrace-bench run 1";
+
+// One list of the sample's fields for both directions.
+template <class Take>
+void each_field(Take take) {
+    take("at_s", &Sample::at_s);
+    take("offered_per_s", &Sample::offered_per_s);
+    take("accepted_per_s", &Sample::accepted_per_s);
+    take("delivered_per_s", &Sample::delivered_per_s);
+    take("failed_per_s", &Sample::failed_per_s);
+    take("p50_ms", &Sample::p50_ms);
+    take("p99_ms", &Sample::p99_ms);
+    take("max_ms", &Sample::max_ms);
+    take("backlog", &Sample::backlog);
+    take("relay_cpu", &Sample::relay_cpu);
+    take("relay_mb", &Sample::relay_mb);
+    take("source_cpu", &Sample::source_cpu);
+    take("sink_cpu", &Sample::sink_cpu);
+    take("others_cpu", &Sample::others_cpu);
+}
+
+template <class Take>
+void each_count(Take take) {
+    take("sent", &RunResult::sent);
+    take("accepted", &RunResult::accepted);
+    take("refused_transient", &RunResult::transient);
+    take("refused_permanent", &RunResult::permanent);
+    take("unknown", &RunResult::unknown);
+    take("due", &RunResult::due);
+    take("overdue", &RunResult::overdue);
+    take("bytes", &RunResult::bytes);
+    take("delivered", &RunResult::delivered);
+    take("connections", &RunResult::connections);
+    take("connections_broken", &RunResult::connections_broken);
+    take("tls_connections", &RunResult::tls_connections);
+    take("tls_resumed", &RunResult::tls_resumed);
+}
+
+template <class Take>
+void each_fault(Take take) {
+    take("lost", &Audit::lost);
+    take("duplicated", &Audit::duplicated);
+    take("altered", &Audit::altered);
+    take("unexplained", &Audit::unexplained);
+    take("late", &Audit::late);
+    take("reordered", &Audit::reordered);
+}
+
+template <class Take>
+void each_provider_count(Take take) {
+    take("taken", &ProviderTally::taken);
+    take("refused_4xx", &ProviderTally::refused_4xx);
+    take("refused_5xx", &ProviderTally::refused_5xx);
+    take("greylisted", &ProviderTally::greylisted);
+    take("disconnected", &ProviderTally::disconnected);
+    take("connections_refused", &ProviderTally::connections_refused);
+}
+
+Json to_object(const Histogram& histogram) {
+    Json buckets = Json::array();
+    histogram.each_bucket([&](std::size_t index, std::uint64_t, std::uint64_t,
+                              std::uint64_t count) { buckets.push_back({index, count}); });
+    return {{"max", histogram.max()}, {"buckets", buckets}};
+}
+
+Json to_object(const CapacityResult& capacity) {
+    Json trials = Json::array();
+    for (const Trial& trial : capacity.trials) {
+        trials.push_back({{"repeat", trial.repeat},
+                          {"rate_per_s", trial.facts.rate},
+                          {"seconds", trial.facts.seconds},
+                          {"due", trial.facts.due},
+                          {"accepted", trial.facts.accepted},
+                          {"failed", trial.facts.failed},
+                          {"p99_us", trial.facts.p99_us},
+                          {"backlog", trial.facts.backlog},
+                          {"passed", trial.passed},
+                          {"why_not", trial.why_not}});
+    }
+    return {{"knee_per_s", capacity.knee}, {"half_width_95", capacity.half_width},
+            {"knees", capacity.knees},     {"caveat", capacity.caveat},
+            {"bounds", capacity.bounds},   {"trials", trials}};
+}
+
+CapacityResult capacity_of(const Json& json) {
+    CapacityResult capacity{.searched = true,
+                            .knee = json.at("knee_per_s"),
+                            .knees = json.at("knees"),
+                            .caveat = json.at("caveat"),
+                            .bounds = json.at("bounds")};
+    if (json.at("half_width_95").is_number()) capacity.half_width = json.at("half_width_95");
+    for (const Json& entry : json.at("trials")) {
+        Trial trial{.repeat = entry.at("repeat"),
+                    .passed = entry.at("passed"),
+                    .why_not = entry.at("why_not")};
+        trial.facts = {.rate = entry.at("rate_per_s"),
+                       .seconds = entry.at("seconds"),
+                       .due = entry.at("due"),
+                       .accepted = entry.at("accepted"),
+                       .failed = entry.at("failed"),
+                       .p99_us = entry.at("p99_us"),
+                       .backlog = entry.at("backlog")};
+        capacity.trials.push_back(std::move(trial));
+    }
+    return capacity;
+}
+
+} // namespace
+
+std::vector<std::pair<std::string, const Fault*>> faults(const Audit& audit) {
+    std::vector<std::pair<std::string, const Fault*>> all;
+    each_fault(
+        [&](const char* name, Fault Audit::* fault) { all.emplace_back(name, &(audit.*fault)); });
+    return all;
+}
+
+std::string to_json(const RunResult& result) {
+    Json json{{"format", format},
+              {"profile", result.profile},
+              {"command", result.command},
+              {"began", result.began},
+              {"relay_greeting", result.relay_greeting},
+              {"trusted", result.doubts.empty()},
+              {"doubts", result.doubts},
+              {"seconds", result.seconds},
+              {"rate_per_s", result.rate_per_s},
+              {"accepted_per_s", result.accepted_per_s()},
+              {"delivered_per_s", result.delivered_per_s()},
+              {"accept_ms_p50", result.latency_ms(0.5)},
+              {"accept_ms_p99", result.latency_ms(0.99)},
+              {"accept_ms_p999", result.latency_ms(0.999)},
+              {"accept_ms_max", static_cast<double>(result.latency_ns.max()) / 1e6}};
+    each_count(
+        [&](const char* name, std::uint64_t RunResult::* count) { json[name] = result.*count; });
+    json["last_error"] = result.last_error;
+    if (result.relay.known) {
+        Json threads = Json::object();
+        for (const NamedValue& thread : result.relay.threads)
+            threads[thread.name] = thread.value;
+        json["relay"] = {{"cpu_s", result.relay.cpu_s},
+                         {"cpu_s_per_1000", result.cpu_s_per_1000()},
+                         {"memory_max_mb", result.relay.memory_max_mb},
+                         {"cpu_s_by_thread", threads}};
+    }
+    Json audit{{"promised", result.audit.promised},
+               {"refused", result.audit.refused},
+               {"arrived", result.audit.delivered},
+               {"unknown_messages", result.audit.unknown_messages},
+               {"unknown_arrived", result.audit.unknown_delivered}};
+    each_fault([&](const char* name, Fault Audit::* fault) {
+        audit[name] = {{"count", (result.audit.*fault).count},
+                       {"examples", (result.audit.*fault).examples}};
+    });
+    json["audit"] = audit;
+    if (result.capacity.searched) json["capacity"] = to_object(result.capacity);
+    Json providers = Json::array();
+    for (const ProviderTally& tally : result.providers) {
+        Json one{{"name", tally.name}};
+        each_provider_count([&](const char* name, std::uint64_t ProviderTally::* count) {
+            one[name] = tally.*count;
+        });
+        providers.push_back(one);
+    }
+    json["providers"] = providers;
+    Json hostile = Json::object();
+    for (const NamedValue& value : result.hostile)
+        hostile[value.name] = value.value;
+    json["hostile"] = hostile;
+    Json machine = Json::object();
+    for (const auto& [name, value] : result.machine)
+        machine[name] = value;
+    json["machine"] = machine;
+    json["latency_ns"] = to_object(result.latency_ns);
+    Json samples = Json::array();
+    for (const Sample& sample : result.samples) {
+        Json one{{"measured", sample.measured}};
+        each_field([&](const char* name, double Sample::* field) { one[name] = sample.*field; });
+        samples.push_back(one);
+    }
+    json["samples"] = samples;
+    json["profile_text"] = result.profile_text;
+    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+RunResult result_from_json(const std::string& text) try {
+    const Json json = Json::parse(text);
+    if (json.at("format") != format) throw std::runtime_error("it is of another format");
+    RunResult result;
+    result.profile = json.at("profile");
+    result.command = json.at("command");
+    result.began = json.at("began");
+    result.relay_greeting = json.at("relay_greeting");
+    result.doubts = json.at("doubts");
+    result.seconds = json.at("seconds");
+    result.rate_per_s = json.at("rate_per_s");
+    each_count(
+        [&](const char* name, std::uint64_t RunResult::* count) { result.*count = json.at(name); });
+    result.last_error = json.at("last_error");
+    if (json.contains("relay")) {
+        const Json& relay = json.at("relay");
+        result.relay = {
+            .known = true, .cpu_s = relay.at("cpu_s"), .memory_max_mb = relay.at("memory_max_mb")};
+        for (const auto& [name, value] : relay.at("cpu_s_by_thread").items())
+            result.relay.threads.push_back({name, value});
+    }
+    const Json& audit = json.at("audit");
+    result.audit.promised = audit.at("promised");
+    result.audit.delivered = audit.at("arrived");
+    result.audit.refused = audit.at("refused");
+    result.audit.unknown_messages = audit.at("unknown_messages");
+    result.audit.unknown_delivered = audit.at("unknown_arrived");
+    each_fault([&](const char* name, Fault Audit::* fault) {
+        (result.audit.*fault).count = audit.at(name).at("count");
+        (result.audit.*fault).examples = audit.at(name).at("examples");
+    });
+    if (json.contains("capacity")) result.capacity = capacity_of(json.at("capacity"));
+    for (const Json& entry : json.at("providers")) {
+        ProviderTally tally{.name = entry.at("name")};
+        each_provider_count([&](const char* name, std::uint64_t ProviderTally::* count) {
+            tally.*count = entry.at(name);
+        });
+        result.providers.push_back(std::move(tally));
+    }
+    for (const auto& [name, value] : json.at("hostile").items())
+        result.hostile.push_back({name, value});
+    for (const auto& [name, value] : json.at("machine").items())
+        result.machine.emplace_back(name, value.get<std::string>());
+    for (const Json& bucket : json.at("latency_ns").at("buckets")) {
+        if (!result.latency_ns.add_bucket(bucket.at(0), bucket.at(1)))
+            throw std::runtime_error("a bucket of the histogram does not exist");
+    }
+    result.latency_ns.limit_max(json.at("latency_ns").at("max"));
+    for (const Json& entry : json.at("samples")) {
+        Sample sample{.measured = entry.at("measured")};
+        each_field(
+            [&](const char* name, double Sample::* field) { sample.*field = entry.at(name); });
+        result.samples.push_back(sample);
+    }
+    result.profile_text = json.at("profile_text");
+    return result;
+} catch (const nlohmann::json::exception& error) {
+    throw std::runtime_error(std::string("not a result of `millrace-bench run --json`: ") +
+                             error.what());
+}
+
+Facts headline(const RunResult& result) {
+    const auto number = [](std::uint64_t count) { return shown(static_cast<double>(count)); };
+    Facts facts;
+    if (result.capacity.searched) {
+        facts.emplace_back("capacity", shown(result.capacity.knee) + " messages/s \u00b1 " +
+                                           shown(result.capacity.half_width) + " (" +
+                                           shown(result.capacity.knee * 3600) + " an hour)");
+        facts.emplace_back("bounds", result.capacity.bounds);
+    }
+    facts.emplace_back("loop", result.rate_per_s > 0
+                                   ? "open, " + shown(result.rate_per_s) + " messages/s due"
+                                   : "closed");
+    facts.emplace_back("accepted", shown(result.accepted_per_s()) + "/s, " +
+                                       number(result.accepted) + " in " + shown(result.seconds) +
+                                       " s");
+    facts.emplace_back("delivered", shown(result.delivered_per_s()) + " recipients/s");
+    facts.emplace_back("accept latency", "p50 " + shown(result.latency_ms(0.5)) + ", p99 " +
+                                             shown(result.latency_ms(0.99)) + ", p99.9 " +
+                                             shown(result.latency_ms(0.999)) + ", max " +
+                                             shown(result.latency_ms(1)) + " ms");
+    facts.emplace_back("refused", number(result.transient) + " for now, " +
+                                      number(result.permanent) + " for good, " +
+                                      number(result.unknown) + " of unknown fate");
+    if (result.rate_per_s > 0)
+        facts.emplace_back("overdue", number(result.overdue) + " of " + number(result.due) +
+                                          " due were not even begun");
+    if (result.relay.known) {
+        facts.emplace_back("relay CPU", shown(result.cpu_s_per_1000()) + " s per 1,000 messages");
+        facts.emplace_back("relay memory", shown(result.relay.memory_max_mb) + " MB at most");
+    }
+    facts.emplace_back("connections", number(result.connections) + ", " +
+                                          number(result.tls_connections) + " with TLS, " +
+                                          number(result.tls_resumed) + " resumed, " +
+                                          number(result.connections_broken) + " broken");
+    return facts;
+}
+
+std::string to_text(const RunResult& result) {
+    std::string text;
+    for (const auto& [name, value] : headline(result)) {
+        text += name + ": ";
+        text += value;
+        text += '\n';
+    }
+    if (!result.capacity.caveat.empty()) text += "capacity: " + result.capacity.caveat + '\n';
+    text += to_text(result.audit);
+    if (!result.last_error.empty()) text += "last error: " + result.last_error + '\n';
+    for (const std::string& doubt : result.doubts)
+        text += "NOT TO BE TRUSTED: " + doubt + '\n';
+    return text;
+}
+
+} // namespace dataplane::loadgen

@@ -1,0 +1,117 @@
+// result.h: what a run came to, as it is written, read again, compared and drawn.
+//
+// Scope      Plain values; the JSON form keeps every histogram bucket, so that results of several
+//            machines can be added exactly.
+// Failure    result_from_json() throws std::runtime_error with a text for a person.
+#pragma once
+
+#include "dataplane/loadgen/audit.h"
+#include "dataplane/loadgen/histogram.h"
+#include "dataplane/loadgen/run/capacity.h"
+#include "dataplane/loadgen/sink.h"
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace dataplane::loadgen {
+
+/// One second of a run.
+struct Sample {
+    double at_s = 0; // its end, since the first message
+    bool measured = false;
+    double offered_per_s = 0; // open loop: messages that fell due
+    double accepted_per_s = 0;
+    double delivered_per_s = 0; // recipients
+    double failed_per_s = 0;    // refused, or of unknown fate
+    double p50_ms = 0;
+    double p99_ms = 0;
+    double max_ms = 0;
+    double backlog = 0;    // recipients accepted and not yet arrived
+    double relay_cpu = 0;  // cores
+    double relay_mb = 0;   // resident
+    double source_cpu = 0; // cores, of the busiest source thread
+    double sink_cpu = 0;
+    double others_cpu = 0; // cores, of everything that is neither relay nor bench
+};
+
+struct NamedValue {
+    std::string name;
+    double value = 0;
+};
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+struct RelayUse {
+    bool known = false;
+    double cpu_s = 0; // over the measured time
+    double memory_max_mb = 0;
+    std::vector<NamedValue> threads; // CPU seconds by thread name, the number in it cut off
+};
+
+struct CapacityResult {
+    bool searched = false;
+    double knee = 0; // messages a second
+    double half_width = 0;
+    std::vector<double> knees;
+    std::string caveat;
+    std::string bounds; // in words
+    std::vector<Trial> trials;
+};
+
+struct RunResult {
+    std::string profile;
+    std::string profile_text;
+    std::string command;
+    std::string began; // ISO 8601, UTC
+    std::string relay_greeting;
+    double seconds = 0;    // measured
+    double rate_per_s = 0; // open loop; 0: closed
+    std::uint64_t sent = 0;
+    std::uint64_t accepted = 0; // in the measured time
+    std::uint64_t transient = 0;
+    std::uint64_t permanent = 0;
+    std::uint64_t unknown = 0;
+    std::uint64_t due = 0;
+    std::uint64_t overdue = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t delivered = 0; // recipients, in the measured time
+    std::uint64_t connections = 0;
+    std::uint64_t connections_broken = 0;
+    std::uint64_t tls_connections = 0;
+    std::uint64_t tls_resumed = 0;
+    std::string last_error;
+    Histogram latency_ns;
+    std::vector<Sample> samples;
+    Audit audit; // of the whole run, warm-up included
+    std::vector<ProviderTally> providers;
+    std::vector<NamedValue> hostile;
+    RelayUse relay;
+    CapacityResult capacity;
+    Facts machine;
+    std::vector<std::string> doubts; // why the run cannot be trusted; empty: it can
+
+    [[nodiscard]] double accepted_per_s() const noexcept {
+        return seconds > 0 ? static_cast<double>(accepted) / seconds : 0;
+    }
+    [[nodiscard]] double delivered_per_s() const noexcept {
+        return seconds > 0 ? static_cast<double>(delivered) / seconds : 0;
+    }
+    [[nodiscard]] double latency_ms(double share) const noexcept {
+        return static_cast<double>(latency_ns.percentile(share)) / 1e6;
+    }
+    [[nodiscard]] double cpu_s_per_1000() const noexcept {
+        return accepted == 0 ? 0 : relay.cpu_s * 1000 / static_cast<double>(accepted);
+    }
+};
+
+[[nodiscard]] std::string to_json(const RunResult& result);
+[[nodiscard]] RunResult result_from_json(const std::string& text);
+/// For the terminal: what it came to, every fault that is not zero by name, and every doubt.
+[[nodiscard]] std::string to_text(const RunResult& result);
+/// What a person looks at first, as pairs of name and value.
+[[nodiscard]] Facts headline(const RunResult& result);
+/// Every fault with its count and examples.
+[[nodiscard]] std::vector<std::pair<std::string, const Fault*>> faults(const Audit& audit);
+
+} // namespace dataplane::loadgen

@@ -1,0 +1,72 @@
+// worker.h: one thread of a run, with a source, a sink, or both.
+//
+// Scope      The thread's loop and transport, what it is told to do, and a copy of its tallies ten
+//            times a second. When to send, and what the figures mean, is runner.h's business.
+// Owns       The thread and everything on it.
+// Threading  The public functions from the thread that made the Worker; tallies cross under a lock
+//            that neither side holds for longer than a copy.
+// Failure    What the thread cannot do at its start comes out of start() as std::runtime_error.
+#pragma once
+
+#include "dataplane/loadgen/audit.h"
+#include "dataplane/loadgen/run/intruders.h"
+#include "dataplane/loadgen/run/totals.h"
+#include "dataplane/loadgen/runtime.h"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+namespace dataplane::loadgen {
+
+struct WorkerPlan {
+    std::optional<SourceOptions> source; // its connections and rate are this worker's share
+    std::optional<SinkOptions> sink;
+    bool starttls = false; // of the sink
+    MessagePattern pattern;
+    IntruderOptions hostile;
+    NetOptions net;
+    int cpu = -1;
+};
+
+class Worker {
+public:
+    explicit Worker(WorkerPlan plan);
+    ~Worker();
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+
+    /// Returns once the sink listens.
+    void start();
+    /// Begins to send; the numbers go on where the last time ended.
+    /// \param rate_per_s  0: closed loop
+    void send(double rate_per_s);
+    /// What is under way is finished: see Totals::sending.
+    void stop_sending();
+    [[nodiscard]] Totals totals() const;
+    [[nodiscard]] const WorkerPlan& plan() const noexcept { return plan_; }
+    /// Ends the thread and gives its ledger away.
+    [[nodiscard]] Auditor finish();
+
+private:
+    enum class Order : std::uint8_t { none, send, stop, end };
+    class Body; // what lives on the thread
+
+    void run();
+
+    WorkerPlan plan_;
+    Auditor ledger_; // the thread's until it has ended
+    mutable std::mutex lock_;
+    Order order_ = Order::none;
+    double rate_per_s_ = 0;
+    bool started_ = false;
+    std::string failure_;
+    Totals totals_;
+    std::thread thread_;
+};
+
+} // namespace dataplane::loadgen

@@ -1,0 +1,93 @@
+#include "dataplane/loadgen/run/plot.h"
+#include "dataplane/loadgen/run/report.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <limits>
+
+namespace dataplane::loadgen {
+namespace {
+
+std::size_t count_of(const std::string& text, const std::string& what) {
+    std::size_t count = 0;
+    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1))
+        ++count;
+    return count;
+}
+
+RunResult sample_run() {
+    RunResult result{.profile = "<script>alert(1)</script>", .command = "a & b", .seconds = 30};
+    for (int i = 0; i < 40; ++i) {
+        result.samples.push_back({.at_s = i + 1.0,
+                                  .measured = i >= 10,
+                                  .accepted_per_s = 900 + 10 * std::sin(i),
+                                  .delivered_per_s = 890,
+                                  .p50_ms = 2,
+                                  .p99_ms = 9,
+                                  .max_ms = 30,
+                                  .backlog = 50,
+                                  .relay_cpu = 0.7,
+                                  .relay_mb = 100});
+        result.latency_ns.record(static_cast<std::uint64_t>(1'000'000 * (1 + i % 7)));
+    }
+    result.accepted = 27'000;
+    result.providers = {{.name = "gmail"}};
+    result.relay.known = true;
+    return result;
+}
+
+TEST(Report, DrawsEveryChartAndLoadsNothing) {
+    const std::string html = make_report(sample_run());
+    EXPECT_EQ(count_of(html, "<svg "), 6U); // rate, latency, histogram, backlog, CPU, memory
+    EXPECT_EQ(count_of(html, "</svg>"), 6U);
+    EXPECT_GE(count_of(html, "class=\"line "), 12U);
+    EXPECT_GE(count_of(html, "class=\"bar\""), 5U);
+    for (const char* outside : {"http://", "https://", "src=", "@import", "url("})
+        EXPECT_EQ(html.find(outside), std::string::npos) << outside;
+    EXPECT_EQ(html.find("NaN"), std::string::npos);
+    EXPECT_EQ(html.find("\"nan"), std::string::npos);
+    EXPECT_EQ(html.find("inf "), std::string::npos);
+}
+
+TEST(Report, TextFromOutsideStaysText) {
+    const std::string html = make_report(sample_run());
+    EXPECT_EQ(html.find("<script"), std::string::npos);
+    EXPECT_NE(html.find("&lt;script&gt;"), std::string::npos);
+    EXPECT_NE(html.find("a &amp; b"), std::string::npos);
+}
+
+TEST(Report, SaysWhyARunIsNotToBeTrusted) {
+    RunResult result = sample_run();
+    EXPECT_NE(make_report(result).find("can be trusted"), std::string::npos);
+    result.doubts = {"the clock stepped by 3 s"};
+    const std::string html = make_report(result);
+    EXPECT_NE(html.find("cannot be trusted"), std::string::npos);
+    EXPECT_NE(html.find("the clock stepped by 3 s"), std::string::npos);
+}
+
+TEST(Report, AnEmptyRunIsAReportToo) {
+    const std::string html = make_report({});
+    EXPECT_NE(html.find("nothing was recorded"), std::string::npos);
+}
+
+TEST(Plot, PointsLieWithinTheFrameAndGapsStayGaps) {
+    Chart chart{.title = "t", .x = {1, 2, 3, 4}};
+    chart.lines = {{"a", {1, std::numeric_limits<double>::quiet_NaN(), 3, 4}}};
+    const std::string svg = draw(chart);
+    const std::size_t path = svg.find("class=\"line s0\" d=\"");
+    ASSERT_NE(path, std::string::npos);
+    const std::string d = svg.substr(path + 19, svg.find('"', path + 19) - path - 19);
+    EXPECT_EQ(count_of(d, "M"), 2U) << d; // before the gap, and behind it
+    EXPECT_EQ(count_of(d, "L"), 1U) << d;
+}
+
+TEST(Plot, ALogarithmicAxisLeavesOutWhatItCannotShow) {
+    Chart chart{.title = "t", .x = {1, 2, 3}, .log_y = true};
+    chart.lines = {{"a", {0, 5, 50}}};
+    const std::string svg = draw(chart);
+    EXPECT_EQ(svg.find("inf"), std::string::npos);
+    EXPECT_NE(svg.find("class=\"line s0\""), std::string::npos);
+}
+
+} // namespace
+} // namespace dataplane::loadgen

@@ -1,0 +1,98 @@
+#include "dataplane/loadgen/run/machine.h"
+#include "dataplane/loadgen/run/trust.h"
+
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace dataplane::loadgen {
+namespace {
+
+RunResult quiet_run(std::size_t seconds = 30) {
+    RunResult result;
+    for (std::size_t i = 0; i < seconds; ++i) {
+        result.samples.push_back({.at_s = static_cast<double>(i),
+                                  .measured = true,
+                                  .accepted_per_s = 1000 + static_cast<double>(i % 3),
+                                  .p99_ms = 10,
+                                  .source_cpu = 0.4,
+                                  .sink_cpu = 0.3,
+                                  .others_cpu = 0.02});
+    }
+    result.latency_ns.record(10'000'000);
+    return result;
+}
+std::string only(const RunResult& result, const Evidence& evidence) {
+    const std::vector<std::string> all = doubts(result, evidence);
+    return all.size() == 1 ? all[0] : "there are " + std::to_string(all.size());
+}
+
+TEST(Trust, AQuietRunIsTrusted) {
+    EXPECT_TRUE(doubts(quiet_run(), {.cpus = 4}).empty());
+}
+
+TEST(Trust, EachReasonIsNamed) {
+    RunResult busy = quiet_run();
+    for (Sample& sample : busy.samples)
+        sample.source_cpu = 0.97;
+    EXPECT_NE(only(busy, {}).find("source was short of CPU (97 %"), std::string::npos);
+    busy = quiet_run();
+    for (Sample& sample : busy.samples)
+        sample.sink_cpu = 0.99;
+    EXPECT_NE(only(busy, {}).find("sink was short of CPU"), std::string::npos);
+    busy = quiet_run();
+    for (Sample& sample : busy.samples)
+        sample.others_cpu = 0.5;
+    EXPECT_NE(only(busy, {.cpus = 2}).find("other processes took 25"), std::string::npos);
+
+    EXPECT_NE(only(quiet_run(), {.interrupted = true}).find("interrupted"), std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.clock_step_s = -2}).find("clock stepped"), std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.wake_lateness_p99_ms = 5}).find("itself was late"),
+              std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.listen_drops = 3}).find("dropped 3 connections"),
+              std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.port_drops = 3}).find("dropped 3 frames"), std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.pending = 7}).find("7 deliveries"), std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.other_runs = 9}).find("earlier run's mail (9"),
+              std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.stolen_share = 0.1}).find("hypervisor"), std::string::npos);
+    EXPECT_NE(only(quiet_run(), {.not_durable = "x is on tmpfs"}).find("tmpfs"), std::string::npos);
+    EXPECT_NE(only(quiet_run(5), {}).find("only 5 seconds"), std::string::npos);
+}
+
+TEST(Trust, ARateThatStillMovesMeansTooLittleWarmUp) {
+    RunResult result = quiet_run();
+    for (std::size_t i = 0; i < result.samples.size(); ++i)
+        result.samples[i].accepted_per_s = 600 + 15 * static_cast<double>(i);
+    EXPECT_NE(only(result, {}).find("still moving"), std::string::npos);
+}
+
+TEST(Trust, AMessageThatIsLateByAFractionOfTheLatencyIsFine) {
+    EXPECT_TRUE(doubts(quiet_run(), {.wake_lateness_p99_ms = 1.5}).empty());
+}
+
+TEST(Machine, MemoryIsNoDisk) {
+    if (!std::filesystem::exists("/dev/shm")) GTEST_SKIP() << "no /dev/shm here";
+    EXPECT_NE(why_not_durable("/dev/shm").find("memory"), std::string::npos);
+    EXPECT_NE(why_not_durable("/no/such/folder").find("does not exist"), std::string::npos);
+}
+
+TEST(Machine, TellsWhatItIsAndWhatAProcessUses) {
+    const Facts facts = inventory("/");
+    EXPECT_GE(facts.size(), 8U);
+    for (const auto& [name, value] : facts)
+        EXPECT_FALSE(value.empty()) << name;
+    const double before = process_use({getpid()}).cpu_s;
+    volatile double sum = 0;
+    while (own_cpu_s() < before + 0.1)
+        sum = sum + 1;
+    const ProcessUse use = process_use({getpid()});
+    EXPECT_TRUE(use.alive);
+    EXPECT_GT(use.cpu_s, before + 0.04);
+    EXPECT_GT(use.memory_mb, 1);
+    EXPECT_FALSE(use.threads.empty());
+    EXPECT_FALSE(process_use({999'999'999}).alive);
+}
+
+} // namespace
+} // namespace dataplane::loadgen

@@ -3,6 +3,7 @@
 #include "dataplane/base/check.h"
 #include "queue/checkpoint_encoder.h"
 #include "queue/core.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <cstring>
@@ -18,7 +19,7 @@ void Checkpoint::adopt(const CheckpointPointer& pointer, const CheckpointEnd& en
         return segments.slot_of(part.segment_seq) != part.slot;
     });
     for (const CheckpointPart& part : current_)
-        segments.add_live(part.slot, record_bytes(part.payload_bytes));
+        segments.add_live(part.slot, segments.record_bytes_in(part.slot, part.payload_bytes));
     log_bytes_before_ = 0 - log_bytes; // what recovery had to read counts as written since
 }
 
@@ -26,6 +27,10 @@ void Checkpoint::drop(std::vector<CheckpointPart>& parts) noexcept {
     for (const CheckpointPart& part : parts)
         core_.drop_record({part.slot, part.offset}, part.payload_bytes);
     parts.clear();
+}
+
+std::uint32_t Checkpoint::records_in(std::uint32_t slot) const noexcept {
+    return static_cast<std::uint32_t>(std::ranges::count(current_, slot, &CheckpointPart::slot));
 }
 
 std::uint64_t Checkpoint::size() const noexcept {
@@ -54,7 +59,7 @@ void Checkpoint::consider() {
     const bool due = grown >= std::max(wanted, size() * checkpoint_log_factor);
     const bool short_of_space =
         log.free_segments() <= log.accept_reserve() + segments.count() / 4 && frees_segments();
-    if (!due && !short_of_space) return;
+    if (!due && !short_of_space && !log.starving()) return;
     task_ = run();
     task_.start();
 }
@@ -103,6 +108,7 @@ base::Task<bool> Checkpoint::write_all() {
     const std::uint64_t log_bytes = log.counters().batch_bytes;
     const bool parts = co_await write_parts(end);
     if (!parts) co_return false;
+    if (SEEDED_DEFECT(checkpoint_position_late)) end.from = log.position();
     for (std::uint32_t slot = 0; slot < log.segments().count(); ++slot) {
         if (log.free_for_good(slot)) end.free.push_back(slot);
     }
@@ -119,11 +125,12 @@ base::Task<bool> Checkpoint::write_all() {
     while (log.busy_with_superblock() && !log.read_only())
         static_cast<void>(co_await base::sleep_for(core_.loop(), std::chrono::milliseconds{1}));
     if (log.read_only()) co_return false;
-    const bool adopted = co_await log.adopt_checkpoint({.segment_seq = place.segment_seq,
-                                                        .slot = place.slot,
-                                                        .offset = place.offset,
-                                                        .payload_bytes = place.payload_bytes,
-                                                        .covered = end.from.segment_seq});
+    const bool adopted = co_await log.adopt_checkpoint(
+        {.segment_seq = place.segment_seq,
+         .slot = place.slot,
+         .offset = place.offset,
+         .payload_bytes = place.payload_bytes,
+         .covered = SEEDED_DEFECT(checkpoint_covers_all) ? UINT64_MAX : end.from.segment_seq});
     if (!adopted) {
         writing_.clear(); // which of the two counts is not certain: both stay
         co_return false;
@@ -163,15 +170,15 @@ base::Task<bool> Checkpoint::write_parts(CheckpointEnd& end) {
 base::Task<bool> Checkpoint::write_record(RecordType type, std::span<const std::byte> payload,
                                           CheckpointPart& part) {
     const auto bytes = static_cast<std::uint32_t>(payload.size());
-    const bool begun = co_await writer_.begin(bytes);
+    const bool begun = co_await writer_.begin(bytes, true);
     if (!begun) co_return false;
     const std::span<std::byte> to = writer_.add(type, MessageId{}, bytes, core_.log().take_lsn());
     std::memcpy(to.data(), payload.data(), payload.size());
     const Place place = writer_.seal_record();
     part = {writer_.segment().seq, place.slot, place.offset, bytes};
-    core_.log().segments().add_live(place.slot, record_bytes(bytes));
+    core_.log().segments().add_live(place.slot, core_.log().new_record_bytes(bytes));
     const bool written = co_await writer_.write();
-    bytes_written_ += record_bytes(bytes);
+    bytes_written_ += core_.log().new_record_bytes(bytes);
     if (!written) core_.drop_record(place, bytes);
     co_return written;
 }

@@ -95,12 +95,15 @@ public:
     void adopt(const CheckpointPointer& pointer, const CheckpointEnd& end, std::uint64_t log_bytes);
     void stop() noexcept { task_ = {}; }
     [[nodiscard]] bool busy() const noexcept { return busy_; }
+    /// Of the last one, in this slot.
+    [[nodiscard]] std::uint32_t records_in(std::uint32_t slot) const noexcept;
     /// Whether one would give segments back: cheaper than collecting others.
     [[nodiscard]] bool frees_segments() const noexcept;
     [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
     [[nodiscard]] std::uint64_t bytes_written() const noexcept { return bytes_written_; }
 
 private:
+    friend class QueueProbe;
     base::Task<void> run();
     base::Task<bool> write_all();
     base::Task<bool> write_parts(CheckpointEnd& end);

@@ -2,7 +2,8 @@
 
 #include "dataplane/base/check.h"
 #include "dataplane/base/slab.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <bit>
@@ -54,7 +55,11 @@ void seal_block(std::span<std::byte, block_bytes> block, std::uint32_t copy) noe
     put(block, block_crc_at, crc32c(copy + 1, block.subspan<block_crc_from>()));
 }
 
-[[nodiscard]] std::expected<void, CodecError>
+// Incompatible features: whoever does not know one must keep off.
+constexpr std::uint32_t feature_encrypted = 1;
+
+/// Whether the block is encrypted, or says that others are.
+[[nodiscard]] std::expected<bool, CodecError>
 check_block(std::span<const std::byte, block_bytes> block, std::uint64_t magic,
             std::uint32_t copy) noexcept {
     if (get<std::uint64_t>(block, 0) != magic) return std::unexpected(CodecError::not_ours);
@@ -64,18 +69,19 @@ check_block(std::span<const std::byte, block_bytes> block, std::uint64_t magic,
     }
     // A later minor version only adds what this one may ignore.
     if (!readable(get<std::uint16_t>(block, 12))) return std::unexpected(CodecError::unsupported);
-    if (get<std::uint32_t>(block, 16) != 0) return std::unexpected(CodecError::unsupported);
-    return {};
+    const auto features = get<std::uint32_t>(block, 16);
+    if ((features & ~feature_encrypted) != 0) return std::unexpected(CodecError::unsupported);
+    return (features & feature_encrypted) != 0;
 }
 
 void begin_block(std::span<std::byte, block_bytes> block, std::uint64_t magic, const PoolId& pool,
-                 std::uint32_t shard) noexcept {
+                 std::uint32_t shard, bool encrypted) noexcept {
     std::ranges::fill(block, std::byte{0});
     put(block, 0, magic);
     put(block, 12, format_major);
     put(block, 14, format_minor);
-    put(block, 16, std::uint32_t{0}); // incompatible features
-    put(block, 20, std::uint32_t{0}); // compatible features
+    put(block, 16, encrypted ? feature_encrypted : 0); // incompatible features
+    put(block, 20, std::uint32_t{0});                  // compatible features
     std::ranges::copy(pool, block.begin() + 24);
     put(block, 40, shard);
 }
@@ -88,7 +94,7 @@ std::uint32_t pool_seed(const PoolId& pool, std::uint32_t shard) noexcept {
 
 void encode_superblock(std::span<std::byte, block_bytes> block, const Superblock& superblock,
                        std::uint32_t copy) noexcept {
-    begin_block(block, superblock_magic, superblock.pool, superblock.shard);
+    begin_block(block, superblock_magic, superblock.pool, superblock.shard, superblock.encrypted);
     put(block, 44, copy);
     put(block, 48, superblock.generation);
     put(block, 56, superblock.epoch);
@@ -111,10 +117,10 @@ void encode_superblock(std::span<std::byte, block_bytes> block, const Superblock
 
 std::expected<Superblock, CodecError>
 decode_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t copy) noexcept {
-    if (auto checked = check_block(block, superblock_magic, copy); !checked) {
-        return std::unexpected(checked.error());
-    }
+    const auto encrypted = check_block(block, superblock_magic, copy);
+    if (!encrypted) return std::unexpected(encrypted.error());
     Superblock superblock;
+    superblock.encrypted = *encrypted;
     std::copy_n(block.begin() + 24, superblock.pool.size(), superblock.pool.begin());
     superblock.shard = get<std::uint32_t>(block, 40);
     superblock.generation = get<std::uint64_t>(block, 48);
@@ -148,27 +154,45 @@ decode_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t c
     return superblock;
 }
 
+std::optional<PoolId> pool_of_superblock(std::span<const std::byte, block_bytes> block,
+                                         std::uint32_t copy) noexcept {
+    const auto superblock = decode_superblock(block, copy);
+    return superblock ? std::optional{superblock->pool} : std::nullopt;
+}
+
 void encode_segment_header(std::span<std::byte, block_bytes> block, const SegmentHeader& header,
                            std::uint32_t copy) noexcept {
-    begin_block(block, segment_magic, header.pool, header.shard);
+    begin_block(block, segment_magic, header.pool, header.shard, header.key.has_value());
     put(block, 44, header.slot);
     put(block, 48, header.segment_seq);
     put(block, 56, header.epoch);
     put(block, 60, copy);
+    if (header.key) {
+        std::ranges::copy(header.key->wrapper, block.begin() + 64);
+        std::ranges::copy(header.key->nonce, block.begin() + 72);
+        std::ranges::copy(header.key->key, block.begin() + 84);
+        std::ranges::copy(header.key->tag, block.begin() + 116);
+    }
     seal_block(block, copy);
 }
 
 std::expected<SegmentHeader, CodecError>
 decode_segment_header(std::span<const std::byte, block_bytes> block, std::uint32_t copy) noexcept {
-    if (auto checked = check_block(block, segment_magic, copy); !checked) {
-        return std::unexpected(checked.error());
-    }
+    const auto encrypted = check_block(block, segment_magic, copy);
+    if (!encrypted) return std::unexpected(encrypted.error());
     SegmentHeader header;
     std::copy_n(block.begin() + 24, header.pool.size(), header.pool.begin());
     header.shard = get<std::uint32_t>(block, 40);
     header.slot = get<std::uint32_t>(block, 44);
     header.segment_seq = get<std::uint64_t>(block, 48);
     header.epoch = get<std::uint32_t>(block, 56);
+    if (*encrypted) {
+        WrappedKey& key = header.key.emplace();
+        std::copy_n(block.begin() + 64, key.wrapper.size(), key.wrapper.begin());
+        std::copy_n(block.begin() + 72, key.nonce.size(), key.nonce.begin());
+        std::copy_n(block.begin() + 84, key.key.size(), key.key.begin());
+        std::copy_n(block.begin() + 116, key.tag.size(), key.tag.begin());
+    }
     return header;
 }
 
@@ -240,7 +264,8 @@ bool known(std::uint16_t type) noexcept {
 
 RecordSeeds record_seeds(std::uint32_t seed, std::uint64_t segment_seq,
                          std::uint32_t offset) noexcept {
-    const std::uint64_t hash = place_hash(seed, segment_seq, offset);
+    const std::uint64_t generation = SEEDED_DEFECT(stale_crc_seed) ? 0 : segment_seq;
+    const std::uint64_t hash = place_hash(seed, generation, offset);
     return {static_cast<std::uint32_t>(hash), static_cast<std::uint32_t>(hash >> 32)};
 }
 
@@ -272,7 +297,10 @@ std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std
         crc32c(seeds.header, bytes.subspan(4, record_header_bytes - 4))) {
         return std::unexpected(CodecError::bad_checksum);
     }
-    if (header.payload_bytes > available - record_header_bytes) {
+    // In this order, so that nothing can wrap round.
+    const std::size_t room = available - record_header_bytes;
+    if (header.payload_bytes > room ||
+        header.stored_bytes() - header.payload_bytes > room - header.payload_bytes) {
         return std::unexpected(CodecError::truncated);
     }
     return header;
@@ -280,7 +308,8 @@ std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std
 
 bool payload_valid(const RecordHeader& header, std::span<const std::byte> payload,
                    RecordSeeds seeds) noexcept {
-    return payload.size() == header.payload_bytes &&
+    if (SEEDED_DEFECT(unchecked_payload)) return true;
+    return payload.size() == header.stored_bytes() &&
            crc32c(seeds.payload, payload) == header.payload_crc;
 }
 

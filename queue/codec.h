@@ -12,7 +12,7 @@
 // same place, or bytes that landed in the wrong place, never check out.
 #pragma once
 
-#include "queue/disk.h"
+#include "queue/disk/pool_layout.h"
 #include "queue/limits.h"
 #include "queue/message.h"
 
@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -28,7 +29,7 @@ namespace queue {
 
 inline constexpr std::uint16_t format_major = 2;
 inline constexpr std::uint16_t format_major_oldest = 1; // that is still read
-inline constexpr std::uint16_t format_minor = 0;
+inline constexpr std::uint16_t format_minor = 1;
 
 enum class CodecError : std::uint8_t {
     not_ours,    // no magic, or a field that our own writing never has
@@ -38,7 +39,15 @@ enum class CodecError : std::uint8_t {
     malformed, // checked out, yet contradicts itself
 };
 
-using PoolId = std::array<std::byte, 16>;
+
+/// A segment's own key, encrypted by one of the operator's; keyring.h makes and opens it.
+struct WrappedKey {
+    std::array<std::byte, 8> wrapper{}; // says which of the operator's keys
+    std::array<std::byte, 12> nonce{};
+    std::array<std::byte, 32> key{};
+    std::array<std::byte, 16> tag{};
+    bool operator==(const WrappedKey&) const noexcept = default;
+};
 
 /// Where the last complete checkpoint ends, and what it makes dispensable.
 struct CheckpointPointer {
@@ -56,6 +65,7 @@ struct Superblock {
     std::uint64_t generation = 0; // of the superblock: the newest that two copies agree on counts
     std::uint32_t epoch = 0;      // boots so far
     bool clean = false;           // the last boot ended with close()
+    bool encrypted = false;       // segments may be: an older program must not touch the pool
     std::uint64_t pool_bytes = 0;
     std::uint32_t segment_bytes = 0;
     std::uint32_t segment_count = 0;
@@ -73,13 +83,15 @@ struct Superblock {
     }
 };
 
-inline constexpr std::size_t superblock_copies = 4;
-inline constexpr std::uint64_t superblock_area_bytes = segment_granule; // slot 0 begins behind it
+static_assert(superblock_area_bytes == segment_granule);
 
 void encode_superblock(std::span<std::byte, block_bytes> block, const Superblock& superblock,
                        std::uint32_t copy) noexcept;
 [[nodiscard]] std::expected<Superblock, CodecError>
 decode_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t copy) noexcept;
+/// Which pool it is of, for who needs no more (queue/disk).
+[[nodiscard]] std::optional<PoolId>
+pool_of_superblock(std::span<const std::byte, block_bytes> block, std::uint32_t copy) noexcept;
 
 /// What ties a segment's checksums to its pool.
 [[nodiscard]] std::uint32_t pool_seed(const PoolId& pool, std::uint32_t shard) noexcept;
@@ -90,6 +102,7 @@ struct SegmentHeader {
     std::uint32_t slot = 0;
     std::uint64_t segment_seq = 0; // never used twice
     std::uint32_t epoch = 0;
+    std::optional<WrappedKey> key; // of its records; none: they are not encrypted
 };
 
 inline constexpr std::size_t segment_header_copies = 2;
@@ -137,14 +150,25 @@ enum class RecordType : std::uint16_t {
 [[nodiscard]] bool known(std::uint16_t type) noexcept;
 
 inline constexpr std::uint16_t record_skippable = 1; // who does not know the type may ignore it
+inline constexpr std::uint16_t record_encrypted =
+    2; // the payload is, and a tag follows it; cipher.h
+inline constexpr std::uint32_t record_tag_bytes = 16;
 
 struct RecordHeader {
-    std::uint32_t payload_crc = 0;
+    std::uint32_t payload_crc = 0; // over what is stored, so that nobody needs a key to check it
     std::uint16_t type = 0;
     std::uint16_t flags = 0;
-    std::uint32_t payload_bytes = 0;
+    std::uint32_t payload_bytes = 0; // as it was given: encryption does not change it
     std::uint64_t lsn = 0;
     MessageId id;
+
+    [[nodiscard]] constexpr bool encrypted() const noexcept {
+        return (flags & record_encrypted) != 0;
+    }
+    /// Payload and tag.
+    [[nodiscard]] constexpr std::uint32_t stored_bytes() const noexcept {
+        return payload_bytes + (encrypted() ? record_tag_bytes : 0);
+    }
 };
 
 inline constexpr std::uint32_t record_header_bytes = 32;
@@ -155,6 +179,14 @@ inline constexpr std::uint32_t record_alignment = 8;
 }
 [[nodiscard]] constexpr std::uint32_t record_bytes(std::uint32_t payload_bytes) noexcept {
     return record_header_bytes + padded(payload_bytes);
+}
+[[nodiscard]] constexpr std::uint32_t record_bytes(const RecordHeader& header) noexcept {
+    return record_bytes(header.stored_bytes());
+}
+/// Of a record in a segment that is encrypted or not. What has no payload has nothing to hide.
+[[nodiscard]] constexpr std::uint32_t record_bytes(std::uint32_t payload_bytes,
+                                                   bool encrypted) noexcept {
+    return record_bytes(payload_bytes + (encrypted && payload_bytes != 0 ? record_tag_bytes : 0));
 }
 
 /// The two seeds of a record: a stale record validates only if 64 mixed bits collide.
@@ -172,7 +204,7 @@ void encode_record_header(std::span<std::byte, record_header_bytes> bytes,
 [[nodiscard]] std::expected<RecordHeader, CodecError>
 decode_record_header(std::span<const std::byte> bytes, std::size_t available,
                      RecordSeeds seeds) noexcept;
-/// \param payload  without padding
+/// \param payload  as stored: with its tag, without padding
 [[nodiscard]] bool payload_valid(const RecordHeader& header, std::span<const std::byte> payload,
                                  RecordSeeds seeds) noexcept;
 

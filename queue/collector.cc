@@ -2,6 +2,8 @@
 
 #include "dataplane/base/check.h"
 #include "queue/core.h"
+#include "queue/seeded_defect.h"
+#include "queue/segment_walk.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,15 +23,21 @@ void Collector::consider() {
         return;
     // Without a checkpoint segments come back in their order only, and nothing is won.
     if (segments.covered() == 0) return;
-    const std::uint32_t early = std::max(collect_margin, segments.count() / 8);
+    // Well before new mail is refused (pressure.h), and in earnest before it is.
+    const std::uint32_t refused = segments.count() * pressure_step_percent / 100;
+    const std::uint32_t early = std::max(refused + collect_margin, segments.count() / 5);
     if (log.free_segments() > log.accept_reserve() + early) return;
     // Copying goes round the pool until it meets the dead bytes: without a segment's worth of them it
     // would only wear the device.
     if (segments.dead_bytes() < std::uint64_t{segments.bytes_min()} * 3 / 2) return;
     if (core_.loop().now() < not_before_ || core_.checkpoint().frees_segments()) return;
-    const bool pressed = log.free_segments() <= log.accept_reserve() + collect_margin;
+    const bool pressed = log.free_segments() <= log.accept_reserve() + refused + collect_margin;
     std::vector<std::uint32_t> slots =
         segments.victims(pressed ? collect_fill_max : collect_fill_early, collect_segments_max);
+    // Where only a checkpoint lives there is nothing to move.
+    std::erase_if(slots, [&](std::uint32_t slot) {
+        return core_.checkpoint().records_in(slot) == segments.live_records(slot);
+    });
     if (slots.empty()) return;
     busy_ = true;
     task_ = collect(std::move(slots));
@@ -38,8 +46,9 @@ void Collector::consider() {
 
 base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
     if (window_.bytes == 0) window_ = BlockMemory{collect_window_bytes + 2 * block_bytes};
-    co_await gather(slots);
-    std::ranges::sort(survivors_, {}, &Survivor::place);
+    base::Task<std::vector<LiveRecord>> finding = read_live_records(core_, std::move(slots));
+    survivors_ = co_await std::move(finding);
+    std::ranges::sort(survivors_, {}, &LiveRecord::place);
     std::size_t first = 0;
     bool going = true;
     while (going && first < survivors_.size() && !core_.log().read_only()) {
@@ -48,8 +57,7 @@ base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
                               static_cast<std::uint32_t>(block_bytes)};
         std::size_t last = first;
         while (last < survivors_.size() && survivors_[last].place.slot == begin.slot &&
-               survivors_[last].place.offset + record_bytes(survivors_[last].payload_bytes) <=
-                   begin.offset + collect_window_bytes + block_bytes) {
+               end_of(survivors_[last]) <= begin.offset + collect_window_bytes + block_bytes) {
             ++last;
         }
         CHECK(last > first); // a record is at most a batch, and a batch fits the window
@@ -58,56 +66,25 @@ base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
     }
     if (going && frame_begun_ && !copies_.empty()) going = co_await write_frame();
     frame_begun_ = false;
+    const bool nothing_to_move = survivors_.empty();
     survivors_.clear();
     // What could not be moved waits for delivery to end it, or for space: do not try again at once.
-    if (!going) not_before_ = core_.loop().now() + core_.options().full_check;
+    if (!going || nothing_to_move) not_before_ = core_.loop().now() + core_.options().full_check;
     busy_ = false;
     core_.loop().at_turn_end(core_);
 }
 
-base::Task<void> Collector::gather(std::span<const std::uint32_t> slots) {
-    const MessageIndex& index = core_.index();
-    const auto wanted = [&](Place place) {
-        return std::ranges::find(slots, place.slot) != slots.end();
-    };
-    for (EntryRef ref = 0; ref < index.slot_count();) {
-        const EntryRef end = std::min<EntryRef>(
-            index.slot_count(), ref + static_cast<EntryRef>(index_slots_per_turn_max));
-        for (; ref < end; ++ref) {
-            const Entry& entry = index[ref];
-            if (entry.id.value == 0) continue;
-            if (wanted(entry.place)) {
-                survivors_.push_back(
-                    {entry.id, ref, entry.place, entry.payload_bytes, whole_message});
-            }
-            const std::span<const Chunk> chunks = index.chunks(entry);
-            for (std::size_t i = 0; i < chunks.size(); ++i) {
-                if (!wanted(chunks[i].place)) continue;
-                survivors_.push_back(
-                    {entry.id, ref, chunks[i].place, chunk_prefix_bytes + chunks[i].bytes, i});
-            }
-        }
-        static_cast<void>(co_await base::sleep_for(core_.loop(), std::chrono::milliseconds{1}));
-    }
-}
-
-Place& Collector::place_of(const Survivor& survivor) const noexcept {
-    Entry& entry = core_.index()[survivor.entry];
-    return survivor.chunk == whole_message ? entry.place
-                                           : core_.index().chunks(entry)[survivor.chunk].place;
-}
-
-bool Collector::alive(const Survivor& survivor) const noexcept {
-    // An id is never used twice, so the slot cannot have become another message of the same name.
-    return core_.index()[survivor.entry].id == survivor.id && place_of(survivor) == survivor.place;
+std::uint32_t Collector::end_of(const LiveRecord& survivor) const noexcept {
+    return survivor.place.offset +
+           core_.log().segments().record_bytes_in(survivor.place.slot, survivor.payload_bytes);
 }
 
 base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
     Log& log = core_.log();
     const std::uint32_t slot = survivors_[first].place.slot;
     const std::uint64_t window_offset = survivors_[first].place.offset / block_bytes * block_bytes;
-    const Survivor& end = survivors_[last - 1];
-    const std::uint64_t window_end = end.place.offset + record_bytes(end.payload_bytes);
+    const LiveRecord& end = survivors_[last - 1];
+    const std::uint64_t window_end = end_of(end);
     const std::size_t bytes =
         (window_end - window_offset + block_bytes - 1) / block_bytes * block_bytes;
     const std::span<std::byte> window = window_.span().first(bytes);
@@ -120,50 +97,56 @@ base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
     }
     const std::uint64_t seq = log.segments().seq_of(slot);
     for (std::size_t i = first; i < last; ++i) {
-        const Survivor& survivor = survivors_[i];
-        if (!alive(survivor)) continue;
-        const std::span<const std::byte> record = window.subspan(
-            survivor.place.offset - window_offset, record_bytes(survivor.payload_bytes));
+        const LiveRecord& survivor = survivors_[i];
+        if (!alive(core_.index(), survivor)) continue;
+        const std::span<std::byte> record = window.subspan(
+            survivor.place.offset - window_offset, end_of(survivor) - survivor.place.offset);
         const RecordSeeds seeds = record_seeds(log.seed(), seq, survivor.place.offset);
         auto header = decode_record_header(record, record.size(), seeds);
-        const auto payload = record.subspan(record_header_bytes, survivor.payload_bytes);
-        if (!header || !payload_valid(*header, payload, seeds)) {
-            core_.count_damage();
+        const bool ours = header && header->payload_bytes == survivor.payload_bytes;
+        const auto stored = record.subspan(record_header_bytes, ours ? header->stored_bytes() : 0);
+        if (!ours || !payload_valid(*header, stored, seeds) ||
+            !log.open_record(survivor.place, *header, stored)) {
+            core_.damaged(survivor.id, survivor.place, survivor.payload_bytes, "collection");
             give_up(survivor);
             continue;
         }
-        const bool copied = co_await copy(survivor, payload, static_cast<RecordType>(header->type));
+        const bool copied = co_await copy(survivor, stored.first(survivor.payload_bytes),
+                                          static_cast<RecordType>(header->type));
         if (!copied) co_return false;
     }
     co_return true;
 }
 
-base::Task<bool> Collector::copy(const Survivor& survivor, std::span<const std::byte> payload,
+base::Task<bool> Collector::copy(const LiveRecord& survivor, std::span<const std::byte> payload,
                                  RecordType type) {
     const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
+    // One that fitted before records had tags: it stays where it is.
+    if (payload_bytes > core_.log().payload_bytes_max()) co_return true;
     if (frame_begun_ && !writer_.fits(payload_bytes)) {
         const bool written = co_await write_frame();
         if (!written) co_return false;
     }
     if (!frame_begun_) {
-        const bool begun = co_await writer_.begin(payload_bytes);
+        const bool begun = co_await writer_.begin(payload_bytes, false);
         if (!begun) co_return false;
         frame_begun_ = true;
-        if (!alive(survivor)) co_return true;
+        if (!alive(core_.index(), survivor)) co_return true;
     }
     const std::span<std::byte> to =
         writer_.add(type, survivor.id, payload_bytes, core_.log().take_lsn());
     std::memcpy(to.data(), payload.data(), payload.size());
     const Place place = writer_.seal_record();
-    core_.log().segments().add_live(place.slot, record_bytes(payload_bytes));
+    core_.log().segments().add_live(place.slot, core_.log().new_record_bytes(payload_bytes));
     copies_.push_back({survivor, place});
-    if (survivor.chunk == whole_message) copy_status(survivor.entry);
+    if (survivor.chunk == LiveRecord::whole_message) copy_status(survivor.entry);
     co_return true;
 }
 
 /// Its status lies in a segment that may go next. A later one supersedes this by its number.
 void Collector::copy_status(EntryRef ref) {
     Entry& entry = core_.index()[ref];
+    if (SEEDED_DEFECT(copy_without_status)) return;
     if (entry.lsn == 0) return; // nothing has happened to it yet
     const std::uint32_t bytes = core_.status_bytes(entry);
     if (!writer_.fits(bytes)) return core_.mark_dirty(ref);
@@ -178,12 +161,13 @@ base::Task<bool> Collector::write_frame() {
     const bool written = co_await writer_.write();
     for (const Copy& copy : copies_) {
         const std::uint32_t bytes = copy.survivor.payload_bytes;
-        if (!written || !alive(copy.survivor)) {
+        if ((!written && !SEEDED_DEFECT(swallow_copy_error)) ||
+            !alive(core_.index(), copy.survivor)) {
             core_.drop_record(copy.place, bytes);
             continue;
         }
-        bytes_copied_ += record_bytes(bytes);
-        Place& place = place_of(copy.survivor);
+        bytes_copied_ += core_.log().new_record_bytes(bytes);
+        Place& place = place_of(core_.index(), copy.survivor);
         core_.drop_record(place, bytes);
         place = copy.place;
     }
@@ -191,8 +175,8 @@ base::Task<bool> Collector::write_frame() {
     co_return written;
 }
 
-void Collector::give_up(const Survivor& survivor) {
-    if (alive(survivor)) core_.expedite(survivor.entry);
+void Collector::give_up(const LiveRecord& survivor) {
+    if (alive(core_.index(), survivor)) core_.expedite(survivor.entry);
 }
 
 } // namespace queue

@@ -11,6 +11,7 @@
 
 #include "dataplane/base/task.h"
 #include "queue/entry.h"
+#include "queue/live_records.h"
 #include "queue/log.h"
 #include "queue/side_writer.h"
 
@@ -37,29 +38,19 @@ public:
     [[nodiscard]] std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
 
 private:
-    static constexpr std::size_t whole_message = std::numeric_limits<std::size_t>::max();
-    struct Survivor {
-        MessageId id;
-        EntryRef entry;
-        Place place;
-        std::uint32_t payload_bytes;
-        std::size_t chunk; // its index, or whole_message for the MSG or MSG_COMMIT record
-    };
     struct Copy { // in the frame that is being built
-        Survivor survivor;
+        LiveRecord survivor;
         Place place;
     };
 
     base::Task<void> collect(std::vector<std::uint32_t> slots);
-    base::Task<void> gather(std::span<const std::uint32_t> slots);
     base::Task<bool> copy_window(std::size_t first, std::size_t last);
-    base::Task<bool> copy(const Survivor& survivor, std::span<const std::byte> payload,
+    base::Task<bool> copy(const LiveRecord& survivor, std::span<const std::byte> payload,
                           RecordType type);
     void copy_status(EntryRef ref);
     base::Task<bool> write_frame();
-    [[nodiscard]] Place& place_of(const Survivor& survivor) const noexcept;
-    [[nodiscard]] bool alive(const Survivor& survivor) const noexcept;
-    void give_up(const Survivor& survivor);
+    [[nodiscard]] std::uint32_t end_of(const LiveRecord& survivor) const noexcept;
+    void give_up(const LiveRecord& survivor);
 
     QueueCore& core_;
     SideWriter& writer_;
@@ -67,7 +58,7 @@ private:
     bool frame_begun_ = false;
     base::TimePoint not_before_{};
     BlockMemory window_;
-    std::vector<Survivor> survivors_;
+    std::vector<LiveRecord> survivors_;
     std::vector<Copy> copies_;
     std::uint64_t bytes_copied_ = 0;
     base::Task<void> task_;

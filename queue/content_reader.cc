@@ -46,7 +46,8 @@ base::Task<SpoolResult<base::SlabChain>> ContentReader::next(base::Deadline dead
         const Place now = chunk == 0 ? entry.place : index.chunks(entry)[chunk - 1].place;
         if (!piece && now != place) continue; // the collector moved it under our hands
         if (!piece) {
-            if (piece.error() == SpoolError::damaged) core_->count_damage();
+            if (piece.error() == SpoolError::damaged || piece.error() == SpoolError::forged)
+                core_->damaged(message.id, place, payload_bytes, "delivery");
             co_return std::unexpected(piece.error());
         }
         offset_ += bytes;

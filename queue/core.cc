@@ -2,6 +2,7 @@
 
 #include "dataplane/base/check.h"
 #include "queue/recovery.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 
@@ -35,8 +36,11 @@ QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
       large_(large_slab_bytes, large_count(options), block_bytes),
       large_reserve_(std::min(64U, large_.slab_count() / 4)), tick_base_(loop.now()), schedule_(0),
       reader_(*this), side_writer_(loop, log_, disk), collector_(*this, side_writer_),
-      checkpoint_(*this, side_writer_), slab_timer_(&QueueCore::on_slab_timer, *this),
-      schedule_timer_(&QueueCore::on_schedule_timer, *this), log_(loop, disk, *this, superblock) {
+      checkpoint_(*this, side_writer_), rotation_(log_, disk, options.keys),
+      quarantine_(log_, disk, options.quarantine), scrub_(*this),
+      slab_timer_(&QueueCore::on_slab_timer, *this),
+      schedule_timer_(&QueueCore::on_schedule_timer, *this),
+      log_(loop, disk, *this, superblock, options.keys) {
     // An entry counts content in 32 bits, the prelude included.
     constexpr std::uint64_t countable = (std::uint64_t{1} << 32) - 1 - prelude_bytes_max;
     options_.content_bytes_max = std::min(options_.content_bytes_max, countable);
@@ -49,6 +53,9 @@ QueueCore::~QueueCore() {
     recovery_.reset();
     collector_.stop();
     checkpoint_.stop();
+    rotation_.stop();
+    scrub_.stop();
+    quarantine_.stop();
     for (Load& load : loads_)
         load.task = {};
     marks_.clear();
@@ -67,13 +74,18 @@ QueueCore::~QueueCore() {
 
 // --- Accepting ---------------------------------------------------------------------------------
 
-bool QueueCore::full() noexcept {
-    const std::uint32_t free = log_.free_segments();
-    const std::uint32_t hysteresis =
-        std::max(1U, log_.segments().count() * accept_reserve_percent / 100);
-    if (free <= log_.accept_reserve()) full_ = true;
-    if (free > log_.accept_reserve() + hysteresis) full_ = false;
-    return full_;
+SpoolPressure QueueCore::pressure() noexcept {
+    const SegmentTable& segments = log_.segments();
+    pressure_.sample(loop_.now(), {.segments_total = segments.count(),
+                                   .segments_free = log_.free_segments(),
+                                   .segments_reserved = log_.accept_reserve(),
+                                   .segment_bytes = segments.bytes_min(),
+                                   .dead_bytes = segments.dead_bytes()});
+    const auto oldest = log_.oldest_write();
+    return {.level = pressure_.level(),
+            .stuck = oldest && loop_.now() - *oldest > stuck_write,
+            .used_percent = pressure_.used_percent(),
+            .time_to_full = pressure_.time_to_full()};
 }
 
 bool QueueCore::memory_scarce() const noexcept {
@@ -82,11 +94,21 @@ bool QueueCore::memory_scarce() const noexcept {
            large_.free_count() * 100ULL < large_.slab_count() * std::uint64_t{free_percent};
 }
 
-SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse use) {
+SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse use,
+                                         std::string_view tenant) {
     if (closing_ || log_.read_only()) return std::unexpected(SpoolError::read_only);
     if (expected_bytes > options_.content_bytes_max) return std::unexpected(SpoolError::too_large);
     if (use == DraftUse::mail) { // commit() tells a report whether it fits
-        if (full()) return std::unexpected(SpoolError::full);
+        const SpoolPressure now = pressure();
+        if (now.stuck) return std::unexpected(SpoolError::overloaded);
+        if (now.level >= SpoolLevel::nearly_full) {
+            loop_.at_turn_end(*this); // a checkpoint or the collector may have waited for its time
+            return std::unexpected(SpoolError::full);
+        }
+        const TextId owner = index_.texts().find(tenant); // 0: nobody's, or one with nothing queued
+        const bool known = owner != 0 || tenant.empty();
+        if (now.level == SpoolLevel::filling && known && tenants_.over_share(owner))
+            return std::unexpected(SpoolError::full);
         const std::uint64_t room = std::uint64_t{log_.free_segments() - log_.accept_reserve()} *
                                    log_.segments().bytes_min();
         if (expected_bytes > room) return std::unexpected(SpoolError::full);
@@ -183,8 +205,14 @@ base::Task<SpoolResult<>> QueueCore::wait_slab(base::Deadline deadline) {
 
 void QueueCore::drop_record(Place place, std::uint32_t payload_bytes) noexcept {
     if (!place.valid()) return;
-    log_.segments().drop_live(place.slot, record_bytes(payload_bytes));
+    SegmentTable& segments = log_.segments();
+    segments.drop_live(place.slot, segments.record_bytes_in(place.slot, payload_bytes));
     loop_.at_turn_end(*this); // its segment may be free now
+}
+
+void QueueCore::damaged(MessageId id, Place place, std::uint32_t payload_bytes,
+                        std::string_view found_by) {
+    if (quarantine_.take(id, place, payload_bytes, found_by)) ++damaged_records_;
 }
 
 void QueueCore::mark(Mark mark) {
@@ -207,8 +235,10 @@ void QueueCore::discard(MessageRef draft) noexcept {
     message.phase_ = Message::Phase::done;
     for (const Chunk& chunk : message.chunks_)
         log_.segments().unpend(chunk.place.slot);
-    if (message.submitted_) { // its record may be on the disk, or get there yet: never to be
-                              // delivered
+    if (message.submitted_ &&
+        !SEEDED_DEFECT(
+            forget_abort)) { // its record may be on the disk, or get there yet: never to be
+                             // delivered
         mark({.type = RecordType::abort, .id = message.id, .chunks = std::move(message.chunks_)});
     } else {
         for (const Chunk& chunk : message.chunks_)
@@ -257,6 +287,7 @@ void QueueCore::finish(EntryRef ref) {
         object->phase_ = Message::Phase::done;
         object->kept_.reset();
     }
+    tenants_.drop(entry.tenant, entry.content_bytes);
     const std::span<const Chunk> chunks = index_.chunks(entry);
     mark({.type = RecordType::tomb,
           .id = entry.id,
@@ -269,6 +300,7 @@ void QueueCore::finish(EntryRef ref) {
 
 void QueueCore::admit(EntryRef ref, Schedule::Share share) {
     const Entry& entry = index_[ref];
+    count_in(entry);
     schedule_.admit(ref, entry.tenant, entry.content_bytes, share);
     if (entry.due > loop_.wall_now()) {
         schedule_.schedule(ref, tick_of(entry.due));
@@ -353,6 +385,7 @@ void QueueCore::flush_marks() {
         log_.begin(mark.type, mark.id, 0).finish(nullptr);
         // Not earlier: their segments must not be free before this batch is durable.
         drop_record(mark.place, mark.payload_bytes);
+        if (SEEDED_DEFECT(forget_chunks)) continue;
         for (const Chunk& chunk : mark.chunks)
             drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
     }
@@ -433,7 +466,11 @@ void QueueCore::continue_recovery(std::unique_ptr<Recovery> recovery) {
 }
 
 void QueueCore::recovery_ended(bool complete) {
-    if (complete) log_.segments().thaw(); // else nothing may be overwritten
+    if (complete) {
+        log_.segments().thaw(); // else nothing may be overwritten
+        rotation_.start();
+        scrub_.start();
+    }
     recovered_.wake_all();
     loop_.at_turn_end(*this);
 }
@@ -520,7 +557,10 @@ QueueCounters QueueCore::counters() const noexcept {
             .resident_bytes = used(small_) + used(large_),
             .collected_bytes = collector_.bytes_copied(),
             .checkpoints = checkpoint_.count(),
-            .checkpoint_bytes = checkpoint_.bytes_written()};
+            .checkpoint_bytes = checkpoint_.bytes_written(),
+            .scrub_bytes = scrub_.bytes_read(),
+            .scrub_passes = scrub_.passes(),
+            .segments_old_key = rotation_.left()};
 }
 
 } // namespace queue

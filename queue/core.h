@@ -17,9 +17,13 @@
 #include "queue/collector.h"
 #include "queue/index.h"
 #include "queue/log.h"
+#include "queue/pressure.h"
+#include "queue/quarantine.h"
 #include "queue/queue.h"
 #include "queue/record_reader.h"
+#include "queue/rotation.h"
 #include "queue/schedule.h"
+#include "queue/scrub.h"
 #include "queue/side_writer.h"
 
 #include <array>
@@ -38,7 +42,9 @@ public:
     ~QueueCore() override;
 
     // MessageQueue's calls; see queue.h.
-    [[nodiscard]] SpoolResult<MessageRef> begin(std::uint64_t expected_bytes, DraftUse use);
+    [[nodiscard]] SpoolResult<MessageRef> begin(std::uint64_t expected_bytes, DraftUse use,
+                                                std::string_view tenant);
+    [[nodiscard]] SpoolPressure pressure() noexcept;
     void set_sink(ReadySink& sink);
     void settle(MessageRef message);
     void defer(MessageRef message, base::WallTime due, std::string_view why);
@@ -94,7 +100,9 @@ public:
         return collector_.busy() || checkpoint_.busy();
     }
     [[nodiscard]] Checkpoint& checkpoint() noexcept { return checkpoint_; }
-    void count_damage() noexcept { ++damaged_records_; }
+    [[nodiscard]] KeyRotation& rotation() noexcept { return rotation_; }
+    /// A record of a queued message does not check out.
+    void damaged(MessageId id, Place place, std::uint32_t payload_bytes, std::string_view found_by);
     void count_read_error() noexcept { ++read_errors_; }
 
     [[nodiscard]] base::Task<SpoolResult<>> recovered(base::Deadline deadline);
@@ -107,6 +115,8 @@ public:
     [[nodiscard]] bool closing() const noexcept { return closing_; }
     /// An unfinished message that was found; its entry is complete.
     void admit(EntryRef ref, Schedule::Share share);
+    /// An entry that finish() will end: before it is admitted.
+    void count_in(const Entry& entry) { tenants_.add(entry.tenant, entry.content_bytes); }
     /// A message whose recipients are all done lacks only its completion record.
     void finish(EntryRef ref);
     void mark_dirty(EntryRef ref);
@@ -127,7 +137,6 @@ private:
     };
 
     [[nodiscard]] Message& fresh_message();
-    [[nodiscard]] bool full() noexcept;
     [[nodiscard]] base::SlabRef take_slab(std::size_t slabs_held) noexcept;
     [[nodiscard]] bool memory_scarce() const noexcept;
     [[nodiscard]] std::uint64_t inline_left(const Message& draft) const noexcept;
@@ -186,6 +195,9 @@ private:
     SideWriter side_writer_;
     Collector collector_;
     Checkpoint checkpoint_;
+    KeyRotation rotation_;
+    Quarantine quarantine_;
+    Scrub scrub_;
     base::WaitQueue draft_wait_{"spool memory"};
     base::WaitQueue read_wait_{"spool read memory"};
     OwnedTimer slab_timer_;
@@ -204,11 +216,13 @@ private:
     std::uint64_t accepted_bytes_ = 0;
     std::uint64_t damaged_records_ = 0;
     std::uint64_t read_errors_ = 0;
-    bool full_ = false;
+    Pressure pressure_;
+    TenantTally tenants_;
     bool closing_ = false;
     Log log_; // last: it settles the tickets that still lie in the messages
 
     friend class ContentReader;
+    friend class QueueProbe;
     friend class Recovery;
 };
 

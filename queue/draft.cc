@@ -1,7 +1,7 @@
 // draft.cc: a message on its way in: content into slabs, or in chunks into the log; then its record.
 #include "dataplane/base/check.h"
 #include "queue/core.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <algorithm>
 #include <cstring>
@@ -186,6 +186,7 @@ void QueueCore::accept(Message& message) {
     if (!message.content.empty()) message.kept_ = MessageRef{&message};
     ++accepted_;
     accepted_bytes_ += message.content_bytes;
+    count_in(entry);
     schedule_.admit(ref, entry.tenant, entry.content_bytes, Schedule::Share::fresh);
     schedule_.ready(ref);
     loop_.at_turn_end(*this); // so that the session reports it first

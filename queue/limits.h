@@ -31,9 +31,23 @@ inline constexpr std::uint32_t segment_count_max = 16384; // the bitmap of bad s
 // Free segments that new mail cannot begin on: 5 %, at least this many.
 inline constexpr std::uint32_t accept_reserve_min = 4;
 inline constexpr std::uint32_t accept_reserve_percent = 5;
+// When the spool fills (pressure.h; docs/operating.md). Each level is left this much below where it is
+// reached, and the levels of segments are as far apart.
+inline constexpr unsigned pressure_step_percent = 5;
+inline constexpr unsigned pressure_used_percent = 80;
+inline constexpr std::chrono::seconds pressure_time_min{600};
+// A pool that is emptier than that is never called full soon: a small one fills and empties in minutes.
+inline constexpr unsigned pressure_time_used_min = 50;
+inline constexpr std::chrono::seconds pressure_rate_over{60};
+inline constexpr std::chrono::milliseconds pressure_sample_min{250};
+// A write that has not come back after this: commits are answered 451, connections 421.
+inline constexpr std::chrono::seconds stuck_write{10};
 // Free segments that only status, completion and collection may take: one to copy a full segment
 // into, one because the copy's frames fall differently.
-inline constexpr std::uint32_t essential_reserve = 2;
+inline constexpr std::uint32_t essential_reserve = 3;
+// The last free segments are for a checkpoint, which gives others back, and for going on after a crash: the
+// log takes one of them only when a checkpoint has nothing to add.
+inline constexpr std::uint32_t restart_reserve = 2;
 // Collection starts when so many more than the accept reserve are left.
 inline constexpr std::uint32_t collect_margin = 2;
 
@@ -76,6 +90,12 @@ inline constexpr std::uint64_t checkpoint_log_factor = 20;
 // read the one to find the other.
 inline constexpr std::uint32_t side_segments_apart_min = 64;
 inline constexpr std::size_t recovery_reads_in_flight = 16;
+// Scrub: all queued mail is read once in this time, at this pace at least, so much at once, and the records of
+// so many are looked up in one walk over the index.
+inline constexpr std::chrono::hours scrub_interval{24};
+inline constexpr std::uint64_t scrub_bytes_per_s_min = 1U << 20;
+inline constexpr std::uint32_t scrub_window_bytes = 256U << 10;
+inline constexpr std::size_t scrub_records_max = 65536;
 inline constexpr std::uint32_t collect_window_bytes = 1U << 20; // read at once by the collector
 // Segments whose survivors one walk over the index looks for.
 inline constexpr std::size_t collect_segments_max = 8;

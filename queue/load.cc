@@ -5,7 +5,7 @@
 // a connection asks for it.
 #include "dataplane/base/check.h"
 #include "queue/core.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <algorithm>
 #include <cstring>
@@ -136,11 +136,10 @@ base::Task<void> QueueCore::run_load(Load& load) {
 void QueueCore::load_failed(MessageId id, SpoolError error) {
     const EntryRef ref = index_.find(id);
     Entry& entry = index_[ref];
-    index_.set_error(ref, error == SpoolError::damaged
-                              ? "the spool's copy is damaged: its envelope cannot be read"
-                              : "the spool's disk did not give it back");
-    if (error == SpoolError::damaged) {
-        ++damaged_records_;
+    const bool damaged = error == SpoolError::damaged || error == SpoolError::forged;
+    index_.set_error(ref, damaged ? "the spool's copy is damaged: its envelope cannot be read"
+                                  : "the spool's disk did not give it back");
+    if (damaged) {
         entry.state = EntryState::damaged;
         return;
     }
@@ -169,7 +168,9 @@ base::Task<SpoolResult<MessageRef>> QueueCore::load_from_disk(MessageId id, bool
         if (!tried_whole) whole = whole || small;
         const std::uint32_t bytes =
             whole ? payload_bytes : std::min(payload_bytes, load_head_bytes);
-        const auto check = whole ? RecordReader::Check::payload : RecordReader::Check::header;
+        // Only the tag behind the last byte says that the first is genuine.
+        const bool to_its_end = whole || (!tried_whole && log_.segments().encrypted(place.slot));
+        const auto check = to_its_end ? RecordReader::Check::payload : RecordReader::Check::header;
         auto payload = co_await reader_.read(place, payload_bytes, 0, bytes, deadline, check);
         ref = index_.find(id);
         if (ref == no_entry) co_return std::unexpected(SpoolError::cancelled);
@@ -181,9 +182,12 @@ base::Task<SpoolResult<MessageRef>> QueueCore::load_from_disk(MessageId id, bool
             whole = true; // the head alone could not be checked
             continue;
         }
+        const bool damaged =
+            payload.error() == SpoolError::damaged || payload.error() == SpoolError::forged;
+        if (damaged) this->damaged(id, place, payload_bytes, "delivery");
         // Damage further behind need not cost the envelope, which has a checksum of its own: who sent it
         // can then be told.
-        if (payload.error() != SpoolError::damaged || !whole || tried_whole)
+        if (payload.error() != SpoolError::damaged || !to_its_end)
             co_return std::unexpected(payload.error());
         tried_whole = true;
         whole = false;

@@ -1,7 +1,8 @@
 #include "queue/log.h"
 
 #include "dataplane/base/check.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <limits>
@@ -19,9 +20,11 @@ namespace {
 
 } // namespace
 
-Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock)
+Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock,
+         std::shared_ptr<const KeyRing> keys)
     : loop_(loop), disk_(disk), turn_end_(turn_end), superblock_(superblock),
-      seed_(pool_seed(superblock.pool, superblock.shard)),
+      seed_(pool_seed(superblock.pool, superblock.shard)), keys_(std::move(keys)),
+      encrypts_(keys_ != nullptr && keys_->encrypts()), cipher_(superblock.pool, superblock.shard),
       segments_(superblock.segment_bytes, superblock.segment_count),
       batch_capacity_(batch_capacity_of(segments_)),
       accept_reserve_(
@@ -38,6 +41,7 @@ Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock
               log.urge();
           },
           *this) {
+    superblock_.encrypted = encrypts_;
     for (Batch& batch : batches_) {
         batch.memory = BlockMemory{batch_capacity_};
         batch.tickets.reserve(1024);
@@ -63,11 +67,21 @@ base::Task<std::expected<void, DiskError>> Log::start() {
 }
 
 std::uint32_t Log::payload_bytes_max() const noexcept {
-    return batch_capacity_ - frame_header_bytes - record_header_bytes;
+    return batch_capacity_ - frame_header_bytes - record_header_bytes - record_tag_bytes;
 }
 
 std::uint32_t Log::free_segments() const noexcept {
     return segments_.free_count() + (next_.valid() || preparing_ ? 1 : 0);
+}
+
+std::optional<base::TimePoint> Log::oldest_write() const noexcept {
+    std::optional<base::TimePoint> oldest;
+    if (preparing_) oldest = preparing_since_;
+    for (const Batch& batch : batches_) {
+        if (batch.state != Batch::State::writing) continue;
+        if (!oldest || batch.begun < *oldest) oldest = batch.begun;
+    }
+    return oldest;
 }
 
 bool Log::mail_fits(std::uint32_t frame_bytes) const noexcept {
@@ -76,14 +90,14 @@ bool Log::mail_fits(std::uint32_t frame_bytes) const noexcept {
         if (open_ != nullptr && !open_->homeless) end += whole_blocks(open_->used);
         if (end + frame_bytes <= segments_.bytes_of(current_.slot)) return true;
     }
-    return free_segments() > essential_reserve;
+    return free_segments() > (SEEDED_DEFECT(forget_reserve) ? 0 : essential_reserve);
 }
 
 Room Log::make_room(std::uint32_t payload_bytes, AppendClass append_class) {
     CHECK(payload_bytes <= payload_bytes_max());
     if (read_only_ || closed_) return Room::read_only;
     if (!started_) return Room::wait;
-    const std::uint32_t bytes = record_bytes(payload_bytes);
+    const std::uint32_t bytes = new_record_bytes(payload_bytes);
     if (open_ != nullptr && open_->homeless && !find_home(*open_)) return Room::wait;
     if (open_ != nullptr && open_->used + bytes <= open_->capacity) return Room::now;
     const std::uint32_t frame_bytes = whole_blocks(frame_header_bytes + bytes);
@@ -101,7 +115,10 @@ bool Log::segment_for(std::uint32_t frame_bytes) {
         prepare();
         if (!next_.valid()) return false;
     }
-    if (current_.valid()) segments_.seal(current_.slot);
+    if (current_.valid()) {
+        segments_.seal(current_.slot);
+        checkpointed_ = false;
+    }
     current_ = std::exchange(next_, OpenSegment{});
     // A batch that lost its segment brings older records along.
     const bool moving = open_ != nullptr && open_->records > 0;
@@ -123,6 +140,7 @@ bool Log::open_batch(std::uint32_t frame_bytes) {
     batch->urgent = batch->homeless = batch->filled = false;
     batch->slot = current_.slot;
     batch->segment_seq = segments_.seq_of(current_.slot);
+    batch->key = segments_.key_of(current_.slot);
     batch->offset = current_.write_offset;
     batch->capacity =
         std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
@@ -136,6 +154,7 @@ bool Log::find_home(Batch& batch) {
     if (!segment_for(whole_blocks(batch.used))) return false;
     const std::uint32_t old_offset = batch.offset;
     const std::uint64_t old_seq = batch.segment_seq;
+    const std::optional<DataKey> old_key = batch.key;
     for (Ticket* ticket : batch.tickets) {
         if (ticket == nullptr) continue;
         segments_.drop_live(ticket->place_.slot, ticket->bytes_);
@@ -147,12 +166,18 @@ bool Log::find_home(Batch& batch) {
     }
     batch.slot = current_.slot;
     batch.segment_seq = segments_.seq_of(current_.slot);
+    batch.key = segments_.key_of(current_.slot);
     batch.offset = current_.write_offset;
     batch.capacity =
         std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
     batch.homeless = false;
+    stamp_anew(batch, old_seq, old_offset, old_key);
+    return true;
+}
 
-    // The checksums name the place: stamp every record anew.
+/// Checksums and encryption name the place.
+void Log::stamp_anew(Batch& batch, std::uint64_t old_seq, std::uint32_t old_offset,
+                     const std::optional<DataKey>& old_key) noexcept {
     const std::uint64_t seq = batch.segment_seq;
     const std::span<std::byte> bytes = batch.memory.span().first(batch.used);
     for (std::uint32_t at = frame_header_bytes; at < batch.used;) {
@@ -160,27 +185,45 @@ bool Log::find_home(Batch& batch) {
         auto header = decode_record_header(record, record.size(),
                                            record_seeds(seed_, old_seq, old_offset + at));
         CHECK(header.has_value()); // our own bytes, in our own memory
+        const std::span<std::byte> stored =
+            record.subspan(record_header_bytes, header->stored_bytes());
+        if (header->encrypted()) {
+            CHECK(cipher_.open_record({*old_key, old_seq, old_offset + at, *header}, stored));
+            cipher_.seal_record({*batch.key, seq, batch.offset + at, *header}, stored);
+        }
         const RecordSeeds seeds = record_seeds(seed_, seq, batch.offset + at);
-        header->payload_crc =
-            crc32c(seeds.payload, record.subspan(record_header_bytes, header->payload_bytes));
+        header->payload_crc = crc32c(seeds.payload, stored);
         encode_record_header(record.first<record_header_bytes>(), *header, seeds);
-        at += record_bytes(header->payload_bytes);
+        at += record_bytes(*header);
     }
-    return true;
+}
+
+bool Log::open_record(Place place, const RecordHeader& header,
+                      std::span<std::byte> stored) noexcept {
+    if (header.payload_bytes == 0) return !header.encrypted();
+    // A record that is not encrypted where all others are is not ours.
+    if (header.encrypted() != segments_.encrypted(place.slot)) return false;
+    if (!header.encrypted()) return true;
+    const std::optional<DataKey>& key = segments_.key_of(place.slot);
+    return key &&
+           cipher_.open_record({*key, segments_.seq_of(place.slot), place.offset, header}, stored);
 }
 
 RecordWriter Log::begin(RecordType type, MessageId id, std::uint32_t payload_bytes,
                         std::uint64_t lsn) {
     CHECK(open_ != nullptr);
     CHECK(!open_->homeless);
-    CHECK(open_->used + record_bytes(payload_bytes) <= open_->capacity);
+    CHECK(open_->used + new_record_bytes(payload_bytes) <= open_->capacity);
     const bool skippable = type == RecordType::watermark || type == RecordType::batch_failed;
-    return RecordWriter{*this, *open_,
-                        RecordHeader{.type = static_cast<std::uint16_t>(type),
-                                     .flags = skippable ? record_skippable : std::uint16_t{0},
-                                     .payload_bytes = payload_bytes,
-                                     .lsn = lsn != 0 ? lsn : next_lsn_++,
-                                     .id = id}};
+    const bool encrypted = encrypts_ && payload_bytes != 0;
+    return RecordWriter{
+        *this, *open_,
+        RecordHeader{.type = static_cast<std::uint16_t>(type),
+                     .flags = static_cast<std::uint16_t>((skippable ? record_skippable : 0) |
+                                                         (encrypted ? record_encrypted : 0)),
+                     .payload_bytes = payload_bytes,
+                     .lsn = lsn != 0 ? lsn : next_lsn_++,
+                     .id = id}};
 }
 
 void Log::urge() noexcept {
@@ -200,6 +243,7 @@ bool Log::submit(Batch& batch) {
     std::ranges::fill(frame.subspan(batch.used), std::byte{0});
 
     batch.state = Batch::State::writing;
+    batch.begun = loop_.now();
     batch.seq = next_batch_seq_++;
     if (batch.filled) last_filled_batch_ = batch.seq;
     batch.watermark = durable_mark();
@@ -218,6 +262,7 @@ bool Log::submit(Batch& batch) {
     current_.write_offset += bytes;
     segments_.write_begun(batch.slot);
     ++in_flight_;
+    if (SEEDED_DEFECT(ack_on_submit)) settle_tickets(batch, Ticket::State::durable);
     lazy_timer_.cancel();
     watermark_timer_.cancel();
     batch.task = write_batch(batch);
@@ -228,7 +273,10 @@ bool Log::submit(Batch& batch) {
 base::Task<void> Log::write_batch(Batch& batch) {
     const std::span<const std::byte> frame = batch.memory.span().first(whole_blocks(batch.used));
     const std::uint64_t place = segments_.begin_of(batch.slot) + batch.offset;
-    auto result = co_await disk_.write(place, frame, Durable::yes);
+    const bool dropped = SEEDED_DEFECT(drop_dsync) && batch.seq % 8 == 0;
+    auto result = co_await disk_.write(place, frame, dropped ? Durable::no : Durable::yes);
+    if (SEEDED_DEFECT(ignore_short_write) && result == std::unexpected(DiskError::short_transfer))
+        result = {};
     --in_flight_;
     segments_.write_ended(batch.slot);
     if (result) {
@@ -268,8 +316,9 @@ void Log::failed(Batch& batch) {
     }
     failures_unreported_.push_back({batch.seq, nullptr});
     batch.state = Batch::State::salvaging;
-    batch.salvaged = frame_header_bytes;
-    settle_tickets(batch, Ticket::State::failed);
+    batch.salvaged = SEEDED_DEFECT(forget_salvage) ? batch.used : frame_header_bytes;
+    settle_tickets(batch, SEEDED_DEFECT(swallow_store_error) ? Ticket::State::durable
+                                                             : Ticket::State::failed);
     count_failure();
 }
 
@@ -304,11 +353,17 @@ void Log::salvage(Batch& batch) {
         if (type == RecordType::status || type == RecordType::tomb || type == RecordType::abort) {
             const Room room = make_room(header->payload_bytes, AppendClass::essential);
             if (room != Room::now) return;
+            const auto stored = record.subspan(record_header_bytes, header->stored_bytes());
+            plain_.assign(stored.begin(), stored.end());
+            if (header->encrypted()) {
+                CHECK(cipher_.open_record({*batch.key, seq, batch.offset + batch.salvaged, *header},
+                                          plain_));
+            }
             RecordWriter writer = begin(type, header->id, header->payload_bytes, header->lsn);
-            writer.append(record.subspan(record_header_bytes, header->payload_bytes));
+            writer.append(std::span<const std::byte>{plain_}.first(header->payload_bytes));
             writer.finish(nullptr);
         }
-        batch.salvaged += record_bytes(header->payload_bytes);
+        batch.salvaged += record_bytes(*header);
     }
     batch.state = Batch::State::free;
     segments_.free_behind(last_batch_seq());
@@ -395,6 +450,7 @@ std::uint64_t Log::completed() const noexcept {
 
 std::uint64_t Log::durable_mark() const noexcept {
     std::uint64_t mark = completed();
+    if (SEEDED_DEFECT(forget_failed_batch)) return mark;
     for (const Failure& failure : failures_unreported_)
         mark = std::min(mark, failure.batch_seq - 1);
     return mark;
@@ -480,32 +536,42 @@ void Log::prepare() {
     // a crash brings its messages back, and they must be whole, with all that is known of them. With
     // nowhere left to write them to, it is overwritten before.
     const bool stranded = !current_.valid() && in_flight_ == 0 && !failures_unreported_.empty();
+    if (!stranded && starving()) return;
     const auto slot =
         segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
     if (!slot) return;
     preparing_ = true;
+    preparing_since_ = loop_.now();
     preparing_seq_ = next_segment_seq_++;
     prepare_task_ = prepare_segment(*slot, preparing_seq_);
     prepare_task_.start();
 }
 
-base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
-    const SegmentHeader header{.pool = superblock_.pool,
-                               .shard = superblock_.shard,
-                               .slot = slot,
-                               .segment_seq = seq,
-                               .epoch = superblock_.epoch};
-    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        encode_segment_header(
-            header_blocks_.span().subspan(copy * block_bytes).first<block_bytes>(), header, copy);
+void Log::encode_header(SideSegment segment, std::span<std::byte> blocks) {
+    SegmentHeader header{.pool = superblock_.pool,
+                         .shard = superblock_.shard,
+                         .slot = segment.slot,
+                         .segment_seq = segment.seq,
+                         .epoch = superblock_.epoch};
+    preparing_key_.reset();
+    if (encrypts_) {
+        preparing_key_ = keys_->fresh_key();
+        header.key = keys_->wrap(*preparing_key_, header.pool, header.shard, header.segment_seq);
     }
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy)
+        encode_segment_header(blocks.subspan(copy * block_bytes).first<block_bytes>(), header,
+                              copy);
+}
+
+base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
+    encode_header({slot, seq}, header_blocks_.span());
     // Durable before the first frame of this generation, so that no frame is ever without a header.
-    auto result =
-        co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), Durable::yes);
+    const Durable durable = SEEDED_DEFECT(skip_header_barrier) ? Durable::no : Durable::yes;
+    auto result = co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), durable);
     preparing_ = false;
     preparing_seq_ = 0;
     if (result) {
-        segments_.prepared(slot, seq);
+        segments_.prepared(slot, seq, preparing_key_);
         next_ = {slot, segment_header_bytes};
     } else {
         // What the slot held before may still be there, with its completion records soon overwritten
@@ -516,12 +582,20 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
     wake();
 }
 
-std::optional<Log::SideSegment> Log::take_side() {
+bool Log::starving() const noexcept {
+    return !checkpointed_ && !next_.valid() && !preparing_ &&
+           segments_.free_count() <= restart_reserve && segments_.uncovered_sealed();
+}
+
+std::optional<Log::SideSegment> Log::take_side(bool last_too) {
     if (preparing_ || retiring_ || !bad_taken_.empty()) return std::nullopt;
     if (!started_ || read_only_ || closed_) return std::nullopt;
+    // The log leaves two, the collector one of them, and a checkpoint takes even that.
+    if (!last_too && segments_.free_count() < restart_reserve) return std::nullopt;
     const auto slot = segments_.take(durable_mark());
     if (!slot) return std::nullopt;
     preparing_ = true;
+    preparing_since_ = loop_.now();
     preparing_seq_ = next_segment_seq_++;
     return SideSegment{*slot, preparing_seq_};
 }
@@ -530,8 +604,9 @@ void Log::side_prepared(SideSegment side, bool written) {
     preparing_ = false;
     preparing_seq_ = 0;
     if (written) {
-        segments_.prepared(side.slot, side.seq);
+        segments_.prepared(side.slot, side.seq, preparing_key_);
         segments_.opened(side.slot, next_lsn_);
+        segments_.set_beside(side.slot);
     } else {
         bad_taken_.push_back(side.slot);
         count_failure();
@@ -552,7 +627,8 @@ std::uint64_t Log::next_log_seq() const noexcept {
 }
 
 Log::Position Log::position() const noexcept {
-    if (const auto pending = segments_.oldest_pending())
+    const auto pending = segments_.oldest_pending();
+    if (pending && !SEEDED_DEFECT(checkpoint_passes_pending))
         return {segments_.seq_of(*pending), segments_.first_lsn(*pending)};
     if (current_.valid())
         return {segments_.seq_of(current_.slot), segments_.first_lsn(current_.slot)};
@@ -567,6 +643,7 @@ base::Task<bool> Log::adopt_checkpoint(CheckpointPointer pointer) {
     retiring_ = false;
     if (written) {
         segments_.cover(pointer.covered);
+        checkpointed_ = true;
     } else {
         // Some copies may name the new one, some the old: both stay as they are.
         superblock_.checkpoint = before;
@@ -617,6 +694,7 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     }
     // In two halves, so that a crash always leaves two copies that agree.
     constexpr std::size_t half = superblock_copies / 2 * block_bytes;
+    if (SEEDED_DEFECT(superblock_at_once)) co_return co_await disk_.write(0, blocks, Durable::yes);
     auto result = co_await disk_.write(0, blocks.first(half), Durable::yes);
     if (result) result = co_await disk_.write(half, blocks.subspan(half), Durable::yes);
     co_return result;
@@ -631,11 +709,20 @@ void Log::wake() noexcept {
 RecordWriter::RecordWriter(Log& log, Batch& batch, const RecordHeader& header) noexcept
     : log_(log), batch_(batch), header_(header),
       seeds_(record_seeds(log.seed_, batch.segment_seq, batch.offset + batch.used)),
-      at_(batch.used + record_header_bytes), crc_(seeds_.payload) {}
+      at_(batch.used + record_header_bytes), crc_(seeds_.payload) {
+    if (header_.encrypted())
+        log_.cipher_.begin_seal(
+            {*batch.key, batch.segment_seq, batch.offset + batch.used, header_});
+}
 
 void RecordWriter::append(std::span<const std::byte> part) noexcept {
     const std::span<std::byte> to = next(static_cast<std::uint32_t>(part.size()));
-    crc_ = crc32c_copy(crc_, to.data(), part);
+    if (header_.encrypted()) {
+        log_.cipher_.seal(part, to.data());
+        crc_ = crc32c(crc_, to);
+    } else {
+        crc_ = crc32c_copy(crc_, to.data(), part);
+    }
     at_ += static_cast<std::uint32_t>(part.size());
 }
 
@@ -645,7 +732,8 @@ std::span<std::byte> RecordWriter::next(std::uint32_t bytes) noexcept {
     return batch_.memory.span().subspan(at_, bytes);
 }
 
-void RecordWriter::filled(std::span<const std::byte> part) noexcept {
+void RecordWriter::filled(std::span<std::byte> part) noexcept {
+    if (header_.encrypted()) log_.cipher_.seal(part, part.data());
     crc_ = crc32c(crc_, part);
     at_ += static_cast<std::uint32_t>(part.size());
 }
@@ -653,9 +741,15 @@ void RecordWriter::filled(std::span<const std::byte> part) noexcept {
 void RecordWriter::finish(Ticket* ticket) noexcept {
     CHECK(&batch_ == log_.open_);
     CHECK(at_ == batch_.used + record_header_bytes + header_.payload_bytes);
-    const std::uint32_t bytes = record_bytes(header_.payload_bytes);
+    const std::uint32_t bytes = record_bytes(header_);
     const std::span<std::byte> record = batch_.memory.span().subspan(batch_.used, bytes);
-    std::ranges::fill(record.subspan(record_header_bytes + header_.payload_bytes), std::byte{0});
+    if (header_.encrypted()) {
+        const auto tag =
+            record.subspan(record_header_bytes + header_.payload_bytes).first<record_tag_bytes>();
+        log_.cipher_.end_seal(tag);
+        crc_ = crc32c(crc_, tag);
+    }
+    std::ranges::fill(record.subspan(record_header_bytes + header_.stored_bytes()), std::byte{0});
     header_.payload_crc = crc_;
     encode_record_header(record.first<record_header_bytes>(), header_, seeds_);
     if (ticket != nullptr) log_.add_ticket(*ticket, bytes);

@@ -13,8 +13,11 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
+#include "queue/disk/block_memory.h"
+#include "queue/cipher.h"
 #include "queue/codec.h"
-#include "queue/disk.h"
+#include "queue/disk/disk.h"
+#include "queue/keyring.h"
 #include "queue/limits.h"
 #include "queue/segments.h"
 #include "queue/ticket.h"
@@ -23,30 +26,12 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
-#include <new>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 namespace queue {
-
-/// Memory the kernel may write from and to directly.
-struct BlockMemory {
-    struct Free {
-        void operator()(std::byte* memory) const noexcept {
-            ::operator delete(memory, std::align_val_t{block_bytes});
-        }
-    };
-    std::unique_ptr<std::byte, Free> data;
-    std::size_t bytes = 0;
-
-    BlockMemory() = default;
-    explicit BlockMemory(std::size_t size)
-        : data(static_cast<std::byte*>(::operator new(size, std::align_val_t{block_bytes}))),
-          bytes(size) {}
-    [[nodiscard]] std::span<std::byte> span() const noexcept { return {data.get(), bytes}; }
-};
 
 /// One write: a frame header and records. Log's own, but Ticket points to it.
 struct Batch {
@@ -67,6 +52,8 @@ struct Batch {
     std::uint64_t first_lsn = 0; // of its first record
     std::uint64_t seq = 0;
     std::uint64_t watermark = 0;
+    base::TimePoint begun{};      // when its write was
+    std::optional<DataKey> key;   // of its segment, whose slot may be gone before the batch is
     std::vector<Ticket*> tickets; // null where its owner has lost interest
     base::WaitQueue done{"spool commit"};
     base::Task<void> task;
@@ -88,7 +75,9 @@ class RecordWriter;
 class Log {
 public:
     /// \param turn_end  asked for at the loop's turn end whenever pump() has something to do
-    Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock);
+    /// \param keys      nothing when nothing is encrypted
+    Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock,
+        std::shared_ptr<const KeyRing> keys);
     ~Log();
     Log(const Log&) = delete;
     Log& operator=(const Log&) = delete;
@@ -101,8 +90,23 @@ public:
     [[nodiscard]] const SegmentTable& segments() const noexcept { return segments_; }
     [[nodiscard]] std::uint32_t seed() const noexcept { return seed_; }
     [[nodiscard]] const Superblock& superblock() const noexcept { return superblock_; }
-    /// The largest payload of one record.
+    /// The largest payload of one record, encrypted or not.
     [[nodiscard]] std::uint32_t payload_bytes_max() const noexcept;
+    /// What a record takes in segments of this boot: all of them are encrypted, or none.
+    [[nodiscard]] std::uint32_t new_record_bytes(std::uint32_t payload_bytes) const noexcept {
+        return record_bytes(payload_bytes, encrypts_);
+    }
+    [[nodiscard]] bool encrypts() const noexcept { return encrypts_; }
+    [[nodiscard]] RecordCipher& cipher() noexcept { return cipher_; }
+    /// Decrypts a record's payload in place, if it is encrypted. False when it is not what its segment says,
+    /// or does not open.
+    /// \param stored  payload and tag, whose checksum was right
+    [[nodiscard]] bool open_record(Place place, const RecordHeader& header,
+                                   std::span<std::byte> stored) noexcept;
+    /// make_room() may have a new answer.
+    void look_again() noexcept { wake(); }
+    /// There are encrypted segments: the superblock says so from the next write on.
+    void note_encrypted() noexcept { superblock_.encrypted = true; }
 
     /// Makes place for a record of `payload_bytes`; after Room::now the next begin() has it.
     [[nodiscard]] Room make_room(std::uint32_t payload_bytes, AppendClass append_class);
@@ -130,8 +134,11 @@ public:
     };
     /// A slot whose header the caller writes next; nothing when none is to be had now. The caller says
     /// how that ended, before anybody else gets one.
-    [[nodiscard]] std::optional<SideSegment> take_side();
+    /// \param last_too  of the free ones: for a checkpoint
+    [[nodiscard]] std::optional<SideSegment> take_side(bool last_too);
     void side_prepared(SideSegment side, bool written);
+    /// The header blocks of a segment that is being prepared, with a key of its own.
+    void encode_header(SideSegment segment, std::span<std::byte> blocks);
     /// A frame of a side segment was refused: its slot is not used again.
     void side_failed(std::uint32_t slot);
     [[nodiscard]] std::uint64_t take_lsn() noexcept { return next_lsn_++; }
@@ -166,7 +173,11 @@ public:
     [[nodiscard]] bool read_only() const noexcept { return read_only_; }
     /// Segments that could still be opened.
     [[nodiscard]] std::uint32_t free_segments() const noexcept;
+    /// When the oldest write in flight was begun; nothing when there is none.
+    [[nodiscard]] std::optional<base::TimePoint> oldest_write() const noexcept;
     [[nodiscard]] std::uint32_t accept_reserve() const noexcept { return accept_reserve_; }
+    /// Whether the log gets its next segment only after a checkpoint.
+    [[nodiscard]] bool starving() const noexcept;
     [[nodiscard]] const LogCounters& counters() const noexcept { return counters_; }
 
 private:
@@ -195,6 +206,8 @@ private:
     void failed(Batch& batch);
     void end_writing() noexcept;
     void salvage(Batch& batch);
+    void stamp_anew(Batch& batch, std::uint64_t old_seq, std::uint32_t old_offset,
+                    const std::optional<DataKey>& old_key) noexcept;
     void report_failures();
     void settle_tickets(Batch& batch, Ticket::State state) noexcept;
     void count_failure() noexcept;
@@ -225,6 +238,9 @@ private:
     base::TurnEnd& turn_end_;
     Superblock superblock_;
     std::uint32_t seed_;
+    std::shared_ptr<const KeyRing> keys_;
+    bool encrypts_;
+    RecordCipher cipher_;
     SegmentTable segments_;
     std::uint32_t batch_capacity_;
     std::uint32_t accept_reserve_;
@@ -235,10 +251,14 @@ private:
     OpenSegment current_;
     OpenSegment next_;
     bool preparing_ = false;
+    base::TimePoint preparing_since_{};
+    bool checkpointed_ = false;       // in this boot, and the log has ended no segment since
     std::uint64_t preparing_seq_ = 0; // of the segment whose header is being written
+    std::optional<DataKey> preparing_key_;
     bool retiring_ = false;
     BlockMemory header_blocks_;
     BlockMemory superblock_blocks_;
+    std::vector<std::byte> plain_;         // of a record that is written again
     std::vector<std::uint32_t> bad_taken_; // slots whose header was refused
     base::Task<void> prepare_task_;
     base::Task<void> retire_task_;
@@ -282,7 +302,7 @@ private:
     friend class Log;
     RecordWriter(Log& log, Batch& batch, const RecordHeader& header) noexcept;
     [[nodiscard]] std::span<std::byte> next(std::uint32_t bytes) noexcept;
-    void filled(std::span<const std::byte> part) noexcept;
+    void filled(std::span<std::byte> part) noexcept;
 
     Log& log_;
     Batch& batch_;

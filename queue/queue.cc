@@ -5,20 +5,6 @@
 
 namespace queue {
 
-std::string_view to_string(DiskError error) noexcept {
-    switch (error) {
-    case DiskError::io:
-        return "input/output error";
-    case DiskError::short_transfer:
-        return "short transfer";
-    case DiskError::no_space:
-        return "no space";
-    case DiskError::timed_out:
-        return "timed out";
-    }
-    return "unknown";
-}
-
 std::string_view to_string(SpoolError error) noexcept {
     switch (error) {
     case SpoolError::full:
@@ -37,6 +23,10 @@ std::string_view to_string(SpoolError error) noexcept {
         return "cancelled";
     case SpoolError::read_only:
         return "read-only";
+    case SpoolError::forged:
+        return "forged";
+    case SpoolError::no_key:
+        return "its key is missing";
     case SpoolError::too_large:
         return "too large";
     }
@@ -61,8 +51,13 @@ base::Task<SpoolResult<>> MessageQueue::recovered(base::Deadline deadline) {
     return core_->recovered(deadline);
 }
 
-SpoolResult<Draft> MessageQueue::begin(std::uint64_t expected_bytes, DraftUse use) {
-    auto message = core_->begin(expected_bytes, use);
+SpoolPressure MessageQueue::pressure() noexcept {
+    return core_->pressure();
+}
+
+SpoolResult<Draft> MessageQueue::begin(std::uint64_t expected_bytes, DraftUse use,
+                                       std::string_view tenant) {
+    auto message = core_->begin(expected_bytes, use, tenant);
     if (!message) return std::unexpected(message.error());
     return Draft{*core_, std::move(*message)};
 }

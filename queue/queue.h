@@ -14,10 +14,11 @@
 #include "dataplane/base/stream.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
-#include "queue/disk.h"
+#include "queue/disk/disk.h"
 #include "queue/entry.h"
 #include "queue/index.h"
 #include "queue/message.h"
+#include "queue/pressure.h"
 #include "queue/schedule.h"
 
 #include <array>
@@ -42,12 +43,17 @@ enum class SpoolError : std::uint8_t {
     timed_out,
     cancelled,
     read_only, // the log cannot be written any more: 421 4.3.0
+    forged,    // the checksum is right, and yet nobody who has the key wrote this
+    no_key,    // encrypted under a key that is not here
     too_large, // more bytes than the message may have: 552 5.3.4
 };
 [[nodiscard]] std::string_view to_string(SpoolError error) noexcept;
 
 template <class T = void>
 using SpoolResult = std::expected<T, SpoolError>;
+
+class KeyRing;        // keyring.h
+struct DamagedRecord; // quarantine.h
 
 struct QueueOptions {
     std::uint64_t content_bytes_max = 50ULL << 20;
@@ -60,6 +66,9 @@ struct QueueOptions {
     std::chrono::milliseconds recovery_wait{500}; // open() goes on in the background after that
     std::uint32_t segment_bytes =
         64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
+    std::uint64_t scrub_bytes_per_s = 0; // at most, for reading all mail once a day; 0: not at all
+    std::function<void(DamagedRecord)> quarantine = {}; // keeps what was found damaged
+    std::shared_ptr<const KeyRing> keys = {}; // for encryption at rest; nothing: without
 };
 
 struct RecoveryReport {
@@ -86,6 +95,8 @@ struct QueueCounters {
     std::uint64_t resident_bytes = 0;
     std::uint64_t collected_bytes = 0; // copied for messages that outlived their segment
     std::uint64_t checkpoints = 0, checkpoint_bytes = 0;
+    std::uint64_t scrub_bytes = 0, scrub_passes = 0;
+    std::uint64_t segments_old_key = 0; // encrypted, and not yet under the first key
 };
 
 /// What a draft is for when the spool is too full for new mail.
@@ -190,8 +201,12 @@ public:
 
     /// Begins a message, or says `full`, `overloaded` or `read_only`. `expected_bytes` is the client's
     /// SIZE, 0 when it gave none.
+    /// \param tenant  whose mail it is: when the spool is filling, who has most of it queued is refused first
     [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes,
-                                           DraftUse use = DraftUse::mail);
+                                           DraftUse use = DraftUse::mail,
+                                           std::string_view tenant = {});
+    /// How near the spool is to being full, for whoever decides what to take on.
+    [[nodiscard]] SpoolPressure pressure() noexcept;
 
     /// Nothing is handed out before this is called; then everything that waited is.
     void set_sink(ReadySink& sink);
@@ -250,6 +265,7 @@ public:
 
 private:
     friend class ContentReader;
+    friend class QueueProbe; // tests hold the books against what is there
     explicit MessageQueue(std::unique_ptr<QueueCore> core) noexcept;
     std::unique_ptr<QueueCore> core_;
 };

@@ -1,7 +1,7 @@
 #include "queue/record_reader.h"
 
 #include "queue/core.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <algorithm>
 #include <cstring>
@@ -53,8 +53,10 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
                                                             base::Deadline deadline, Check check) {
     CHECK(from + bytes <= payload_bytes);
     const std::uint32_t skew = place.offset % block_bytes;
+    const std::uint32_t record_bytes =
+        core_.log().segments().record_bytes_in(place.slot, payload_bytes);
     const std::uint32_t read_bytes =
-        check == Check::payload ? record_bytes(payload_bytes) : record_header_bytes + from + bytes;
+        check == Check::payload ? record_bytes : record_header_bytes + from + bytes;
     const std::size_t slab_count = (skew + read_bytes + large_slab_bytes - 1) / large_slab_bytes;
     CHECK(slab_count <= slabs_max);
     while (core_.large_slabs().free_count() <
@@ -66,6 +68,7 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
     Job& job = take_job();
     job.place = place;
     job.payload_bytes = payload_bytes;
+    job.record_bytes = record_bytes;
     job.skew = skew;
     job.read_bytes = read_bytes;
     job.check = check;
@@ -138,7 +141,7 @@ void RecordReader::end(Job& job) {
     if (job.abandoned) give_back(job);
 }
 
-SpoolResult<> RecordReader::check(const Job& job) const noexcept {
+SpoolResult<> RecordReader::check(const Job& job) noexcept {
     std::array<std::byte, record_header_bytes> header_bytes;
     std::size_t copied = 0;
     for_range(job, 0, record_header_bytes,
@@ -150,17 +153,48 @@ SpoolResult<> RecordReader::check(const Job& job) const noexcept {
     const Log& log = core_.log();
     const RecordSeeds seeds =
         record_seeds(log.seed(), log.segments().seq_of(job.place.slot), job.place.offset);
-    auto header = decode_record_header(header_bytes, record_bytes(job.payload_bytes), seeds);
+    auto header = decode_record_header(header_bytes, job.record_bytes, seeds);
     if (!header || header->payload_bytes != job.payload_bytes)
         return std::unexpected(SpoolError::damaged);
-    if (job.check == Check::header) return {};
+    if (job.check == Check::header) {
+        if (!decrypt(job, *header)) return std::unexpected(SpoolError::forged);
+        return {};
+    }
     std::uint32_t crc = seeds.payload;
-    for_range(job, record_header_bytes, job.payload_bytes,
+    for_range(job, record_header_bytes, header->stored_bytes(),
               [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
                   crc = crc32c(crc, {job.slabs[slab].data() + offset, length});
               });
     if (crc != header->payload_crc) return std::unexpected(SpoolError::damaged);
+    if (!decrypt(job, *header)) return std::unexpected(SpoolError::forged);
     return {};
+}
+
+/// What was read of the payload, in place. False when it is not what its segment says or does not open.
+bool RecordReader::decrypt(const Job& job, const RecordHeader& header) noexcept {
+    const SegmentTable& segments = core_.log().segments();
+    if (header.encrypted() != segments.encrypted(job.place.slot)) return false;
+    if (!header.encrypted()) return true;
+    const std::optional<DataKey>& key = segments.key_of(job.place.slot);
+    if (!key) return false;
+    RecordCipher& cipher = core_.log().cipher();
+    cipher.begin_open({*key, segments.seq_of(job.place.slot), job.place.offset, header});
+    const bool whole = job.check == Check::payload;
+    for_range(job, record_header_bytes,
+              whole ? job.payload_bytes : job.read_bytes - record_header_bytes,
+              [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+                  std::byte* const bytes = job.slabs[slab].data() + offset;
+                  cipher.open({bytes, length}, bytes);
+              });
+    if (!whole) return true;
+    std::array<std::byte, record_tag_bytes> tag;
+    std::size_t copied = 0;
+    for_range(job, record_header_bytes + job.payload_bytes, record_tag_bytes,
+              [&](std::size_t slab, std::uint32_t offset, std::uint32_t length) {
+                  std::memcpy(tag.data() + copied, job.slabs[slab].data() + offset, length);
+                  copied += length;
+              });
+    return cipher.end_open(tag);
 }
 
 } // namespace queue

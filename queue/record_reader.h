@@ -10,6 +10,7 @@
 #include "dataplane/base/slab.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
+#include "queue/codec.h"
 #include "queue/limits.h"
 #include "queue/queue.h"
 #include "queue/ticket.h"
@@ -31,7 +32,8 @@ public:
 
     enum class Check : std::uint8_t {
         payload, // reads the record to its end, whatever is asked of it
-        header,  // reads no further than what is asked, and checks only that it is this record's
+        header, // reads no further than what is asked, and checks only that it is this record's; of an
+                // encrypted record the caller then knows no more than that its own checksum fits
     };
     /// The payload's bytes [from, from + bytes) of a record with `payload_bytes` of payload.
     [[nodiscard]] base::Task<SpoolResult<base::SlabChain>>
@@ -46,8 +48,9 @@ private:
         std::size_t slab_count = 0;
         Place place;
         std::uint32_t payload_bytes = 0;
-        std::uint32_t read_bytes = 0; // from the record's first byte on
-        std::uint32_t skew = 0;       // of that byte in the first slab
+        std::uint32_t record_bytes = 0; // all of it
+        std::uint32_t read_bytes = 0;   // from the record's first byte on
+        std::uint32_t skew = 0;         // of that byte in the first slab
         Check check = Check::payload;
         std::size_t parts_open = 0;
         bool done = false;
@@ -63,7 +66,8 @@ private:
     void start(Job& job);
     base::Task<void> read_part(Job& job, std::size_t part, std::uint64_t from, std::uint32_t bytes);
     void end(Job& job);
-    [[nodiscard]] SpoolResult<> check(const Job& job) const noexcept;
+    [[nodiscard]] SpoolResult<> check(const Job& job) noexcept;
+    [[nodiscard]] bool decrypt(const Job& job, const RecordHeader& header) noexcept;
     template <class Visit>
     static void for_range(const Job& job, std::uint32_t from, std::uint32_t bytes, Visit&& visit);
 

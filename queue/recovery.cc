@@ -1,6 +1,9 @@
 #include "queue/recovery.h"
 
 #include "dataplane/base/check.h"
+#include "queue/disk/crc32c.h"
+#include "queue/seeded_defect.h"
+#include "queue/superblock_choice.h"
 
 #include <algorithm>
 #include <bit>
@@ -15,6 +18,7 @@ namespace {
 constexpr std::uint64_t lsns_per_boot = std::uint64_t{1} << 40;
 constexpr std::uint64_t segments_per_boot = std::uint64_t{1} << 32;
 constexpr std::size_t piece_bytes = 1U << 20;
+constexpr std::size_t rotten_max = 65536; // damaged records looked after one by one
 // Header copies and the first frame's block: zeros there say that a segment was never used.
 constexpr std::size_t probe_bytes = segment_header_bytes + block_bytes;
 
@@ -68,15 +72,16 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
     // What was written but not synced before a crash may still be only in the device's cache: make it
     // lasting before anything is concluded from it.
     auto flushed = co_await disk_.flush();
+    if (SEEDED_DEFECT(retry_failed_flush) && !flushed) flushed = co_await disk_.flush();
     if (!flushed) co_return refuse(SpoolError::write_failed, "cannot flush the pool");
     auto read = co_await read_superblock();
     if (!read) co_return std::unexpected(read.error());
 
     Superblock next = superblock_;
-    ++next.epoch;
+    next.epoch += SEEDED_DEFECT(reuse_epoch) ? 0 : 1;
     next.clean = false;
-    next.lsn_base += lsns_per_boot;
-    next.segment_seq_base += segments_per_boot;
+    next.lsn_base += SEEDED_DEFECT(reuse_lsn) ? 0 : lsns_per_boot;
+    next.segment_seq_base += SEEDED_DEFECT(reuse_generation) ? 0 : segments_per_boot;
     auto core = std::make_unique<QueueCore>(loop_, disk_, options_, next);
     SegmentTable& segments = core->log().segments();
     segments.freeze();
@@ -87,8 +92,12 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
         report_ = core_->recovery_report();
         co_return std::unexpected(probed.error());
     }
-    co_await read_checkpoint_end();
-    sort_slots();
+    auto sorted = co_await read_checkpoint_end();
+    if (sorted) sorted = sort_slots();
+    if (!sorted) {
+        report_ = core_->recovery_report();
+        co_return std::unexpected(sorted.error());
+    }
     auto started = co_await core_->log().start();
     if (!started) {
         report_.problem = "cannot write the superblock";
@@ -107,34 +116,17 @@ base::Task<SpoolResult<>> Recovery::read_superblock() {
     auto read = co_await disk_.read(0, blocks.span());
     if (!read) co_return refuse(SpoolError::read_failed, "cannot read the superblock");
 
-    std::vector<Superblock> valid;
-    bool unsupported = false;
-    for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
-        auto superblock = decode_superblock(std::span<const std::byte>{blocks.span()}
-                                                .subspan(copy * block_bytes)
-                                                .first<block_bytes>(),
-                                            copy);
-        if (superblock) valid.push_back(*superblock);
-        if (!superblock && superblock.error() == CodecError::unsupported) unsupported = true;
-    }
-    if (unsupported) {
+    const SuperblockChoice choice = choose_superblock(
+        std::span<const std::byte>{blocks.span()}.first<superblock_copies * block_bytes>());
+    if (choice.later_version) {
         co_return refuse(SpoolError::damaged,
                          "the pool was written by a later version of this program");
     }
-    // The newest generation that two copies agree on: one copy alone may be half of an update.
-    const Superblock* newest = nullptr;
-    for (const Superblock& candidate : valid) {
-        const auto same = std::ranges::count(valid, candidate.generation, &Superblock::generation);
-        if (same >= 2 && (newest == nullptr || candidate.generation > newest->generation))
-            newest = &candidate;
-    }
-    if (newest != nullptr) co_return adopt(*newest);
+    if (choice.newest) co_return adopt(*choice.newest);
 
     // Formatting writes copies 0 and 1, then 2 and 3, then segments: zeros in the second half and no
     // segment mean that it never got that far.
-    const bool second_half_blank =
-        all_zero(std::span<const std::byte>{blocks.span()}.last(2 * block_bytes));
-    if (!second_half_blank)
+    if (!choice.half_blank)
         co_return refuse(SpoolError::damaged, "no two copies of the superblock agree");
     auto used = co_await any_segment_header();
     if (!used) co_return std::unexpected(used.error());
@@ -219,79 +211,133 @@ base::Task<void> Recovery::probe(std::uint32_t slot) {
         blank_.push_back(slot);
         co_return;
     }
-    std::uint64_t seq = 0;
+    UsedSegment segment{.slot = slot};
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
         auto header =
             decode_segment_header(bytes.subspan(copy * block_bytes).first<block_bytes>(), copy);
         if (header && header->pool == superblock_.pool && header->shard == superblock_.shard &&
-            header->slot == slot) {
-            seq = std::max(seq, header->segment_seq);
+            header->slot == slot && header->segment_seq >= segment.seq) {
+            if (header->segment_seq > segment.seq)
+                segment = {.seq = header->segment_seq, .slot = slot};
+            if (header->key) unwrap(segment, *header->key);
         }
         if (!header && header.error() == CodecError::unsupported) later_version_ = true;
     }
-    used_.push_back({seq, slot});
+    used_.push_back(segment);
+}
+
+/// One of the two copies of a header is enough: while keys change they may name different ones.
+void Recovery::unwrap(UsedSegment& segment, const WrappedKey& wrapped) const {
+    segment.encrypted = true;
+    auto key = std::expected<DataKey, KeyError>{std::unexpected(KeyError::unknown)};
+    if (options_.keys != nullptr) {
+        if (!options_.keys->current(wrapped.wrapper)) segment.old_wrapper = true;
+        key = options_.keys->unwrap(wrapped, superblock_.pool, superblock_.shard, segment.seq);
+    }
+    if (key) {
+        segment.key = *key;
+    } else if (segment.no_key != KeyError::unknown) {
+        segment.no_key = key.error();
+        segment.wrapper = wrapped.wrapper;
+    }
+}
+
+SpoolResult<> Recovery::need_key(const UsedSegment& segment) {
+    if (!segment.encrypted || segment.key || segment.no_key != KeyError::unknown) return {};
+    const std::string id = to_string(segment.wrapper);
+    const std::string keys =
+        options_.keys != nullptr
+            ? "which " + options_.keys->source() + " does not hold; add that key there"
+            : "and there are none; name their file in server.spool_key";
+    return refuse(SpoolError::no_key,
+                  "mail is encrypted under key " + id + ", " + keys +
+                      " and start again, or give that mail up with a line 'lost " + id +
+                      "' among the keys; nothing was changed");
 }
 
 /// Without it everything is scanned, which takes longer and may bring finished mail back.
-base::Task<void> Recovery::read_checkpoint_end() {
+base::Task<SpoolResult<>> Recovery::read_checkpoint_end() {
     const CheckpointPointer& pointer = superblock_.checkpoint;
-    if (!pointer.valid()) co_return;
+    if (!pointer.valid()) co_return SpoolResult<>{};
+    UsedSegment segment{.seq = pointer.segment_seq, .slot = pointer.slot};
+    for (const UsedSegment& used : used_) {
+        if (used.seq == segment.seq && used.slot == segment.slot) segment = used;
+    }
+    if (auto needed = need_key(segment); !needed) co_return needed;
     SegmentTable& segments = core_->log().segments();
     const std::uint32_t skew = pointer.offset % block_bytes;
-    const std::size_t wanted = skew + record_bytes(pointer.payload_bytes);
+    const std::size_t wanted = skew + record_bytes(pointer.payload_bytes, segment.encrypted);
     const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
     core_->recovery_report().checkpoint_lost = true;
-    if (pointer.offset - skew + bytes > segments.bytes_of(pointer.slot)) co_return;
+    if (pointer.offset - skew + bytes > segments.bytes_of(pointer.slot)) co_return SpoolResult<>{};
     const BlockMemory memory{bytes};
     bool readable = true;
     co_await read_piece(segments.begin_of(pointer.slot) + pointer.offset - skew, memory.span(),
                         &readable);
-    if (!readable) co_return;
-    const std::span<const std::byte> record = memory.span().subspan(skew);
+    if (!readable) co_return SpoolResult<>{};
+    const std::span<std::byte> record = memory.span().subspan(skew);
     const RecordSeeds seeds =
         record_seeds(core_->log().seed(), pointer.segment_seq, pointer.offset);
     auto header = decode_record_header(record, record.size(), seeds);
     if (!header || header->type != static_cast<std::uint16_t>(RecordType::checkpoint_end) ||
-        header->payload_bytes != pointer.payload_bytes) {
-        co_return;
+        header->payload_bytes != pointer.payload_bytes ||
+        header->encrypted() != segment.encrypted) {
+        co_return SpoolResult<>{};
     }
-    const auto payload = record.subspan(record_header_bytes, pointer.payload_bytes);
-    if (!payload_valid(*header, payload, seeds)) co_return;
-    auto decoded = decode_checkpoint_end(payload);
-    if (!decoded) co_return;
+    const auto stored = record.subspan(record_header_bytes, header->stored_bytes());
+    if (!payload_valid(*header, stored, seeds) && !SEEDED_DEFECT(skip_checkpoint_end))
+        co_return SpoolResult<>{};
+    if (segment.encrypted) {
+        RecordCipher& cipher = core_->log().cipher();
+        if (!segment.key ||
+            !cipher.open_record({*segment.key, segment.seq, pointer.offset, *header}, stored)) {
+            co_return SpoolResult<>{};
+        }
+    }
+    auto decoded = decode_checkpoint_end(stored.first(header->payload_bytes));
+    if (!decoded) co_return SpoolResult<>{};
     checkpoint_ = std::move(*decoded);
     with_checkpoint_ = true;
     read_from_ = checkpoint_.from.segment_seq;
     messages_from_ = checkpoint_.from.lsn;
     core_->recovery_report().checkpoint_lost = false;
+    co_return SpoolResult<>{};
 }
 
 /// Every slot is free for certain, or counts as used until it is known what lives there.
-void Recovery::sort_slots() {
+SpoolResult<> Recovery::sort_slots() {
     SegmentTable& segments = core_->log().segments();
     std::vector<UsedSegment> kept;
-    std::vector<std::uint32_t> free = blank_;
+    for (const std::uint32_t slot : blank_)
+        segments.add_free(slot);
     for (const UsedSegment& segment : used_) {
         const bool dead = segment.seq != 0 && segment.seq < superblock_.segment_floor;
         const bool was_free = with_checkpoint_ && segment.seq != 0 && segment.seq < read_from_ &&
                               std::ranges::binary_search(checkpoint_.free, segment.slot);
         if (dead || was_free) {
-            free.push_back(segment.slot);
+            segments.add_free(segment.slot, segment.seq);
+            if (was_free && segment.old_wrapper && segment.key)
+                core_->rotation().add(segment.slot, segment.seq);
         } else if (segment.seq != 0 && segments.slot_of(segment.seq)) {
             ++core_->recovery_report().records_damaged; // a write that went astray: stays unused
         } else {
+            if (auto needed = need_key(segment); !needed) return needed;
             if (segment.seq != 0) segments.add_sealed(segment.slot, segment.seq);
+            if (segment.encrypted) {
+                segments.add_key(segment.slot, segment.key);
+                core_->log().note_encrypted();
+                if (segment.old_wrapper) core_->rotation().add(segment.slot, segment.seq);
+            }
             kept.push_back(segment);
         }
     }
-    for (const std::uint32_t slot : free)
-        segments.add_free(slot);
     used_ = std::move(kept);
     if (with_checkpoint_) {
         segments.cover(read_from_);
     } else {
         core_->log().forget_checkpoint();
     }
+    return {};
 }
 
 // --- Reading -----------------------------------------------------------------------------------
@@ -388,6 +434,11 @@ SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
         epoch.durable = std::max(epoch.durable, frame.header.durable);
         epoch.frames.push_back(frame);
     }
+    std::erase_if(scan.records, [&](FoundRecord& record) {
+        if (open_record(segment.slot, record)) return false;
+        ++report.records_damaged;
+        return true;
+    });
     for (const FoundRecord& record : scan.records) {
         auto taken = take_record(segment.slot, record);
         if (!taken) return taken;
@@ -397,7 +448,63 @@ SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
         if (type == RecordType::message || type == RecordType::message_commit)
             take_message(segment.slot, record);
     }
+    for (FoundRecord& record : scan.damaged)
+        take_rotten(segment.slot, record, scan);
+    // A row of crashes must not use up the pool by segments that were only made ready.
+    if (readable && segment.seq != 0 && says_nothing(scan)) {
+        segments.retire(segment.slot);
+        segments.add_free(segment.slot, segment.seq);
+    } else if (readable && segment.seq != 0 && !scan.frames.empty() && !logged(scan)) {
+        segments.set_beside(segment.slot);
+    }
     return {};
+}
+
+/// Whether a segment of the log, not one beside it.
+bool Recovery::logged(const SegmentScan& scan) noexcept {
+    return std::ranges::any_of(
+        scan.frames, [](const FoundFrame& frame) { return frame.header.batch_seq != 0; });
+}
+
+/// Whether a segment was made ready and never used, or only for a checkpoint that was not finished.
+bool Recovery::says_nothing(const SegmentScan& scan) const {
+    if (core_->recovery_report().checkpoint_lost || !scan.damaged.empty()) return false;
+    const std::uint64_t seq = scan.segment_seq;
+    const bool named = superblock_.checkpoint.segment_seq == seq ||
+                       std::ranges::find(checkpoint_.parts, seq, &CheckpointPart::segment_seq) !=
+                           checkpoint_.parts.end();
+    return !named && !logged(scan) && std::ranges::all_of(scan.records, [](const FoundRecord& record) {
+        const auto type = static_cast<RecordType>(record.header.type);
+        return type == RecordType::checkpoint_part || type == RecordType::checkpoint_end;
+    });
+}
+
+/// Makes a payload readable where it lies. Of mail only the head, which is all that is looked at here; that
+/// all of it is genuine is checked when it is read for delivery, as its checksum is once more.
+bool Recovery::open_record(std::uint32_t slot, FoundRecord& record) {
+    const RecordHeader& header = record.header;
+    const auto type = static_cast<RecordType>(header.type);
+    const std::span<std::byte> stored =
+        buffer_.span().subspan(record.offset + record_header_bytes, header.stored_bytes());
+    record.payload = stored.first(header.payload_bytes);
+    Log& log = core_->log();
+    const bool message = type == RecordType::message || type == RecordType::message_commit;
+    const std::uint32_t head_bytes = message ? message_prefix_bytes : chunk_prefix_bytes;
+    if (!header.encrypted() || (!message && type != RecordType::body_chunk) ||
+        header.payload_bytes < head_bytes) {
+        return log.open_record({slot, record.offset}, header, stored);
+    }
+    const std::optional<DataKey>& key = log.segments().key_of(slot);
+    if (!key) return false;
+    RecordCipher& cipher = log.cipher();
+    cipher.begin_open({*key, log.segments().seq_of(slot), record.offset, header});
+    cipher.open(stored.first(head_bytes), stored.data());
+    if (!message) return true;
+    auto prefix = decode_message_prefix(type, record.payload);
+    if (!prefix) return false;
+    const std::span<std::byte> envelope = stored.subspan(head_bytes, prefix->envelope_bytes);
+    cipher.open(envelope, envelope.data());
+    return true;
 }
 
 SpoolResult<> Recovery::take_record(std::uint32_t slot, const FoundRecord& record) {
@@ -448,7 +555,7 @@ void Recovery::take_status(const FoundRecord& record) {
         return;
     }
     Status& kept = statuses_[record.header.id.value];
-    if (kept.lsn > record.header.lsn) return;
+    if (kept.lsn > record.header.lsn && !SEEDED_DEFECT(older_status_wins)) return;
     status.lsn = record.header.lsn;
     status.last_error = view->last_error;
     status.view = *view;
@@ -477,6 +584,57 @@ void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
              .envelope = {envelope.begin(), envelope.end()}};
 }
 
+void Recovery::take_rotten(std::uint32_t slot, FoundRecord& record, const SegmentScan& scan) {
+    const RecordHeader& header = record.header;
+    const auto frame = std::ranges::find_if(scan.frames, [&](const FoundFrame& found) {
+        return record.offset > found.header.offset &&
+               record.offset < found.header.offset + found.header.bytes;
+    });
+    if (frame == scan.frames.end() || header.id.value == 0 || rotten_.size() == rotten_max) return;
+    Rotten rotten{.id = header.id,
+                  .place = {slot, record.offset},
+                  .payload_bytes = header.payload_bytes,
+                  .epoch = frame->header.epoch,
+                  .batch_seq = frame->header.batch_seq};
+    const auto type = static_cast<RecordType>(header.type);
+    const bool message = type == RecordType::message || type == RecordType::message_commit;
+    if (message && open_record(slot, record)) {
+        auto prefix = decode_message_prefix(type, record.payload);
+        const auto envelope =
+            record.payload.subspan(message_prefix_bytes, prefix ? prefix->envelope_bytes : 0);
+        if (prefix && prefix->envelope_crc != 0 && prefix->envelope_crc == crc32c(0, envelope) &&
+            prefix->content_bytes <= std::numeric_limits<std::uint32_t>::max()) {
+            rotten.mail = Found{.lsn = header.lsn,
+                                .place = rotten.place,
+                                .prefix = *prefix,
+                                .payload_bytes = header.payload_bytes,
+                                .envelope = {envelope.begin(), envelope.end()}};
+        }
+    }
+    rotten_.push_back(std::move(rotten));
+}
+
+/// What had been acknowledged goes to quarantine, and mail of which nothing else is left is queued all the
+/// same: delivery meets the damage and tells the sender. What a crash cut short was never anybody's.
+void Recovery::enter_rotten() {
+    for (Rotten& rotten : rotten_) {
+        const std::uint64_t id = rotten.id.value;
+        const Epoch& epoch = epochs_[rotten.epoch];
+        const bool acknowledged =
+            rotten.batch_seq <= epoch.durable && !epoch.failed.contains(rotten.batch_seq);
+        if (!acknowledged || finished_.contains(id)) continue;
+        const bool other_copy = core_->index().find(rotten.id) != no_entry || found_.contains(id);
+        if (rotten.batch_seq == 0 && other_copy) continue; // a copy that was being made
+        if (!core_->log().segments().slot_of(core_->log().segments().seq_of(rotten.place.slot)))
+            continue;
+        core_->damaged(rotten.id, rotten.place, rotten.payload_bytes, "recovery");
+        if (other_copy || !rotten.mail) continue;
+        const std::uint64_t recovered = core_->recovery_report().messages_recovered;
+        enter_message(rotten.id, *rotten.mail);
+        core_->recovery_report().messages_recovered = recovered;
+    }
+}
+
 // --- In the background -------------------------------------------------------------------------
 
 base::Task<void> Recovery::fold() {
@@ -503,6 +661,7 @@ base::Task<void> Recovery::fold() {
         core_->checkpoint().adopt(superblock_.checkpoint, checkpoint_, log_bytes_);
     }
     enter_rest();
+    enter_rotten();
     end({});
 }
 
@@ -516,9 +675,10 @@ base::Task<void> Recovery::read_part(std::size_t number) {
     SegmentTable& segments = core_->log().segments();
     RecoveryReport& report = core_->recovery_report();
     const std::uint32_t skew = part.offset % block_bytes;
-    const std::size_t wanted = skew + std::size_t{record_bytes(part.payload_bytes)};
-    const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
     const auto slot = segments.slot_of(part.segment_seq);
+    const std::size_t wanted =
+        skew + std::size_t{record_bytes(part.payload_bytes, slot && segments.encrypted(*slot))};
+    const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
     if (!slot || part.payload_bytes > batch_bytes_max ||
         part.offset - skew + bytes > segments.bytes_of(*slot)) {
         report.checkpoint_lost = true;
@@ -527,28 +687,32 @@ base::Task<void> Recovery::read_part(std::size_t number) {
     const BlockMemory memory{bytes};
     bool readable = true;
     co_await read_piece(segments.begin_of(*slot) + part.offset - skew, memory.span(), &readable);
-    const std::span<const std::byte> record = memory.span().subspan(skew);
+    const std::span<std::byte> record = memory.span().subspan(skew);
     const RecordSeeds seeds = record_seeds(core_->log().seed(), part.segment_seq, part.offset);
     auto header = decode_record_header(record, record.size(), seeds);
-    const auto payload = record.subspan(record_header_bytes, part.payload_bytes);
-    if (!header || header->type != static_cast<std::uint16_t>(RecordType::checkpoint_part) ||
-        header->payload_bytes != part.payload_bytes || !payload_valid(*header, payload, seeds)) {
+    const bool ours = header &&
+                      header->type == static_cast<std::uint16_t>(RecordType::checkpoint_part) &&
+                      header->payload_bytes == part.payload_bytes;
+    const auto stored = record.subspan(record_header_bytes, ours ? header->stored_bytes() : 0);
+    if (!ours || !payload_valid(*header, stored, seeds) ||
+        !core_->log().open_record({*slot, part.offset}, *header, stored)) {
         report.checkpoint_lost = true;
         co_return;
     }
-    auto reader = CheckpointReader::open(payload);
+    auto reader = CheckpointReader::open(stored.first(part.payload_bytes));
     CheckpointEntry entry;
     while (reader && reader->next(entry))
         enter_entry(entry);
     if (!reader || !reader->good()) report.checkpoint_lost = true;
 }
 
-/// What a damaged checkpoint did not tell, the older segments do.
+/// What a damaged checkpoint did not tell, the segments do: the older ones, and once more those that were read
+/// already. One beside the log may be newer than where the checkpoint begins and hold copies that are older.
 base::Task<SpoolResult<>> Recovery::read_rest() {
     if (!core_->recovery_report().checkpoint_lost) co_return SpoolResult<>{};
     std::vector<UsedSegment> log;
     for (const UsedSegment& segment : used_) {
-        if (segment.seq != 0 && segment.seq < read_from_) log.push_back(segment);
+        if (segment.seq != 0) log.push_back(segment);
     }
     messages_from_ = 0;
     auto read = co_await read_log(std::move(log));
@@ -680,17 +844,22 @@ void Recovery::finish_entry(EntryRef ref, std::uint64_t copy_lsn) {
         status->second.recipients.size() == index.status(entry).size()) {
         index.set_status(ref, status->second.recipients);
         index.set_error(ref, status->second.last_error);
+        const std::uint32_t before = SEEDED_DEFECT(status_delta) ? entry.attempts : 0;
         entry.attempts =
-            static_cast<std::uint16_t>(std::min(status->second.view.attempts, 0xFFFFU));
+            static_cast<std::uint16_t>(std::min(before + status->second.view.attempts, 0xFFFFU));
         entry.due = status->second.view.due;
         entry.lsn = status->second.lsn;
         if (status->second.view.delay_notified) entry.flags |= Entry::delay_notified;
     }
     SegmentTable& segments = core_->log().segments();
-    segments.add_live(entry.place.slot, record_bytes(entry.payload_bytes));
+    const auto add_live = [&](Place place, std::uint32_t payload_bytes) {
+        segments.add_live(place.slot, segments.record_bytes_in(place.slot, payload_bytes));
+    };
+    add_live(entry.place, entry.payload_bytes);
     for (const Chunk& chunk : index.chunks(entry))
-        segments.add_live(chunk.place.slot, record_bytes(chunk_prefix_bytes + chunk.bytes));
+        add_live(chunk.place, chunk_prefix_bytes + chunk.bytes);
     if (index.pending_count(entry) == 0) { // all that is missing is its completion record
+        core_->count_in(entry);
         core_->schedule().admit(ref, entry.tenant, 0, Schedule::Share::retry);
         return core_->finish(ref);
     }
@@ -722,6 +891,7 @@ void Recovery::end(SpoolResult<> result) {
     finished_.clear();
     statuses_.clear();
     chunks_.clear();
+    rotten_.clear();
     epochs_.clear();
     core_->recovery_ended(!failed_);
 }

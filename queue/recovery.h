@@ -8,7 +8,8 @@
 //            order to respect and no point at which to stop.
 // Owns       What it needs to fold, until that is done.
 // Threading  Bound to one shard.
-// Failure    SpoolError::damaged when the disk cannot be trusted or understood, read_failed and
+// Failure    SpoolError::damaged when the disk cannot be trusted or understood, no_key when mail is encrypted
+//            under a key that is not here (and then nothing was written), read_failed and
 //            write_failed from the device; RecoveryReport::problem says it for people. Found out in the
 //            background, it leaves a queue that goes on with what it has and frees nothing.
 #pragma once
@@ -65,9 +66,23 @@ private:
         std::vector<FoundFrame> frames;
         std::set<std::uint64_t> failed;
     };
+    // A record whose payload does not check out.
+    struct Rotten {
+        MessageId id;
+        Place place;
+        std::uint32_t payload_bytes = 0;
+        std::uint32_t epoch = 0;     // of its frame
+        std::uint64_t batch_seq = 0; // 0: beside the log
+        std::optional<Found> mail;   // whose envelope does: its sender can be told
+    };
     struct UsedSegment {
         std::uint64_t seq = 0; // 0: the header does not say
         std::uint32_t slot = 0;
+        bool encrypted = false;
+        std::optional<DataKey> key;
+        KeyError no_key = KeyError::refused; // why there is none,
+        KeyId wrapper{};                     // and what would unwrap it
+        bool old_wrapper = false;            // a copy of its header does not name the first key
     };
 
     // In the foreground.
@@ -78,8 +93,10 @@ private:
     base::Task<SpoolResult<bool>> any_segment_header();
     base::Task<SpoolResult<>> probe_slots();
     base::Task<void> probe(std::uint32_t slot);
-    base::Task<void> read_checkpoint_end();
-    void sort_slots();
+    base::Task<SpoolResult<>> read_checkpoint_end();
+    [[nodiscard]] SpoolResult<> sort_slots();
+    void unwrap(UsedSegment& segment, const WrappedKey& wrapped) const;
+    [[nodiscard]] SpoolResult<> need_key(const UsedSegment& segment);
 
     // In the background.
     base::Task<void> fold();
@@ -94,9 +111,14 @@ private:
     /// Runs work(0) to work(count - 1), some at a time.
     base::Task<void> all_of(std::size_t count, std::function<base::Task<void>(std::size_t)> work);
     [[nodiscard]] SpoolResult<> take_segment(UsedSegment segment, bool readable);
+    [[nodiscard]] bool open_record(std::uint32_t slot, FoundRecord& record);
+    [[nodiscard]] bool says_nothing(const SegmentScan& scan) const;
+    [[nodiscard]] static bool logged(const SegmentScan& scan) noexcept;
     [[nodiscard]] SpoolResult<> take_record(std::uint32_t slot, const FoundRecord& record);
     void take_status(const FoundRecord& record);
     void take_message(std::uint32_t slot, const FoundRecord& record);
+    void take_rotten(std::uint32_t slot, FoundRecord& record, const SegmentScan& scan);
+    void enter_rotten();
     void enter_entry(const CheckpointEntry& found);
     void enter_message(MessageId id, const Found& found);
     void enter_rest();
@@ -126,6 +148,7 @@ private:
     std::uint64_t messages_from_ = 0; // messages of older records are in the checkpoint
     std::uint64_t log_bytes_ = 0;     // read
     std::unordered_map<std::uint64_t, Found> found_;
+    std::vector<Rotten> rotten_;
     std::unordered_set<std::uint64_t> finished_;
     std::unordered_map<std::uint64_t, Status> statuses_;
     std::unordered_map<std::uint64_t, std::vector<ChunkFound>> chunks_;

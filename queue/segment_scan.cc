@@ -1,4 +1,5 @@
 #include "queue/segment_scan.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <cstring>
@@ -17,6 +18,7 @@ public:
         while (at < size()) {
             if (at % block == 0) { // frames begin on blocks
                 if (const auto frame = frame_at(at)) {
+                    if (SEEDED_DEFECT(truncate_tail) && frame->durable + 1 < frame->batch_seq) return;
                     read_frame(*frame);
                     at += frame->bytes;
                     continue;
@@ -26,6 +28,7 @@ public:
                     continue;
                 }
             }
+            if (SEEDED_DEFECT(stop_at_first_hole)) return;
             const std::uint32_t next = record_at(at, size(), nullptr);
             at = next != 0 ? next : at + record_alignment;
         }
@@ -55,13 +58,28 @@ private:
 
     void read_frame(const FrameHeader& header) {
         FoundFrame frame{header, 0};
+        const std::size_t records_before = scan_.records.size();
         std::uint32_t at = header.offset + frame_header_bytes;
         const std::uint32_t end = header.offset + header.used;
         while (at < end) {
             const std::uint32_t next = record_at(at, end, &frame);
+            if (next == 0) note_gap(header, at);
             at = next != 0 ? next : at + record_alignment;
         }
+        if (SEEDED_DEFECT(drop_damaged_batch) && frame.records_valid < header.records)
+            scan_.records.resize(records_before);
         scan_.frames.push_back(frame);
+    }
+
+    void note_gap(const FrameHeader& frame, std::uint32_t at) {
+        if (!scan_.gaps.empty()) {
+            FoundGap& last = scan_.gaps.back();
+            if (last.offset + last.bytes == at) {
+                last.bytes += record_alignment;
+                return;
+            }
+        }
+        scan_.gaps.push_back({frame.batch_seq, frame.epoch, at, record_alignment});
     }
 
     /// Takes the record at `at`. Returns where it ends, or 0 when there is no valid header.
@@ -71,12 +89,15 @@ private:
         auto header =
             decode_record_header(segment_.subspan(at, record_header_bytes), end - at, seeds);
         if (!header) return 0;
-        const auto payload = segment_.subspan(at + record_header_bytes, header->payload_bytes);
+        const auto payload = segment_.subspan(at + record_header_bytes, header->stored_bytes());
         if (payload_valid(*header, payload, seeds)) {
             scan_.records.push_back({*header, at, payload});
             if (frame != nullptr) ++frame->records_valid;
+        } else {
+            scan_.damaged.push_back({*header, at, payload});
         }
-        return at + record_bytes(header->payload_bytes);
+        if (frame == nullptr) scan_.frameless.push_back(at);
+        return at + record_bytes(*header);
     }
 
     std::span<const std::byte> segment_;

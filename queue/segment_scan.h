@@ -20,7 +20,7 @@ namespace queue {
 struct FoundRecord {
     RecordHeader header;
     std::uint32_t offset = 0; // of the header, in the segment
-    std::span<const std::byte> payload;
+    std::span<const std::byte> payload; // as stored: with its tag when it is encrypted
 };
 
 struct FoundFrame {
@@ -28,10 +28,22 @@ struct FoundFrame {
     std::uint32_t records_valid = 0;
 };
 
+/// A place inside a frame where there is no record header.
+struct FoundGap {
+    std::uint64_t batch_seq = 0; // of the frame
+    std::uint32_t epoch = 0;
+    std::uint32_t offset = 0;
+    std::uint32_t bytes = 0;
+};
+
 struct SegmentScan {
     std::uint64_t segment_seq = 0; // 0: nothing was ever written here that can be recognised
     std::vector<FoundRecord> records;
     std::vector<FoundFrame> frames;
+    // For who looks at damage; recovery counts it by the frames.
+    std::vector<FoundRecord> damaged; // the header checks out, the payload does not
+    std::vector<FoundGap> gaps;
+    std::vector<std::uint32_t> frameless; // offsets of records whose frame does not check out
 };
 
 /// \param segment  the whole segment; the spans in the result point into it

@@ -1,11 +1,10 @@
 #include "queue/segments.h"
 
 #include "dataplane/base/check.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <functional>
-
-#include <algorithm>
 
 namespace queue {
 
@@ -30,8 +29,8 @@ std::uint32_t SegmentTable::bytes_min() const noexcept {
     return segment_bytes_ - static_cast<std::uint32_t>(superblock_area_bytes);
 }
 
-void SegmentTable::add_free(std::uint32_t slot) {
-    segments_[slot] = Segment{.state = State::free};
+void SegmentTable::add_free(std::uint32_t slot, std::uint64_t seq) {
+    segments_[slot] = Segment{.seq = seq, .state = State::free};
     free_.push_back(slot);
 }
 
@@ -41,6 +40,13 @@ void SegmentTable::add_sealed(std::uint32_t slot, std::uint64_t seq) {
     segments_[slot] = Segment{.seq = seq, .state = State::sealed};
     sealed_bytes_ += bytes_of(slot);
     may_free_ = true;
+}
+
+void SegmentTable::add_key(std::uint32_t slot, const std::optional<DataKey>& key) noexcept {
+    Segment& segment = segments_[slot];
+    CHECK(segment.state == State::sealed);
+    segment.encrypted = true;
+    segment.key = key;
 }
 
 void SegmentTable::retire(std::uint32_t slot) noexcept {
@@ -55,17 +61,23 @@ void SegmentTable::retire(std::uint32_t slot) noexcept {
 }
 
 std::optional<std::uint32_t> SegmentTable::take(std::uint64_t durable) {
+    if (SEEDED_DEFECT(recycle_too_early)) durable = UINT64_MAX;
     if (free_.empty() || segments_[free_.front()].freed_behind > durable) return std::nullopt;
     const std::uint32_t slot = free_.front();
+    if (segments_[slot].writes != 0) return std::nullopt; // its header, for a new key
     free_.pop_front();
     CHECK(segments_[slot].state == State::free);
     segments_[slot].state = State::taken;
     return slot;
 }
 
-void SegmentTable::prepared(std::uint32_t slot, std::uint64_t seq) noexcept {
-    CHECK(segments_[slot].state == State::taken);
-    segments_[slot].seq = seq;
+void SegmentTable::prepared(std::uint32_t slot, std::uint64_t seq,
+                            const std::optional<DataKey>& key) noexcept {
+    Segment& segment = segments_[slot];
+    CHECK(segment.state == State::taken);
+    segment.seq = seq;
+    segment.encrypted = key.has_value();
+    segment.key = key;
 }
 
 void SegmentTable::opened(std::uint32_t slot, std::uint64_t first_lsn) {
@@ -74,6 +86,7 @@ void SegmentTable::opened(std::uint32_t slot, std::uint64_t first_lsn) {
     CHECK(added);
     segments_[slot].state = State::open;
     segments_[slot].first_lsn = first_lsn;
+    segments_[slot].beside = false; // what the slot held before may have been
 }
 
 void SegmentTable::seal(std::uint32_t slot) noexcept {
@@ -138,12 +151,15 @@ void SegmentTable::write_ended(std::uint32_t slot) noexcept {
 std::optional<std::uint32_t> SegmentTable::free_dead(std::uint64_t behind) {
     if (frozen_ || !may_free_) return std::nullopt;
     const bool in_order = covered_ == 0;
+    bool blocked = false; // by an older one that lives
     for (auto at = used_.begin(); at != used_.end();) {
         const auto [seq, slot] = *at;
         Segment& segment = segments_[slot];
-        if (!in_order && seq >= covered_) break;
-        if (segment.state != State::sealed || segment.live_records != 0 || segment.writes != 0) {
-            if (in_order) break;
+        const bool dead =
+            segment.state == State::sealed && segment.live_records == 0 && segment.writes == 0;
+        const bool covered = in_order ? !blocked : seq < covered_;
+        if (!dead) blocked = true;
+        if (!dead || (!covered && !segment.beside && !SEEDED_DEFECT(free_out_of_order))) {
             ++at;
             continue;
         }
@@ -153,17 +169,26 @@ std::optional<std::uint32_t> SegmentTable::free_dead(std::uint64_t behind) {
         sealed_bytes_ -= bytes_of(slot);
         segment.state = State::free;
         segment.freed_behind = behind;
+        segment.key.reset();
         free_.push_back(slot);
     }
     may_free_ = false;
     return std::nullopt;
 }
 
+bool SegmentTable::uncovered_sealed() const noexcept {
+    for (auto at = used_.lower_bound(covered_); at != used_.end(); ++at) {
+        const Segment& segment = segments_[at->second];
+        if (segment.state == State::sealed && !segment.beside) return true;
+    }
+    return false;
+}
+
 std::uint32_t SegmentTable::uncovered_dead() const noexcept {
     std::uint32_t count = 0;
     for (auto at = used_.lower_bound(covered_); at != used_.end(); ++at) {
         const Segment& segment = segments_[at->second];
-        if (segment.state == State::sealed && segment.live_records == 0) ++count;
+        if (segment.state == State::sealed && segment.live_records == 0 && !segment.beside) ++count;
     }
     return count;
 }

@@ -10,6 +10,7 @@
 // Threading  Bound to one shard.
 #pragma once
 
+#include "queue/cipher.h"
 #include "queue/codec.h"
 
 #include <cstdint>
@@ -34,8 +35,12 @@ public:
 
     // Slots, in the order of their use.
     /// Says that a slot is free, or holds segment `seq`: at start, in any order.
-    void add_free(std::uint32_t slot);
+    /// \param seq  what it held, 0 when that is not known
+    void add_free(std::uint32_t slot, std::uint64_t seq = 0);
     void add_sealed(std::uint32_t slot, std::uint64_t seq);
+    /// The records of a sealed segment are encrypted.
+    /// \param key  nothing when it is lost, and with it what they say
+    void add_key(std::uint32_t slot, const std::optional<DataKey>& key) noexcept;
     void retire(std::uint32_t slot) noexcept; // known bad, and nothing lives in it: out for good
     /// Frees nothing until thaw(): what lives is not known yet.
     void freeze() noexcept { frozen_ = true; }
@@ -44,18 +49,41 @@ public:
         may_free_ = true;
     }
     [[nodiscard]] bool frozen() const noexcept { return frozen_; }
-    /// Takes the free slot that was freed first, if what it was freed behind is durable by now.
+    /// Takes the free slot that was freed first, if what it was freed behind is durable by now and nothing is
+    /// being written there.
     [[nodiscard]] std::optional<std::uint32_t> take(std::uint64_t durable);
-    void prepared(std::uint32_t slot, std::uint64_t seq) noexcept; // its header is durable
+    /// Its header is durable, and names this key for what is written there, if any.
+    void prepared(std::uint32_t slot, std::uint64_t seq,
+                  const std::optional<DataKey>& key) noexcept;
     /// Records go there now.
     /// \param first_lsn  none that is written there is lower, completion and status aside
     void opened(std::uint32_t slot, std::uint64_t first_lsn);
+    /// It holds checkpoints and copies: once nothing lives in it, no checkpoint need cover it.
+    void set_beside(std::uint32_t slot) noexcept { segments_[slot].beside = true; }
     void seal(std::uint32_t slot) noexcept;
     void mark_bad(std::uint32_t slot) noexcept;
     [[nodiscard]] std::uint64_t seq_of(std::uint32_t slot) const noexcept {
         return segments_[slot].seq;
     }
     [[nodiscard]] bool sealed(std::uint32_t slot) const noexcept;
+    /// Nothing has been written over the segment yet, whether it is needed or not.
+    [[nodiscard]] bool holds(std::uint32_t slot, std::uint64_t seq) const noexcept {
+        const Segment& segment = segments_[slot];
+        return segment.seq == seq &&
+               (segment.state == State::sealed || segment.state == State::free);
+    }
+    [[nodiscard]] bool encrypted(std::uint32_t slot) const noexcept {
+        return segments_[slot].encrypted;
+    }
+    /// Of an encrypted segment; nothing when it is lost.
+    [[nodiscard]] const std::optional<DataKey>& key_of(std::uint32_t slot) const noexcept {
+        return segments_[slot].key;
+    }
+    /// What a record of the segment takes.
+    [[nodiscard]] std::uint32_t record_bytes_in(std::uint32_t slot,
+                                                std::uint32_t payload_bytes) const noexcept {
+        return record_bytes(payload_bytes, segments_[slot].encrypted);
+    }
     /// Whether it can be overwritten even after a crash now.
     [[nodiscard]] bool free_for_good(std::uint32_t slot, std::uint64_t durable) const noexcept {
         return segments_[slot].state == State::free && segments_[slot].freed_behind <= durable;
@@ -94,6 +122,8 @@ public:
     /// before later segments go.
     /// \param behind  the batch by which all completion records written so far will be durable
     [[nodiscard]] std::optional<std::uint32_t> free_dead(std::uint64_t behind);
+    /// Whether there are sealed segments that a checkpoint would cover.
+    [[nodiscard]] bool uncovered_sealed() const noexcept;
     /// Sealed segments in which nothing lives, and which wait for a checkpoint.
     [[nodiscard]] std::uint32_t uncovered_dead() const noexcept;
     /// The sealed segments that collection gains most from, with little alive, and that for long; none
@@ -126,6 +156,9 @@ private:
         std::uint32_t writes = 0; // in flight: a slot must not be reused under one
         State state = State::retired;
         bool bad = false;
+        bool beside = false; // the log: says nothing of messages elsewhere
+        bool encrypted = false;
+        std::optional<DataKey> key;
     };
 
     std::uint32_t segment_bytes_;

@@ -1,7 +1,8 @@
 #include "queue/side_writer.h"
 
 #include "dataplane/base/check.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 
@@ -19,10 +20,11 @@ std::uint32_t SideWriter::room() const noexcept {
     return std::min(left, static_cast<std::uint32_t>(memory_.bytes));
 }
 
-base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes) {
+base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes, bool last_too) {
     CHECK(payload_bytes <= log_.payload_bytes_max());
     if (memory_.bytes == 0) {
-        memory_ = BlockMemory{log_.payload_bytes_max() + frame_header_bytes + record_header_bytes};
+        memory_ = BlockMemory{log_.payload_bytes_max() + frame_header_bytes + record_header_bytes +
+                              record_tag_bytes};
     }
     used_ = frame_header_bytes;
     records_ = 0;
@@ -30,25 +32,16 @@ base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes) {
     end_segment();
     // A slot may be under preparation for the log, or the records that freed it not be durable yet.
     const base::Deadline deadline = base::Deadline::in(loop_, side_segment_wait);
-    auto taken = log_.take_side();
+    auto taken = log_.take_side(last_too);
     while (!taken && !log_.read_only()) {
         log_.urge();
         const base::Wake woken = co_await log_.room_wait().wait(loop_, deadline);
-        taken = log_.take_side();
+        taken = log_.take_side(last_too);
         if (woken != base::Wake::event) break;
     }
     if (!taken) co_return false;
     segment_ = *taken;
-    const Superblock& superblock = log_.superblock();
-    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        encode_segment_header(memory_.span().subspan(copy * block_bytes).first<block_bytes>(),
-                              {.pool = superblock.pool,
-                               .shard = superblock.shard,
-                               .slot = segment_.slot,
-                               .segment_seq = segment_.seq,
-                               .epoch = superblock.epoch},
-                              copy);
-    }
+    log_.encode_header(segment_, memory_.span());
     // Durable before the first frame of this generation, so that no frame is ever without a header.
     auto written = co_await disk_.write(log_.segments().begin_of(segment_.slot),
                                         memory_.span().first(segment_header_bytes), Durable::yes);
@@ -60,14 +53,16 @@ base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes) {
 }
 
 bool SideWriter::fits(std::uint32_t payload_bytes) const noexcept {
-    return used_ + record_bytes(payload_bytes) <= room();
+    return used_ + log_.new_record_bytes(payload_bytes) <= room();
 }
 
 std::span<std::byte> SideWriter::add(RecordType type, MessageId id, std::uint32_t payload_bytes,
                                      std::uint64_t lsn) {
     CHECK(open_);
     CHECK(fits(payload_bytes));
+    const bool encrypted = log_.encrypts() && payload_bytes != 0;
     header_ = {.type = static_cast<std::uint16_t>(type),
+               .flags = encrypted ? record_encrypted : std::uint16_t{0},
                .payload_bytes = payload_bytes,
                .lsn = lsn,
                .id = id};
@@ -75,14 +70,18 @@ std::span<std::byte> SideWriter::add(RecordType type, MessageId id, std::uint32_
 }
 
 Place SideWriter::seal_record() noexcept {
-    const std::uint32_t bytes = record_bytes(header_.payload_bytes);
+    const std::uint32_t bytes = record_bytes(header_);
     const std::span<std::byte> record = memory_.span().subspan(used_, bytes);
-    std::ranges::fill(record.subspan(record_header_bytes + header_.payload_bytes), std::byte{0});
-    const RecordSeeds seeds = record_seeds(log_.seed(), segment_.seq, write_offset_ + used_);
-    header_.payload_crc =
-        crc32c(seeds.payload, record.subspan(record_header_bytes, header_.payload_bytes));
-    encode_record_header(record.first<record_header_bytes>(), header_, seeds);
+    const std::span<std::byte> stored = record.subspan(record_header_bytes, header_.stored_bytes());
     const Place place{segment_.slot, write_offset_ + used_};
+    if (header_.encrypted()) {
+        const std::optional<DataKey>& key = log_.segments().key_of(segment_.slot);
+        log_.cipher().seal_record({*key, segment_.seq, place.offset, header_}, stored);
+    }
+    std::ranges::fill(record.subspan(record_header_bytes + stored.size()), std::byte{0});
+    const RecordSeeds seeds = record_seeds(log_.seed(), segment_.seq, place.offset);
+    header_.payload_crc = crc32c(seeds.payload, stored);
+    encode_record_header(record.first<record_header_bytes>(), header_, seeds);
     used_ += bytes;
     ++records_;
     return place;
@@ -106,7 +105,8 @@ base::Task<bool> SideWriter::write() {
     SegmentTable& segments = log_.segments();
     segments.write_begun(segment_.slot);
     auto written =
-        co_await disk_.write(segments.begin_of(segment_.slot) + write_offset_, frame, Durable::yes);
+        co_await disk_.write(segments.begin_of(segment_.slot) + write_offset_, frame,
+                             SEEDED_DEFECT(recycle_under_copy) ? Durable::no : Durable::yes);
     segments.write_ended(segment_.slot);
     write_offset_ += bytes;
     bytes_written_ += bytes;

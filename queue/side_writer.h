@@ -26,7 +26,8 @@ public:
 
     /// Begins a frame with room for at least one record of this size; false when no segment is to be
     /// had now.
-    [[nodiscard]] base::Task<bool> begin(std::uint32_t payload_bytes);
+    /// \param last_too  even the last free segments may be taken: for a checkpoint
+    [[nodiscard]] base::Task<bool> begin(std::uint32_t payload_bytes, bool last_too);
     [[nodiscard]] bool fits(std::uint32_t payload_bytes) const noexcept;
     /// The payload is written into the span before anything else is done here, and then sealed.
     [[nodiscard]] std::span<std::byte> add(RecordType type, MessageId id,

@@ -2,7 +2,7 @@
 
 #include "dataplane/base/check.h"
 #include "dataplane/base/slab.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <cstring>
 #include <utility>

@@ -1,6 +1,6 @@
 #include "dataplane/base/slab.h"
 #include "queue/codec.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 #include "queue/segment_scan.h"
 
 #include <gtest/gtest.h>

@@ -1,13 +1,13 @@
 // crash_images.h: the disks that a power cut could have left at any moment of a recorded run.
 //
-// Scope      Goes through a spool journal (queue/journal.h) and says at each entry what is safe, what is
+// Scope      Goes through a spool journal (queue/disk/journal.h) and says at each entry what is safe, what is
 //            uncertain, and which messages somebody was promised. A write is safe when it ended well as a
 //            durable one, or a flush that began after its end did; until then each of its sectors is there,
 //            is not there, or holds anything.
 // Threading  Pure.
 #pragma once
 
-#include "queue/journal.h"
+#include "queue/disk/journal.h"
 
 #include <cstdint>
 #include <map>

@@ -55,7 +55,7 @@ TEST_F(QueueTest, CommitReturnsOnlyWhenTheWriteIsDurable) {
     world->disk.hold(true);
     bool done = false;
     auto client = [](World* w, bool* out) -> base::Task<void> {
-        auto committed = co_await tests::submit_task(*w->queue, "x", "", 1, nullptr);
+        auto committed = co_await tests::submit_task(*w->queue, "x", "", 1);
         *out = committed.has_value();
     };
     world->start(client(world.get(), &done));
@@ -69,7 +69,7 @@ TEST_F(QueueTest, WritersOfOneTurnShareAWrite) {
     int done = 0;
     auto client = [](World* w, int* count) -> base::Task<void> {
         auto committed =
-            co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1, nullptr);
+            co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1);
         EXPECT_TRUE(committed.has_value());
         ++*count;
     };
@@ -419,7 +419,7 @@ TEST_F(QueueTest, ManyDraftsWaitForMemoryAndAllGetThrough) {
     int done = 0;
     auto client = [](World* w, std::string text, int* count) -> base::Task<void> {
         for (;;) {
-            auto committed = co_await tests::submit_task(*w->queue, text, "", 1, nullptr);
+            auto committed = co_await tests::submit_task(*w->queue, text, "", 1);
             if (committed) break;
             const bool passes = committed.error() == SpoolError::full ||
                                 committed.error() == SpoolError::overloaded;

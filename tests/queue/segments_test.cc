@@ -15,7 +15,7 @@ SegmentTable table_with_one_sealed() {
         table.add_free(slot);
     const auto slot = table.take(0);
     EXPECT_EQ(slot, 0U);
-    table.prepared(0, 1);
+    table.prepared(0, 1, {});
     table.opened(0, 1);
     table.add_live(0, 100);
     table.seal(0);
@@ -47,7 +47,7 @@ TEST(SegmentTable, IsNotFreeWhileAWriteToItIsInFlight) {
 TEST(SegmentTable, IsFreedOnlyInTheOrderOfWriting) {
     SegmentTable table = table_with_one_sealed();
     EXPECT_EQ(table.take(0), 1U);
-    table.prepared(1, 2);
+    table.prepared(1, 2, {});
     table.opened(1, 1);
     table.seal(
         1); // empty, but a completion record in it may be what keeps the first one's mail ended
@@ -61,7 +61,7 @@ TEST(SegmentTable, IsFreedOnlyInTheOrderOfWriting) {
 TEST(SegmentTable, ACheckpointFreesWhatItCoversInAnyOrder) {
     SegmentTable table = table_with_one_sealed();
     EXPECT_EQ(table.take(0), 1U);
-    table.prepared(1, 2);
+    table.prepared(1, 2, {});
     table.opened(1, 1);
     table.seal(1);
     table.cover(2);

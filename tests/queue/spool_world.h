@@ -1,7 +1,8 @@
-// spool_world.h: a queue on a simulated disk, with clients, deliveries and a model of what they were told.
+// spool_world.h: one boot of a queue on a simulated disk.
 //
-// Scope      Everything that a crash test needs: a World is one boot; crash() ends it as a power cut
-//            would, and the next World begins with the image. The Model outlives them all.
+// Scope      Loop, clock, disk and queue of one boot, and the coroutines that use them. crash() ends it as a
+//            power cut would, kill() as the end of the process; the next World begins with what is left.
+//            Who sends and delivers stands in spool_crew.h, what must hold in spool_oracle.h.
 // Threading  One thread, one ManualClock.
 #pragma once
 
@@ -9,43 +10,42 @@
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_net.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tests {
 
-/// What clients and deliveries know: the truth that the queue is held against.
-struct Model {
-    std::map<std::uint64_t, std::string> submitted; // whatever was begun, with its whole content
-    std::set<std::uint64_t> acknowledged;
-    std::set<std::uint64_t> refused;
-    std::set<std::uint64_t> refused_for_good; // and a sync after it succeeded
-    std::set<std::uint64_t> settled;
-    std::set<std::uint64_t> settled_for_good;        // and a sync after it succeeded
-    std::map<std::uint64_t, std::uint32_t> attempts; // of deferred ones whose status was synced
-};
-
 class World final : public queue::ReadySink {
 public:
-    World(SimDiskOptions disk_options, queue::QueueOptions options,
-          std::vector<std::byte> image = {});
+    World(SimDiskOptions disk_options, queue::QueueOptions options, SimMedium medium = {},
+          base::WallTime start = base::ManualClock{}.wall_now());
     ~World() override;
 
-    /// Opens the queue; nothing when the disk stopped meanwhile.
+    /// Opens the queue and waits until all mail is found; nothing when the disk stopped meanwhile.
     std::optional<queue::SpoolResult<>> open();
-    void sink() { queue->set_sink(*this); }
+    /// The two halves of it: new mail may come between them.
+    std::optional<queue::SpoolResult<>> open_early();
+    std::optional<queue::SpoolResult<>> recover();
+    void sink() {
+        sinking_ = true;
+        queue->set_sink(*this);
+    }
 
     // Coroutines of clients and deliveries live here, so that they end before the queue.
     void start(base::Task<void> task);
     bool run_until(const std::function<bool()>& done, base::Duration limit = std::chrono::hours{1});
+    void run_for(base::Duration time) {
+        static_cast<void>(run_until([] { return false; }, time));
+    }
     template <class T>
     T run(base::Task<T> task) {
         return tests::run(loop, clock, std::move(task));
@@ -58,10 +58,19 @@ public:
     void deliver(queue::MessageRef message);
     queue::SpoolResult<> sync();
 
+    /// Clients and deliveries go; what they held goes back.
+    void stop();
     /// Ends this boot at once, with everything in it.
     std::vector<std::byte> crash();
+    SimMedium kill();
 
-    void message_ready(queue::MessageRef message) override { ready.push_back(std::move(message)); }
+    void message_ready(queue::MessageRef message) override {
+        ready.push_back(std::move(message));
+        ready_wait.wake_one();
+    }
+    [[nodiscard]] std::size_t room(bool) const noexcept override {
+        return sinking_ ? ready_max - std::min(ready_max, ready.size()) : 0;
+    }
 
     base::ManualClock clock;
     base::Loop loop{clock};
@@ -70,14 +79,17 @@ public:
     queue::RecoveryReport report;
     std::unique_ptr<queue::MessageQueue> queue;
     std::deque<queue::MessageRef> ready;
+    base::WaitQueue ready_wait{"ready mail"};
+    std::size_t ready_max = std::numeric_limits<std::size_t>::max();
 
 private:
+    void end() noexcept;
+
+    bool sinking_ = true;
+
     std::vector<base::Task<void>> tasks_;
 };
 
-base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue,
-                                                              std::string body, std::string prelude,
-                                                              std::size_t recipients, Model* model);
 base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& queue,
                                                          queue::MessageRef message);
 
@@ -85,8 +97,9 @@ base::Task<queue::SpoolResult<std::string>> content_task(queue::MessageQueue& qu
 /// Small enough that segments are used again all the time.
 [[nodiscard]] queue::QueueOptions small_options();
 
-/// Checks everything that has to hold after a crash, through gtest, and takes into the model what a
-/// crash may legitimately have undone.
-void check_recovered(World& world, Model& model);
+/// Queues one message of `body` with that many recipients.
+base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue,
+                                                              std::string body, std::string prelude,
+                                                              std::size_t recipients);
 
 } // namespace tests

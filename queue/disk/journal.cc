@@ -1,4 +1,4 @@
-#include "queue/journal.h"
+#include "queue/disk/journal.h"
 
 #include <cerrno>
 #include <stdexcept>

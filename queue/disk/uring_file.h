@@ -11,7 +11,9 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/uring.h"
 #include "dataplane/base/wait.h"
-#include "queue/disk.h"
+#include "queue/disk/disk.h"
+#include "queue/disk/flush_coordinator.h"
+#include "queue/disk/pool_checks.h"
 
 #include <chrono>
 #include <cstdint>
@@ -44,6 +46,9 @@ struct UringFileOptions {
     std::chrono::milliseconds lock_wait{10'000};
 };
 
+// How a write becomes durable: one by one (RWF_DSYNC), or all that landed by one flush (flush_disk.h).
+enum class CommitStrategy : std::uint8_t { dsync, flush };
+
 class UringFile final : public Disk {
 public:
     /// Opens the pool at `path`, or creates it. One that exists keeps its size: compare size_bytes().
@@ -53,6 +58,13 @@ public:
     ~UringFile() override;
 
     [[nodiscard]] bool created() const noexcept { return created_; }
+    /// What the file system says against it; nothing, or a reason for CommitStrategy::flush.
+    [[nodiscard]] const PoolJudgement& judgement() const noexcept { return judgement_; }
+    [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+    /// From now on flush() asks `coordinator`, one at a time (FlushDisk), and not the kernel for itself.
+    void flush_through(FlushCoordinator& coordinator) {
+        flusher_ = coordinator.attach(loop_, ring_, descriptor_);
+    }
     [[nodiscard]] std::uint64_t size_bytes() const noexcept override { return bytes_; }
     // Destroying one of these tasks early waits for the kernel to let go of the memory.
     [[nodiscard]] base::Task<std::expected<void, DiskError>>
@@ -65,14 +77,17 @@ private:
     class Operation;
 
     UringFile(base::Loop& loop, base::Uring& ring, int descriptor, std::uint64_t bytes,
-              bool created) noexcept
-        : loop_(loop), ring_(ring), descriptor_(descriptor), bytes_(bytes), created_(created) {}
+              bool created, PoolJudgement judgement) noexcept
+        : loop_(loop), ring_(ring), descriptor_(descriptor), bytes_(bytes), created_(created),
+          judgement_(std::move(judgement)) {}
 
     base::Loop& loop_;
     base::Uring& ring_;
     int descriptor_;
     std::uint64_t bytes_;
     bool created_;
+    PoolJudgement judgement_;
+    std::unique_ptr<FlushCoordinator::Port> flusher_; // strategy B
 };
 
 } // namespace queue

@@ -1,4 +1,4 @@
-#include "queue/uring_file.h"
+#include "queue/disk/uring_file.h"
 
 #include "dataplane/base/check.h"
 
@@ -6,13 +6,11 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <new>
 #include <optional>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -69,8 +67,8 @@ using Checked = std::expected<void, UringFileError>;
     return fail_errno("cannot open", path);
 }
 
-[[nodiscard]] Checked lock(const Descriptor& file, const std::string& path,
-                           std::chrono::milliseconds wait) {
+[[nodiscard]] Checked lock_file(const Descriptor& file, const std::string& path,
+                                std::chrono::milliseconds wait) {
     while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return fail_errno("cannot lock", path);
         if (wait <= std::chrono::milliseconds::zero()) {
@@ -83,31 +81,12 @@ using Checked = std::expected<void, UringFileError>;
     return {};
 }
 
-/// Whether aligned direct I/O goes to the device as it is, and not through a cache in memory.
-[[nodiscard]] Checked check_direct(const Descriptor& file, const std::string& path) {
-    struct statfs system{};
-    if (::fstatfs(file.get(), &system) != 0) return fail_errno("cannot examine", path);
-    // tmpfs takes O_DIRECT since Linux 6.6, and keeps everything in memory all the same.
-    if (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC) {
-        return fail_unsuitable(path, "the file system lives in memory and would lose mail");
-    }
-#ifdef STATX_DIOALIGN
-    struct statx status{};
-    if (::statx(file.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
-        (status.stx_mask & STATX_DIOALIGN) != 0) { // Linux 6.1 and later
-        if (status.stx_dio_offset_align == 0 || status.stx_dio_mem_align == 0) {
-            return fail_unsuitable(path,
-                                   "the file system does not support direct I/O on this file");
-        }
-        if (status.stx_dio_offset_align > block_bytes || status.stx_dio_mem_align > block_bytes) {
-            return fail_unsuitable(path, "direct I/O needs an alignment of " +
-                                             std::to_string(status.stx_dio_offset_align) +
-                                             " bytes, and a spool has " +
-                                             std::to_string(block_bytes));
-        }
-    }
-#endif
-    return {};
+/// What the file system says against it, which the owner is told when it is no reason to refuse.
+[[nodiscard]] Checked check_pool(const Descriptor& file, const std::string& path,
+                                 PoolJudgement& judgement) {
+    judgement = judge(examine(file.get()));
+    if (judgement.verdict != PoolVerdict::refused) return {};
+    return fail(UringFileError::Kind::unsuitable, path + ": " + judgement.why);
 }
 
 [[nodiscard]] Checked write_zeros(const Descriptor& file, const std::string& path,
@@ -161,13 +140,14 @@ using Checked = std::expected<void, UringFileError>;
 }
 
 /// Under another name until all of it is on disk: a pool that exists is a whole pool.
-[[nodiscard]] Opened create(const std::string& path, const UringFileOptions& options) {
+[[nodiscard]] Opened create(const std::string& path, const UringFileOptions& options,
+                            PoolJudgement& judgement) {
     const std::string unfinished = path + ".creating";
     auto file = open_direct(unfinished, O_CREAT);
     if (!file) return file;
-    if (auto locked = lock(*file, unfinished, options.lock_wait); !locked)
+    if (auto locked = lock_file(*file, unfinished, options.lock_wait); !locked)
         return std::unexpected(locked.error());
-    Checked step = check_direct(*file, path);
+    Checked step = check_pool(*file, path, judgement);
     if (step && ::ftruncate(file->get(), 0) != 0) step = fail_errno("cannot empty", unfinished);
     if (step) step = check_space(path, options.pool_bytes);
     // Contiguous where the file system can; the zeros then turn it into written extents, because a
@@ -179,6 +159,7 @@ using Checked = std::expected<void, UringFileError>;
     if (step && ::rename(unfinished.c_str(), path.c_str()) != 0)
         step = fail_errno("cannot name", path);
     if (step) step = sync_folder(path);
+    if (step) step = check_pool(*file, path, judgement); // its extents are there now
     if (!step) {
         static_cast<void>(::unlink(unfinished.c_str()));
         return std::unexpected(step.error());
@@ -238,12 +219,13 @@ UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path,
     if (exists && !S_ISREG(status.st_mode))
         return fail(UringFileError::Kind::io, path + ": not a regular file");
 
-    auto file = exists ? open_direct(path, 0) : create(path, options);
+    PoolJudgement judgement;
+    auto file = exists ? open_direct(path, 0) : create(path, options, judgement);
     if (!file) return std::unexpected(file.error());
     if (exists) {
-        if (auto locked = lock(*file, path, options.lock_wait); !locked)
+        if (auto locked = lock_file(*file, path, options.lock_wait); !locked)
             return std::unexpected(locked.error());
-        if (auto checked = check_direct(*file, path); !checked)
+        if (auto checked = check_pool(*file, path, judgement); !checked)
             return std::unexpected(checked.error());
         // The name may be newer than the last power cut: make it last before trusting what is behind it.
         if (auto synced = sync_folder(path); !synced) return std::unexpected(synced.error());
@@ -251,10 +233,12 @@ UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path,
     const std::uint64_t size =
         exists ? static_cast<std::uint64_t>(status.st_size) / block_bytes * block_bytes
                : options.pool_bytes;
-    return std::unique_ptr<UringFile>{new UringFile{loop, ring, file->release(), size, !exists}};
+    return std::unique_ptr<UringFile>{
+        new UringFile{loop, ring, file->release(), size, !exists, std::move(judgement)}};
 }
 
 UringFile::~UringFile() {
+    flusher_.reset(); // its coordinator may be at it
     ::close(descriptor_);
 }
 
@@ -290,6 +274,10 @@ base::Task<std::expected<void, DiskError>> UringFile::read(std::uint64_t offset,
 }
 
 base::Task<std::expected<void, DiskError>> UringFile::flush() {
+    if (flusher_ != nullptr) {
+        auto flushed = co_await flusher_->flush();
+        co_return flushed;
+    }
     Operation operation{*this};
     operation.stage([&](io_uring_sqe* entry) {
         io_uring_prep_fsync(entry, descriptor_, IORING_FSYNC_DATASYNC);

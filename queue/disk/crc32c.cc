@@ -1,4 +1,4 @@
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <array>
 #include <cstring>

@@ -2,7 +2,7 @@
 #include "dataplane/base/uring.h"
 #include "queue/log.h"
 #include "queue/queue.h"
-#include "queue/uring_file.h"
+#include "queue/disk/uring_file.h"
 #include "tests/queue/spool_world.h"
 
 #include <gtest/gtest.h>
@@ -128,7 +128,7 @@ TEST_F(UringFileTest, QueueOnARealFileKeepsMailOverARestart) {
         auto queue = run(MessageQueue::open(loop, **file, options, report));
         ASSERT_TRUE(queue) << report.problem;
         if (boot == 0) {
-            auto sent = run(tests::submit_task(**queue, body, "P: 1\r\n", 1, nullptr));
+            auto sent = run(tests::submit_task(**queue, body, "P: 1\r\n", 1));
             ASSERT_TRUE(sent);
             id = (*sent)->id.value;
         } else {
@@ -147,7 +147,7 @@ TEST_F(UringFileTest, QueueThatIsDroppedWhileWritingLetsGoOfItsMemory) {
     RecoveryReport report;
     auto queue = run(MessageQueue::open(loop, **file, tests::small_options(), report));
     ASSERT_TRUE(queue);
-    base::Task<SpoolResult<MessageRef>> sending = tests::submit_task(**queue, "x", "", 1, nullptr);
+    base::Task<SpoolResult<MessageRef>> sending = tests::submit_task(**queue, "x", "", 1);
     auto wrap = [](base::Task<SpoolResult<MessageRef>> inner) -> base::Task<void> {
         static_cast<void>(co_await std::move(inner));
     };

@@ -1,5 +1,5 @@
 #include "dataplane/base/slab.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
 
 #include <gtest/gtest.h>
 

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "dataplane/base/loop.h"
-#include "queue/disk.h"
+#include "queue/disk/disk.h"
 
 #include <cstdint>
 #include <cstdio>

@@ -1,0 +1,24 @@
+#include "queue/disk/disk.h"
+
+namespace queue {
+
+std::string_view to_string(DiskError error) noexcept {
+    switch (error) {
+    case DiskError::io:
+        return "input/output error";
+    case DiskError::short_transfer:
+        return "short transfer";
+    case DiskError::no_space:
+        return "no space";
+    case DiskError::timed_out:
+        return "timed out";
+    }
+    return "unknown";
+}
+
+base::Task<std::expected<void, DiskError>> Disk::read_copy(unsigned, std::uint64_t,
+                                                           std::span<std::byte>) {
+    co_return std::unexpected(DiskError::io); // there is no other copy
+}
+
+} // namespace queue

@@ -1,0 +1,135 @@
+// mirror_disk.h: one Disk made of two, each with everything: durability = "mirror".
+//
+// Scope      Writes go to both and succeed when both have; reads come from the source, and from the other
+//            when the source refuses. A half that refuses a write while the other takes it is left behind: that
+//            is written down on the one that goes on (mirror_record.h) before the write counts. A half that
+//            was left behind is given everything again in the background, and then counts again.
+// Owns       The copying, its memory, the records. The two disks are the caller's.
+// Threading  Bound to one shard.
+// Failure    A write fails when both halves refuse it, or when the one that took it cannot write down that it
+//            is alone. open(): a sentence with the remedy.
+#pragma once
+
+#include "dataplane/base/loop.h"
+#include "dataplane/base/wait.h"
+#include "queue/disk/block_memory.h"
+#include "queue/disk/disk.h"
+#include "queue/disk/mirror_record.h"
+
+#include <array>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace queue {
+
+struct MirrorSide {
+    Disk* disk = nullptr; // null: cannot be opened
+    bool created = false;
+};
+
+enum class MirrorState : std::uint8_t { whole = 1, copying = 2, degraded = 3 };
+[[nodiscard]] std::string_view to_string(MirrorState state) noexcept;
+
+struct MirrorOptions {
+    std::uint64_t copy_bytes_per_s = 100U << 20; // of copying in the background
+    std::chrono::seconds retry{30};              // a half that refused is tried again after this
+    bool told = false;                           // one half may stand alone: "mirror_alone"
+    PoolId fresh_pair{};                         // for halves that are joined now
+    /// Which pool a superblock's copy says it is of; nothing when it does not check out. Required.
+    std::function<std::optional<PoolId>(std::span<const std::byte, block_bytes> block,
+                                        std::uint32_t copy)>
+        pool_of;
+    /// What an operator must hear: a half was left behind, copying began or ended.
+    std::function<void(MirrorState state, const std::string& text)> report;
+};
+
+class MirrorDisk final : public Disk {
+public:
+    [[nodiscard]] static base::Task<std::expected<std::unique_ptr<MirrorDisk>, std::string>>
+    open(base::Loop& loop, std::array<MirrorSide, 2> sides, MirrorOptions options);
+    ~MirrorDisk() override;
+
+    [[nodiscard]] std::uint64_t size_bytes() const noexcept override { return bytes_; }
+    [[nodiscard]] base::Task<std::expected<void, DiskError>>
+    write(std::uint64_t offset, std::span<const std::byte> bytes, Durable durable) override;
+    [[nodiscard]] base::Task<std::expected<void, DiskError>>
+    read(std::uint64_t offset, std::span<std::byte> bytes) override;
+    [[nodiscard]] base::Task<std::expected<void, DiskError>> flush() override;
+    [[nodiscard]] unsigned copies() const noexcept override { return 2; }
+    [[nodiscard]] base::Task<std::expected<void, DiskError>>
+    read_copy(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes) override;
+
+    /// Nothing is under way any more: the next start need not copy. Nothing may be written after it.
+    [[nodiscard]] base::Task<void> close();
+    [[nodiscard]] MirrorState state() const noexcept;
+    [[nodiscard]] std::uint64_t copied_bytes() const noexcept { return copied_; }
+    /// Reads that the source refused and the other half answered.
+    [[nodiscard]] std::uint64_t rescued_reads() const noexcept { return rescued_reads_; }
+
+private:
+    enum class Health : std::uint8_t {
+        good,    // has everything that was acknowledged
+        behind,  // is being given everything: takes writes, is not read
+        refused, // takes nothing
+    };
+    struct Range {
+        std::uint64_t offset = 0;
+        std::uint64_t bytes = 0;
+    };
+    struct Pair; // the two halves of one write
+    class Writing;
+
+    MirrorDisk(base::Loop& loop, std::array<MirrorSide, 2> sides, MirrorOptions options) noexcept;
+    [[nodiscard]] base::Task<std::expected<void, std::string>> begin();
+    [[nodiscard]] base::Task<std::optional<MirrorRecord>> read_record(unsigned side);
+    [[nodiscard]] base::Task<void> read_superblocks(unsigned side, MirrorHalf* half);
+    [[nodiscard]] base::Task<bool> write_record(unsigned side, MirrorRecord record);
+    [[nodiscard]] base::Task<bool> leave_behind(unsigned side);
+    [[nodiscard]] base::Task<bool> record_alone();
+    [[nodiscard]] base::Task<std::expected<void, DiskError>> settle(const Pair* pair);
+    [[nodiscard]] base::Task<void> write_half(Pair* pair, unsigned side, std::uint64_t offset,
+                                              std::span<const std::byte> bytes, Durable durable);
+    [[nodiscard]] base::Task<void> flush_half(Pair* pair, unsigned side);
+    [[nodiscard]] base::Task<void> mend();
+    [[nodiscard]] base::Task<bool> tell_behind();
+    [[nodiscard]] base::Task<bool> copy_all();
+    [[nodiscard]] base::Task<bool> copy_range(Range range);
+    [[nodiscard]] base::Task<void> join();
+    [[nodiscard]] bool overlaps_writes(Range range) const noexcept;
+    [[nodiscard]] bool takes_writes(unsigned side) const noexcept {
+        return side == source_ || other_ != Health::refused;
+    }
+    [[nodiscard]] bool readable(unsigned side) const noexcept {
+        return side == source_ || other_ == Health::good;
+    }
+    [[nodiscard]] Disk& disk(unsigned side) noexcept { return *sides_[side].disk; }
+    void report(MirrorState state, const std::string& text) const;
+
+    base::Loop& loop_;
+    std::array<MirrorSide, 2> sides_;
+    MirrorOptions options_;
+    std::uint64_t bytes_ = 0;
+    unsigned source_ = 0;
+    Health other_ = Health::good;
+    MirrorRecord record_; // the source's, as it is on disk or about to be
+    bool recording_ = false;
+    bool alone_known_ = true; // when the record says alone: it is on disk
+    std::uint64_t epoch_ =
+        0; // raised when a half is left behind: copying that began before is void
+    bool reconciling_ = false; // copies, though the other is good
+    bool closed_ = false;
+    std::list<Range> writes_; // under way
+    Range copying_;           // nothing is written there meanwhile
+    std::uint64_t copied_ = 0;
+    std::uint64_t rescued_reads_ = 0;
+    BlockMemory record_block_;
+    BlockMemory copy_memory_;
+    base::WaitQueue changed_{"spool mirror"};
+    base::Task<void> mend_task_;
+};
+
+} // namespace queue

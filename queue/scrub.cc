@@ -1,0 +1,137 @@
+#include "queue/scrub.h"
+
+#include "dataplane/base/wait.h"
+#include "queue/core.h"
+
+#include <algorithm>
+#include <deque>
+
+namespace queue {
+
+void Scrub::start() {
+    if (core_.options().scrub_bytes_per_s == 0) return;
+    task_ = run();
+    task_.start();
+}
+
+void Scrub::stop() noexcept {
+    task_ = {};
+    records_.clear();
+}
+
+base::Task<void> Scrub::run() {
+    for (;;) {
+        const base::TimePoint next = core_.loop().now() + scrub_interval;
+        co_await pass();
+        ++passes_;
+        static_cast<void>(co_await base::sleep_until(core_.loop(), base::Deadline{.at = next}));
+    }
+}
+
+base::Task<void> Scrub::pass() {
+    const SegmentTable& segments = core_.log().segments();
+    std::deque<Segment> left;
+    std::uint64_t bytes = 0;
+    for (std::uint32_t slot = 0; slot < segments.count(); ++slot) {
+        if (!segments.sealed(slot) || segments.live_records(slot) == 0) continue;
+        left.push_back({slot, segments.seq_of(slot), segments.live_records(slot)});
+        bytes += segments.live_bytes(slot);
+    }
+    // Spread over half of the time: what is slow then still comes to an end within it.
+    const std::uint64_t wanted =
+        bytes / static_cast<std::uint64_t>(std::chrono::seconds{scrub_interval}.count() / 2);
+    rate_ = std::min(core_.options().scrub_bytes_per_s, std::max(wanted, scrub_bytes_per_s_min));
+    while (!left.empty()) {
+        std::vector<std::uint32_t> slots;
+        std::size_t count = 0;
+        while (!left.empty() &&
+               (slots.empty() || count + left.front().live_records <= scrub_records_max)) {
+            const Segment segment = left.front();
+            left.pop_front();
+            if (segments.seq_of(segment.slot) != segment.seq) continue; // its mail is done
+            slots.push_back(segment.slot);
+            count += segment.live_records;
+        }
+        base::Task<std::vector<LiveRecord>> finding =
+            find_live_records(core_.loop(), core_.index(), std::move(slots));
+        records_ = co_await std::move(finding);
+        std::ranges::sort(records_, {}, &LiveRecord::place);
+        co_await read_records();
+        records_.clear();
+    }
+}
+
+std::uint32_t Scrub::end_of(const LiveRecord& record) const noexcept {
+    return record.place.offset +
+           core_.log().segments().record_bytes_in(record.place.slot, record.payload_bytes);
+}
+
+base::Task<void> Scrub::read_records() {
+    if (window_.bytes == 0) window_ = BlockMemory{batch_bytes_max + 2 * block_bytes};
+    for (std::size_t first = 0; first < records_.size();) {
+        const Place begin = records_[first].place;
+        const std::uint64_t from = begin.offset / block_bytes * block_bytes;
+        std::size_t last = first + 1;
+        while (last < records_.size() && records_[last].place.slot == begin.slot &&
+               end_of(records_[last]) <= from + scrub_window_bytes) {
+            ++last;
+        }
+        const std::uint64_t before = bytes_read_;
+        co_await read_window(first, last);
+        const auto pause = std::chrono::microseconds{(bytes_read_ - before) * 1'000'000 / rate_};
+        static_cast<void>(co_await base::sleep_for(core_.loop(), pause));
+        first = last;
+    }
+}
+
+base::Task<void> Scrub::read_window(std::size_t first, std::size_t last) {
+    const SegmentTable& segments = core_.log().segments();
+    const std::uint32_t slot = records_[first].place.slot;
+    std::vector<std::size_t> suspects;
+    for (std::size_t i = first; i < last; ++i)
+        suspects.push_back(i);
+    // What a wire or a controller has turned over once is not rot: look twice.
+    for (int look = 0; look < 2 && !suspects.empty(); ++look) {
+        std::erase_if(suspects, [&](std::size_t i) { return !alive(core_.index(), records_[i]); });
+        if (suspects.empty()) co_return;
+        const std::uint64_t from =
+            records_[suspects.front()].place.offset / block_bytes * block_bytes;
+        const std::uint64_t end = end_of(records_[suspects.back()]);
+        const std::size_t bytes = (end - from + block_bytes - 1) / block_bytes * block_bytes;
+        const std::span<std::byte> window = window_.span().first(bytes);
+        auto read = co_await core_.disk().read(segments.begin_of(slot) + from, window);
+        bytes_read_ += bytes;
+        if (!read) {
+            core_.count_read_error();
+            if (suspects.size() == 1) continue;
+            // One bad block: each record for itself.
+            for (const std::size_t i : suspects)
+                co_await read_window(i, i + 1);
+            co_return;
+        }
+        std::erase_if(suspects, [&](std::size_t i) {
+            return !alive(core_.index(), records_[i]) || valid(records_[i], from, window);
+        });
+    }
+    for (const std::size_t i : suspects) {
+        const LiveRecord& record = records_[i];
+        if (!alive(core_.index(), record)) continue;
+        core_.damaged(record.id, record.place, record.payload_bytes, "scrub");
+        static_cast<void>(core_.expedite(record.entry));
+    }
+}
+
+bool Scrub::valid(const LiveRecord& record, std::uint64_t from,
+                  std::span<const std::byte> window) const noexcept {
+    const Log& log = core_.log();
+    const auto bytes =
+        window.subspan(record.place.offset - from, end_of(record) - record.place.offset);
+    const RecordSeeds seeds =
+        record_seeds(log.seed(), log.segments().seq_of(record.place.slot), record.place.offset);
+    auto header = decode_record_header(bytes, bytes.size(), seeds);
+    return header && header->payload_bytes == record.payload_bytes && header->id == record.id &&
+           payload_valid(*header, bytes.subspan(record_header_bytes, header->stored_bytes()),
+                         seeds);
+}
+
+} // namespace queue

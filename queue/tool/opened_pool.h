@@ -1,0 +1,43 @@
+// opened_pool.h: a pool as all commands but attach begin with it: opened, its geometry known, read.
+#pragma once
+
+#include "queue/tool/catalogue.h"
+#include "queue/tool/commands.h"
+#include "queue/tool/live_view.h"
+#include "queue/tool/pool_file.h"
+#include "queue/tool/read_message.h"
+
+#include <expected>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace queue::tool {
+
+struct OpenedPool {
+    std::unique_ptr<PoolFile> file;
+    PoolGeometry geometry;
+    std::unique_ptr<Unlock> unlock;
+    Catalogue catalogue;
+    std::unique_ptr<LiveView> live; // null: see why_dead
+    std::string why_dead;           // why the relay could not open it
+    [[nodiscard]] MessageSource source() const {
+        return MessageSource{*file, geometry.superblock, *unlock};
+    }
+};
+
+/// \param key  a key file, or env:NAME; empty: none
+[[nodiscard]] std::expected<OpenedPool, std::string> open_pool(const std::string& path,
+                                                               PoolFile::Lock lock,
+                                                               const std::string& key,
+                                                               const Console& console);
+
+[[nodiscard]] std::string_view name_of(RecipientState state) noexcept;
+[[nodiscard]] std::string name_of_record(std::uint16_t type);
+/// "2026-11-22T09:00:00Z"; empty for 1970.
+[[nodiscard]] std::string utc(base::WallTime time);
+[[nodiscard]] std::string hex(const PoolId& pool);
+/// "12.3 MiB"
+[[nodiscard]] std::string human(std::uint64_t bytes);
+
+} // namespace queue::tool

@@ -1,0 +1,175 @@
+// defect_hunt: turns on one seeded defect after the other and runs the simulation until it is noticed.
+//
+// Linked with a second build of the queue in which the defects of queue/seeded_defect.h can be made. A child
+// process runs the seeds of one defect, so that a check that fails in the queue is an answer like any other.
+#include "queue/seeded_defect.h"
+#include "tests/queue/spool_sim.h"
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+using queue::SeededDefect;
+
+constexpr const char* usage =
+    R"(Usage: defect_hunt [--hunt N] [--defect NAME]
+
+Without arguments: each seeded defect must be noticed within some seeds of the one that noticed it when the
+table was made (docs/reliability.md), and that seed must pass without the defect.
+
+  --hunt N       look from seed 1 on, through at most N, and print the table
+  --defect NAME  this one alone
+)";
+
+struct Known {
+    SeededDefect defect;
+    const char* name;
+    std::uint64_t seed; // that noticed it first
+};
+
+#define DEFECT(name, seed)                                                                         \
+    Known { SeededDefect::name, #name, seed }
+constexpr std::array known{
+    DEFECT(drop_dsync, 1),
+    DEFECT(ack_on_submit, 1),
+    DEFECT(ignore_short_write, 1),
+    DEFECT(swallow_store_error, 1),
+    DEFECT(forget_salvage, 1),
+    DEFECT(forget_failed_batch, 1),
+    DEFECT(skip_header_barrier, 1),
+    DEFECT(reuse_generation, 1),
+    DEFECT(reuse_lsn, 1),
+    DEFECT(reuse_epoch, 1),
+    DEFECT(recycle_too_early, 1),
+    DEFECT(recycle_under_copy, 1),
+    DEFECT(swallow_copy_error, 1),
+    DEFECT(copy_without_status, 1),
+    DEFECT(free_out_of_order, 1),
+    DEFECT(stale_crc_seed, 1),
+    DEFECT(unchecked_payload, 1),
+    DEFECT(stop_at_first_hole, 1),
+    DEFECT(truncate_tail, 1),
+    DEFECT(drop_damaged_batch, 1),
+    DEFECT(older_status_wins, 1),
+    DEFECT(status_delta, 1),
+    DEFECT(skip_checkpoint_end, 1),
+    DEFECT(checkpoint_position_late, 1),
+    DEFECT(checkpoint_passes_pending, 1),
+    DEFECT(checkpoint_covers_all, 1),
+    DEFECT(superblock_at_once, 1),
+    DEFECT(retry_failed_flush, 1),
+    DEFECT(forget_abort, 1),
+    DEFECT(forget_reserve, 1),
+    DEFECT(forget_chunks, 1),
+    DEFECT(tomb_before_report, 1),
+};
+#undef DEFECT
+
+// The random course of a seed changes with the queue's code: look a little further than the table says.
+constexpr std::uint64_t seeds_beyond = 400;
+constexpr int seed_cpu_seconds_max = 60;
+
+/// What the child tells.
+struct Shared {
+    std::uint64_t seed;
+    std::array<char, 160> what;
+};
+
+void run_child(SeededDefect defect, std::uint64_t first, std::uint64_t last, Shared& shared) {
+    queue::seeded_defect = defect;
+    const int quiet = dup(STDERR_FILENO);
+    static_cast<void>(quiet);
+    static_cast<void>(std::freopen("/dev/null", "w", stderr));
+    for (std::uint64_t seed = first; seed <= last; ++seed) {
+        shared.seed = seed;
+        const itimerval limit{.it_interval = {}, .it_value = {seed_cpu_seconds_max, 0}};
+        setitimer(ITIMER_PROF, &limit, nullptr);
+        const tests::SimResult result = tests::run_spool_seed(seed);
+        if (result.violations.empty()) continue;
+        std::strncpy(shared.what.data(), result.violations.front().c_str(),
+                     shared.what.size() - 1);
+        _exit(1);
+    }
+    _exit(0);
+}
+
+/// Whether any of these seeds notices the defect; `shared` says which, and how.
+bool noticed(SeededDefect defect, std::uint64_t first, std::uint64_t last, Shared& shared) {
+    shared = {};
+    std::fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) run_child(defect, first, last, shared);
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child) std::abort();
+    if (WIFSIGNALED(status)) {
+        std::snprintf(shared.what.data(), shared.what.size(), "%s",
+                      WTERMSIG(status) == SIGPROF ? "the run does not end"
+                                                  : "a check in the queue fails");
+        return true;
+    }
+    return WEXITSTATUS(status) != 0;
+}
+
+bool hunt(const Known& one, std::uint64_t first, std::uint64_t last, Shared& shared) {
+    const bool found = noticed(one.defect, first, last, shared);
+    if (!found) {
+        std::printf("| `%s` | NOT NOTICED in seeds %llu to %llu | |\n", one.name,
+                    static_cast<unsigned long long>(first), static_cast<unsigned long long>(last));
+        return false;
+    }
+    const std::uint64_t seed = shared.seed;
+    std::printf("| `%s` | %llu | %s |\n", one.name, static_cast<unsigned long long>(seed),
+                shared.what.data());
+    if (!noticed(SeededDefect::none, seed, seed, shared)) return true;
+    std::printf("seed %llu fails without the defect, too: %s\n",
+                static_cast<unsigned long long>(seed), shared.what.data());
+    return false;
+}
+
+} // namespace
+
+int main(int count, char** words) {
+    std::uint64_t limit = 0;
+    std::string_view only;
+    for (int i = 1; i < count; ++i) {
+        const std::string_view word = words[i];
+        const std::string_view value = i + 1 < count ? words[i + 1] : "";
+        if (word == "--help") {
+            std::fputs(usage, stdout);
+            return 0;
+        }
+        if (word == "--hunt" && !value.empty()) {
+            std::from_chars(value.data(), value.data() + value.size(), limit);
+        } else if (word == "--defect" && !value.empty()) {
+            only = value;
+        } else {
+            std::fputs(usage, stderr);
+            return 2;
+        }
+        ++i;
+    }
+    void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return 1;
+    Shared& shared = *new (memory) Shared{};
+    bool good = true;
+    for (const Known& one : known) {
+        if (!only.empty() && only != one.name) continue;
+        const std::uint64_t first = limit != 0 ? 1 : one.seed;
+        const std::uint64_t last = limit != 0 ? limit : one.seed + seeds_beyond;
+        if (!hunt(one, first, last, shared)) good = false;
+    }
+    return good ? 0 : 1;
+}

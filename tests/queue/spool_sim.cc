@@ -1,0 +1,430 @@
+#include "tests/queue/spool_sim.h"
+
+#include "queue/segment_scan.h"
+#include "tests/queue/spool_crew.h"
+#include "tests/queue/spool_oracle.h"
+#include "tests/queue/spool_probe.h"
+#include "tests/queue/spool_world.h"
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <random>
+#include <utility>
+
+namespace tests {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::milliseconds;
+
+constexpr std::uint64_t kib = 1024;
+
+struct Setting {
+    SimDiskOptions disk;
+    queue::QueueOptions options;
+    Mix mix;
+    std::size_t ready_max = SIZE_MAX;
+    unsigned boots = 3;
+    unsigned kill_percent = 0;
+    std::uint64_t events_max = 800; // of a boot
+    bool media = false;             // the only copy may be damaged
+    bool rot = false;               // between boots as well
+    bool clock_jumps = false;
+    bool early_mail = false; // while recovery goes on
+};
+
+template <class T> T pick(std::mt19937_64& random, std::initializer_list<T> from) {
+    return from.begin()[random() % from.size()];
+}
+
+bool chance(std::mt19937_64& random, unsigned percent) {
+    return random() % 100 < percent;
+}
+
+void draw_media(Setting& setting, std::mt19937_64& random) {
+    setting.media = true;
+    SimDiskFaults& faults = setting.disk.faults;
+    for (unsigned count = 1 + random() % 2; count > 0; --count) {
+        const auto rate = pick<unsigned>(random, {20, 60, 200});
+        switch (random() % 6) {
+        case 0:
+            faults.misdirected = rate;
+            break;
+        case 1:
+            faults.write_flipped = rate;
+            break;
+        case 2:
+            faults.read_flipped = rate;
+            break;
+        case 3:
+            faults.block_unreadable = rate;
+            break;
+        case 4:
+            faults.lied = rate;
+            break;
+        case 5:
+            setting.rot = true;
+            break;
+        }
+    }
+}
+
+// Encryption and mirroring are drawn here as well once the queue's options have them: each seed has its own.
+Setting draw(std::uint64_t seed, std::mt19937_64& random) {
+    Setting setting;
+    {
+        queue::QueueOptions& options = setting.options;
+        const auto granules = pick<std::uint32_t>(random, {4, 4, 8, 12, 16});
+        options.segment_bytes = granules * queue::segment_granule;
+        options.resident_bytes_max = pick<std::uint32_t>(random, {1U << 20, 8U << 20});
+        options.checkpoint_bytes = pick<std::uint64_t>(random, {64 * kib, 256 * kib, 1 << 30});
+        options.recovery_wait = pick(random, {milliseconds{0}, milliseconds{500}});
+    }
+    std::uint64_t segments = 12 + random() % 6;
+    Mix& mix = setting.mix;
+    mix.seed = seed;
+    mix.writers = 1 + random() % 12;
+    mix.deliverers = 1 + random() % 3;
+    mix.small_bytes_max = pick<std::size_t>(random, {100, 4000, 12'000});
+    mix.large_percent = pick<std::size_t>(random, {0, 0, 3, 10});
+    mix.many_percent = pick<std::size_t>(random, {0, 0, 0, 3});
+    mix.defer_percent = random() % 40;
+    mix.park_percent = pick<std::size_t>(random, {0, 10});
+    mix.hold_percent = pick<std::size_t>(random, {0, 0, 5});
+    mix.bounce_percent = pick<std::size_t>(random, {0, 10});
+    mix.cancel_percent = pick<std::size_t>(random, {0, 0, 10});
+    mix.drop_percent = pick<std::size_t>(random, {0, 5});
+    mix.sync_every = pick(random, {20ms, 60ms, 300ms});
+    mix.operate = random() % 2 == 0;
+    mix.defer_max = pick<base::Duration>(random, {2s, 200s, 3600s});
+    if (random() % 3 == 0) mix.pause_max = 100ms;
+    if (random() % 12 == 0) { // enough that checkpoints have segments of their own
+        setting.options.segment_bytes = 256 * kib;
+        segments = queue::side_segments_apart_min + random() % 4;
+        setting.events_max = 2000;
+    }
+    if (random() % 25 == 0) {
+        setting.options.segment_bytes = 1024 * kib;
+        segments = 24;
+        mix.large_percent = 20;
+        mix.large_bytes_max = 4 << 20;
+        mix.writers = std::min<std::size_t>(mix.writers, 4);
+    }
+    setting.ready_max = pick<std::size_t>(random, {SIZE_MAX, SIZE_MAX, 1, 20});
+    setting.early_mail = random() % 3 == 0;
+    setting.boots = 2 + random() % 3;
+    setting.kill_percent = pick<unsigned>(random, {0, 30});
+    setting.disk.bytes = segments * setting.options.segment_bytes;
+    setting.disk.latency_max = pick<base::Duration>(random, {200us, 2ms, 2ms, 30ms});
+    SimDiskFaults& faults = setting.disk.faults;
+    if (random() % 4 == 0) {
+        faults.slow = pick<unsigned>(random, {10, 50});
+        faults.slow_max = pick<base::Duration>(random, {50ms, 2s, 60s});
+    }
+    switch (seed % 10) {
+    case 6:
+    case 7:
+        draw_media(setting, random);
+        break;
+    case 8: // a full disk: nothing leaves for a while
+        mix.stall = pick<base::Duration>(random, {500ms, 2s});
+        mix.writers = 12;
+        mix.pause_max = 2ms;
+        mix.large_percent = 5;
+        setting.events_max = 4000;
+        break;
+    case 9:
+        setting.clock_jumps = true;
+        break;
+    default:
+        if (random() % 2 == 0) faults.write_refused = pick<unsigned>(random, {10, 50, 200});
+        break;
+    }
+    return setting;
+}
+
+/// What lies about for years: flipped bits, blocks that are gone or cannot be read.
+void rot(SimMedium& medium, std::mt19937_64& random) {
+    for (std::uint64_t count = 1 + random() % 6; count > 0; --count) {
+        // Most of a pool is zeros: look for a place that matters.
+        std::uint64_t at = 0;
+        for (int tries = 0; tries < 50; ++tries) {
+            at = random() % medium.visible.size();
+            if (medium.visible[at] != std::byte{0}) break;
+        }
+        const std::uint64_t block = at / queue::block_bytes * queue::block_bytes;
+        switch (random() % 4) {
+        case 0:
+            medium.unreadable.insert(block / queue::block_bytes);
+            break;
+        case 1:
+            std::fill_n(medium.visible.begin() + static_cast<std::ptrdiff_t>(block),
+                        queue::block_bytes, std::byte{0});
+            break;
+        default:
+            medium.visible[at] ^= std::byte{1} << (random() % 8);
+            break;
+        }
+    }
+    medium.safe = medium.visible;
+}
+
+class Run {
+public:
+    explicit Run(std::uint64_t seed) : random_(seed), setting_(draw(seed, random_)), seed_(seed) {}
+
+    SimResult run() {
+        for (unsigned boot = 0; boot < setting_.boots && going(); ++boot)
+            live();
+        if (going()) last();
+        result_.violations = oracle_.violations();
+        result_.acknowledged = oracle_.acknowledged_count();
+        result_.lost_and_told = oracle_.lost_count();
+        return result_;
+    }
+
+private:
+    [[nodiscard]] bool going() const noexcept { return oracle_.good() && !refused_; }
+
+    std::unique_ptr<World> begin() {
+        SimDiskOptions disk = setting_.disk;
+        disk.seed = seed_ * 64 + result_.boots++;
+        oracle_.boot_begins();
+        auto world = std::make_unique<World>(disk, setting_.options, std::move(medium_), wall_);
+        medium_ = {};
+        world->ready_max = setting_.ready_max;
+        return world;
+    }
+
+    void end(World& world, bool kill) {
+        oracle_.boot_ends(world);
+        note(world.disk.event_count());
+        note(world.clock.now().time_since_epoch().count());
+        result_.operations += world.disk.operation_count();
+        wall_ = world.loop.wall_now() + milliseconds{random_() % 10'000};
+        if (setting_.clock_jumps && random_() % 2 == 0) {
+            const auto by = std::chrono::hours{random_() % 100};
+            wall_ += random_() % 3 == 0 ? -by : by;
+        }
+        medium_ = kill ? world.kill() : SimMedium{world.crash()};
+        killed_ = kill;
+        if (!setting_.rot || random_() % 2 == 0) return;
+        rot(medium_, random_);
+        oracle_.damage_done();
+    }
+
+    void note(std::uint64_t fact) noexcept {
+        result_.trace = (result_.trace ^ fact) * 0x100000001b3ULL;
+    }
+
+    /// Whether the boot may fail without anything being wrong with the queue.
+    [[nodiscard]] bool excused(const World& world) const {
+        return setting_.disk.faults.write_refused != 0 || flush_fails_ || oracle_.damaged() ||
+               world.disk.damage_count() != 0;
+    }
+
+    /// False when this boot is over already.
+    bool open(World& world, bool may_stop) {
+        flush_fails_ = killed_ && may_stop && chance(random_, 30);
+        if (flush_fails_) world.disk.fail_flushes(1);
+        const auto opened = world.open_early();
+        if (!opened) return false;
+        bool good = opened->has_value();
+        const bool early = good && may_stop && setting_.early_mail && !flush_fails_;
+        if (good) {
+            if (early) start_clients(world, oracle_, setting_.mix);
+            const auto recovered = world.recover();
+            if (!recovered) return false;
+            good = recovered->has_value() && world.report.problem.empty();
+            if (early) world.stop(); // judged at rest; they come again afterwards
+        }
+        if (world.disk.stopped()) return false;
+        if (good && flush_fails_)
+            oracle_.violate(Invariant::acknowledged_survives, "opened although the flush failed");
+        if (!good) {
+            if (!excused(world))
+                oracle_.violate(Invariant::any_image_opens_or_refuses,
+                                "does not open: " + world.report.problem);
+            const bool damaged = oracle_.damaged() || world.disk.damage_count() != 0;
+            if (damaged && world.report.problem.empty())
+                oracle_.violate(Invariant::any_image_opens_or_refuses,
+                                "does not open, and does not say why");
+            refused_ = damaged; // told: the operator has it now
+            return false;
+        }
+        world.disk.stop_after_events(SimDisk::always);
+        if (world.disk.damage_count() != 0) oracle_.damage_done();
+        oracle_.check_opened(world);
+        oracle_.check_disk(world, !early);
+        if (!early) oracle_.check_accounting(world);
+        note(world.report.messages_recovered);
+        return going();
+    }
+
+    void live() {
+        const auto owned = begin();
+        World& world = *owned;
+        if (chance(random_, 30)) world.disk.stop_after_events(random_() % 120);
+        if (open(world, true)) {
+            start_deliveries(world, oracle_, setting_.mix);
+            start_clients(world, oracle_, setting_.mix);
+            world.disk.stop_after_events(world.disk.event_count() + 1 +
+                                         random_() % setting_.events_max);
+            if (setting_.clock_jumps) {
+                static_cast<void>(world.run_until([&] { return world.disk.stopped(); }, 100ms));
+                const auto by = std::chrono::hours{random_() % 60};
+                world.clock.step_wall(random_() % 2 == 0 ? -by : by);
+            }
+            static_cast<void>(world.run_until([&] { return world.disk.stopped(); }, 5s));
+            if (!world.disk.stopped() && chance(random_, 40) && close(world)) return;
+        }
+        end(world, chance(random_, setting_.kill_percent));
+    }
+
+    /// An orderly end.
+    bool close(World& world) {
+        world.stop();
+        world.disk.stop_after_events(SimDisk::always);
+        auto closed = world.run(world.queue->close(base::Deadline::in(world.loop, 600s)));
+        if (!closed) return false;
+        if (setting_.disk.faults.lied == 0) oracle_.closed_cleanly();
+        end(world, false);
+        return true;
+    }
+
+    /// Faults are over: everything that is left is delivered, and then it is gone.
+    void last() {
+        setting_.disk.faults = {};
+        setting_.ready_max = SIZE_MAX;
+        Mix& mix = setting_.mix;
+        mix.defer_percent = mix.park_percent = mix.hold_percent = 0;
+        mix.stall = {};
+        mix.operate = false;
+        mix.sync_every = 24h;
+        {
+            const auto owned = begin();
+            World& world = *owned;
+            if (!open(world, false)) return;
+            start_deliveries(world, oracle_, mix);
+            const auto empty = [&] { return world.queue->counters().queued_messages == 0; };
+            if (!world.run_until(empty, oracle_.damaged() ? 48h : 24h * 60)) give_up(world);
+            oracle_.check_drained(world);
+            take_mail_again(world);
+            if (!going()) return;
+            world.run_for(1s);
+            oracle_.check_accounting(world);
+            oracle_.check_disk(world, true);
+            if (!close(world)) {
+                oracle_.violate(Invariant::everything_ends, "does not close");
+                return;
+            }
+        }
+        const auto owned = begin();
+        World& world = *owned;
+        if (!open(world, false)) return;
+        if (world.queue->counters().queued_messages != 0 && !oracle_.damaged())
+            oracle_.violate(Invariant::done_stays_done, "something is back after an orderly end");
+        start_deliveries(world, oracle_, mix);
+        world.run_for(3s);
+        check_leak(world);
+        oracle_.boot_ends(world);
+        note(world.disk.event_count());
+    }
+
+    /// What cannot be read is for people; nothing else may be left.
+    void give_up(World& world) {
+        std::vector<queue::EntryRef> left;
+        world.queue->for_each({}, [&](queue::EntryRef ref, const queue::Entry& entry) {
+            const std::string error{world.queue->index().error(entry)};
+            const bool told = oracle_.damaged() && (entry.state == queue::EntryState::damaged ||
+                                                    error.find("disk") != std::string::npos ||
+                                                    error.find("cannot be read") != std::string::npos);
+            if (!told)
+                oracle_.violate(Invariant::everything_ends, "stays queued: " + entry.id.to_string());
+            left.push_back(ref);
+            return true;
+        });
+        for (const queue::EntryRef ref : left) {
+            oracle_.settled(world.queue->index()[ref].id);
+            static_cast<void>(world.queue->remove(ref));
+        }
+    }
+
+    /// After the worst, with an empty queue, there is room and mail gets through.
+    void take_mail_again(World& world) {
+        if (!going()) return;
+        Letter letter;
+        letter.body = "still accepting\r\n";
+        queue::SpoolResult<queue::MessageRef> sent = std::unexpected(queue::SpoolError::full);
+        for (int tries = 0; !sent && tries < 120; ++tries) { // as a client would
+            if (tries != 0) world.run_for(1s);
+            sent = world.run(send(&world, &oracle_, letter));
+        }
+        if (!sent) {
+            const auto counters = world.queue->counters();
+            // Bad places may have left less than the reserves want.
+            const bool worn = counters.segments_total - bad_slots(world) < 11;
+            if (!oracle_.damaged() && !worn)
+                oracle_.violate(Invariant::full_disk_goes_on,
+                                "an empty queue does not take mail: " +
+                                    std::string{to_string(sent.error())} + ", " +
+                                    std::to_string(counters.segments_free) + " of " +
+                                    std::to_string(counters.segments_total) +
+                                    " segments are free");
+            return;
+        }
+        const auto empty = [&] { return world.queue->counters().queued_messages == 0; };
+        if (!world.run_until(empty, 1h))
+            oracle_.violate(Invariant::everything_ends, "the last message stays");
+    }
+
+    [[nodiscard]] static std::uint64_t bad_slots(World& world) {
+        const queue::Superblock& superblock =
+            queue::QueueProbe::core(*world.queue).log().superblock();
+        std::uint64_t bad = 0;
+        for (std::uint32_t slot = 0; slot < superblock.segment_count; ++slot)
+            bad += superblock.bad(slot) ? 1 : 0;
+        return bad;
+    }
+
+    void check_leak(World& world) {
+        if (oracle_.damaged()) return;
+        const std::uint64_t bad = bad_slots(world);
+        // The log's, the checkpoint's with the one before it, the collector's, and what died since.
+        constexpr std::uint64_t in_use_max = 5;
+        const auto counters = world.queue->counters();
+        if (counters.segments_free + bad + in_use_max < counters.segments_total)
+            oracle_.violate(Invariant::accounting_agrees,
+                            std::to_string(counters.segments_free) + " of " +
+                                std::to_string(counters.segments_total) +
+                                " segments are free in an empty spool");
+    }
+
+    std::mt19937_64 random_;
+    Setting setting_;
+    std::uint64_t seed_;
+    Oracle oracle_;
+    SimResult result_;
+    SimMedium medium_;
+    base::WallTime wall_ = base::ManualClock{}.wall_now();
+    bool killed_ = false;
+    bool flush_fails_ = false;
+    bool refused_ = false;
+};
+
+} // namespace
+
+void SimResult::add(const SimResult& other) {
+    violations.insert(violations.end(), other.violations.begin(), other.violations.end());
+    boots += other.boots;
+    operations += other.operations;
+    acknowledged += other.acknowledged;
+    lost_and_told += other.lost_and_told;
+}
+
+SimResult run_spool_seed(std::uint64_t seed) {
+    return Run{seed}.run();
+}
+
+} // namespace tests

@@ -1,0 +1,33 @@
+// spool_sim.h: whole lives of a spool, drawn from a seed: boots, crashes, faults, and a judgement after each.
+//
+// Scope      What a seed decides, and the runs themselves. Also the exhaustive ones: a script crashed at every
+//            event of its disk, crashed again at every event of the recovery, and every operation refused once
+//            or from then on.
+// Threading  One; a run owns everything it uses.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tests {
+
+struct SimResult {
+    std::vector<std::string> violations;
+    std::uint64_t boots = 0, operations = 0, acknowledged = 0, lost_and_told = 0;
+    std::uint64_t trace = 0xcbf29ce484222325ULL; // two runs of a seed must agree
+    void add(const SimResult& other);
+};
+
+[[nodiscard]] SimResult run_spool_seed(std::uint64_t seed);
+
+/// \param stride  only every so many points; 1 is all of them
+[[nodiscard]] SimResult run_crash_at_every_event(std::uint64_t stride);
+[[nodiscard]] SimResult run_crash_in_every_recovery(std::uint64_t stride);
+[[nodiscard]] SimResult run_error_at_every_operation(std::uint64_t stride);
+/// A device that tells of durable writes that are not: what is missing must be reported.
+[[nodiscard]] SimResult run_lying_device(std::uint64_t count);
+/// One record is damaged at a time: nothing else suffers.
+[[nodiscard]] SimResult run_one_damaged_record(std::uint64_t count);
+
+} // namespace tests

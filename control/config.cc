@@ -71,6 +71,20 @@ private:
         }
     }
 
+    /// A file that can be read, or env: and the name of a variable, which only the relay can look at.
+    static std::string key_source(const Section& from, const std::string& text) {
+        constexpr std::string_view environment = "env:";
+        if (!text.starts_with(environment)) return from.file("spool_key");
+        const std::string_view name = std::string_view{text}.substr(environment.size());
+        const bool valid = !name.empty() && std::ranges::all_of(name, [](char c) {
+            return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+        });
+        if (!valid)
+            from.error("spool_key", "expected env: and the name of a variable in capitals, digits "
+                                    "and _; write spool_key = \"env:MILLRACE_SPOOL_KEY\"");
+        return text;
+    }
+
     void server(const Section& from) {
         const Section dns = tables_.one("dns");
         policy_.start_up = std::make_unique<schema::StartUpT>();
@@ -86,6 +100,19 @@ private:
         to.spool_bytes_per_shard = from.bytes("spool_size");
         const std::uint64_t segment = from.bytes("segment_size");
         to.spool_segment_bytes = static_cast<std::uint32_t>(segment);
+        to.scrub_bytes_per_s = from.bytes("scrub_rate");
+        to.spool_key = from.text("spool_key");
+        if (!to.spool_key.empty()) to.spool_key = key_source(from, to.spool_key);
+        to.commit = from.choice<schema::Commit>("commit");
+        to.durability = from.choice<schema::Durability>("durability");
+        to.mirror_dir = from.path("mirror_dir");
+        to.mirror_copy_bytes_per_s = from.bytes("mirror_copy_rate");
+        if (to.durability != schema::Durability::local && to.mirror_dir.empty()) {
+            from.error("durability", "a mirror needs a second folder; write mirror_dir = "
+                                     "\"/second/device/millrace\"");
+        } else if (to.durability != schema::Durability::local && to.mirror_dir == to.spool_dir) {
+            from.error("mirror_dir", "expected another folder than spool_dir, on another device");
+        }
         to.resident_bytes_per_shard = from.bytes("memory");
         to.busy_poll = from.flag("busy_poll");
         policy_.bare_newline = from.choice<schema::BareNewline>("bare_newline");

@@ -43,8 +43,10 @@ void read_tls(const Tables& tables, schema::PolicyT& policy, std::vector<std::st
     to.ocsp_command = from.path("ocsp_command");
     to.modern = from.choice<unsigned>("preset") == 0;
     to.ca_file = from.file("ca_file");
+    to.crl_file = from.file("crl_file");
     to.client_certificates = from.choice<schema::ClientCertificates>("client_certificates");
     to.client_ca_file = from.file("client_ca_file");
+    to.client_crl_file = from.file("client_crl_file");
     to.delivery_certificate_file = from.file("delivery_certificate");
     to.delivery_key_file = from.file("delivery_key");
     policy.start_up->openssl_relief = from.choice<schema::OpensslRelief>("openssl_relief");
@@ -54,6 +56,10 @@ void read_tls(const Tables& tables, schema::PolicyT& policy, std::vector<std::st
     if (!to.client_ca_file.empty() && to.client_certificates == schema::ClientCertificates::none) {
         warnings.push_back("tls.client_ca_file is of no use while tls.client_certificates is "
                            "\"none\"; write client_certificates = \"request\"");
+    }
+    if (!to.client_crl_file.empty() && to.client_ca_file.empty()) {
+        warnings.push_back("tls.client_crl_file is of no use without tls.client_ca_file: no client "
+                           "certificate verifies anyhow; name the authority's file");
     }
     tables.each("certificate", {}, [&](const Section& each, const toml::table&) {
         auto made = std::make_unique<schema::CertificateT>();

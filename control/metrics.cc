@@ -69,8 +69,17 @@ std::uint64_t gauge(const schema::StatsPage& page, std::size_t index) {
         }
         return oldest;
     }
-    if (index == static_cast<std::size_t>(Gauge::oldest_arrival)) {
-        std::uint64_t oldest = 0; // of the shards that have mail
+    if (index == static_cast<std::size_t>(Gauge::spool_level) ||
+        index == static_cast<std::size_t>(Gauge::spool_used_percent)) {
+        std::uint64_t worst = 0; // of the shards: each has a pool of its own
+        for (std::uint32_t shard = 0; shard < shard_count(page); ++shard)
+            worst =
+                std::max(worst, page.shards[shard].gauges[index].load(std::memory_order_relaxed));
+        return worst;
+    }
+    if (index == static_cast<std::size_t>(Gauge::oldest_arrival) ||
+        index == static_cast<std::size_t>(Gauge::spool_seconds_to_full)) {
+        std::uint64_t oldest = 0; // the least, of the shards that have one
         for (std::uint32_t shard = 0; shard < shard_count(page); ++shard) {
             const std::uint64_t each =
                 page.shards[shard].gauges[index].load(std::memory_order_relaxed);

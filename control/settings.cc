@@ -39,6 +39,25 @@ constexpr std::array all_settings{
     Setting{"server", "segment_size", size, optional, "\"64MiB\"", mib, gib, "", start,
             "Unit in which spool is recycled, a whole number of MiB. Smaller ones come free "
             "sooner, larger ones write faster on rotating disks."},
+    Setting{"server", "spool_key", text, optional, "\"\"", 0, 0, "", start,
+            "Encrypts accepted mail on disk: a file with keys, or env:NAME. New segments are "
+            "encrypted under its first key, all its keys open old ones; see operating.md."},
+    Setting{"server", "scrub_rate", size, optional, "\"16MiB\"", 0, tib, "", start,
+            "Bytes a second, at most, with which each shard reads its queued mail once a day to find "
+            "rot in time. 0 leaves rot to be found on delivery."},
+    Setting{"server", "commit", choice, optional, "\"auto\"", 0, 0, "auto|dsync|flush", start,
+            "How accepted mail is made safe: each write by itself (dsync), or all writes that have "
+            "landed by one flush of the device. auto measures both at start; see spool.md."},
+    Setting{"server", "durability", choice, optional, "\"local\"", 0, 0,
+            "local|mirror|mirror_alone", start,
+            "mirror keeps mail on two devices and acknowledges it when both have it. mirror_alone "
+            "lets one half start without the other, although it may be the older one."},
+    Setting{"server", "mirror_dir", path, optional, "\"\"", 0, 0, "", start,
+            "The second half of each spool, with durability = \"mirror\"; a folder on another "
+            "device than spool_dir's."},
+    Setting{"server", "mirror_copy_rate", size, optional, "\"100MiB\"", mib, tib, "", start,
+            "Bytes a second with which a half that was left behind is given everything again. "
+            "Higher ends the danger sooner, lower leaves the device to new mail."},
     Setting{"server", "memory", size, optional, "\"256MiB\"", 16 * mib, tib, "", start,
             "Message content that each shard keeps in memory for first attempts. Beyond it mail is "
             "read back from the spool."},
@@ -153,6 +172,9 @@ constexpr std::array all_settings{
         "Both: AEAD suites with ephemeral keys only."},
     Setting{"tls", "ca_file", file, optional, "\"\"", 0, 0, "", reload,
             "Who is trusted where tls = \"verify\" or \"secure\"; empty is the system's store."},
+    Setting{"tls", "crl_file", file, optional, "\"\"", 0, 0, "", reload,
+            "Revocation lists in PEM that hosts' certificates are held against. Issuers that have "
+            "none in it are not asked about; one whose list has run out is refused."},
     Setting{"tls", "client_certificates", choice, optional, "\"none\"", 0, 0,
             "none|request|require", reload,
             "Whether clients are asked for a certificate, which AUTH EXTERNAL needs. require: a "
@@ -161,6 +183,8 @@ constexpr std::array all_settings{
         "tls", "client_ca_file", file, optional, "\"\"", 0, 0, "", reload,
         "Whose client certificates verify. Empty: nobody's; an account can then only be known by "
         "a certificate's fingerprint."},
+    Setting{"tls", "client_crl_file", file, optional, "\"\"", 0, 0, "", reload,
+            "The same for client certificates."},
     Setting{"tls", "delivery_certificate", file, optional, "\"\"", 0, 0, "", reload,
             "PEM chain shown to mail hosts that ask for a certificate; empty shows none."},
     Setting{"tls", "delivery_key", file, optional, "\"\"", 0, 0, "", reload,
@@ -414,7 +438,7 @@ constexpr std::array all_settings{
             "How long a closed connection's ports rest: twice the longest life of a segment. RFC "
             "9293 §3.4.2 says 4 minutes, Linux 60 s."},
     Setting{"tcp", "connections_max", integer, optional, "1000000", 64, 16'000'000, "", start,
-            "Connections of one shard, both ways together. Beyond it new ones are refused."},
+            "Connections of one shard on one port, both ways together. Beyond it new ones are refused."},
 
     Setting{"admin", "address", address, optional, "\"127.0.0.1:8000\"", 0, 0, "", start,
             "Where the control process serves /metrics, /status and the API. Loopback only: put a "
@@ -478,8 +502,8 @@ constexpr std::array all_tables{
         "for a message sign it. See [DKIM](dkim.md)."},
     SettingTable{"port", "[[port]]",
                  "A network port that Millrace drives itself, through DPDK and its own TCP/IP: for "
-                 "listeners and sources with `transport = \"dpdk\"`. Each shard has a queue of it; "
-                 "this version drives one port. See [On DPDK](operating.md#on-dpdk)."},
+                 "listeners and sources with `transport = \"dpdk\"`. Each shard has a queue of "
+                 "it. There may be several. See [On DPDK](operating.md#on-dpdk)."},
     SettingTable{"port.routes", "routes = [{ ... }]",
                  "What a [[port]] reaches through routers, each a table in its list `routes`."},
     SettingTable{"dpdk", "[dpdk]", "How DPDK is started. Needed for a [[port]] only."},

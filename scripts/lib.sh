@@ -80,7 +80,7 @@ packages_build=(
     nlohmann-json3-dev libcpp-httplib-dev libargon2-dev libidn2-dev libgtest-dev libbenchmark-dev libdpdk-dev
     ca-certificates openssl python3 procps curl
 )
-packages_test=(fio swaks libnet-ssleay-perl nsd ldnsutils postfix python3-aiosmtpd iproute2 ethtool tshark opendkim opendkim-tools python3-dkim python3-nacl)
+packages_test=(fio swaks libnet-ssleay-perl nsd ldnsutils postfix python3-aiosmtpd iproute2 ethtool tshark opendkim opendkim-tools python3-dkim python3-nacl chromium)
 packages_dev=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev lld-19)
 
 # disable_services: the mail server and name server packages are tools here, not services.

@@ -42,6 +42,12 @@ namespace control::schema {
     X(tcp_dropped_out_of_order, "millrace_tcp_dropped", "reason=\"out_of_order\"", "data beyond too many holes")                                  \
     X(tcp_dropped_no_slabs, "millrace_tcp_dropped", "reason=\"no_slabs\"", "data for which no receive slab was free")                             \
     X(tcp_dropped_connections_full, "millrace_tcp_dropped", "reason=\"connections_full\"", "SYNs beyond tcp.connections_max or the listen queue") \
+    X(tcp_closed_unread, "millrace_tcp_closed_unread", "", "connections closed with bytes unread, and so reset")                                     \
+    X(tcp_orphans_reset, "millrace_tcp_orphans_reset", "", "closed connections reset because too many still had bytes to send")                      \
+    X(tcp_segments_unknown, "millrace_tcp_dropped", "reason=\"unknown\"", "segments of no connection")                                               \
+    X(tcp_resets_suppressed, "millrace_tcp_resets_suppressed", "", "RSTs to segments of no connection that the rate limit held back")                \
+    X(tcp_answers_held, "millrace_tcp_answers", "result=\"held\"", "RSTs and ACKs of no connection that waited for their next hop")                  \
+    X(tcp_answers_dropped, "millrace_tcp_answers", "result=\"dropped\"", "of those, given up: the next hop did not answer, or too many waited")      \
     X(ip_dropped_bad_checksum, "millrace_ip_dropped", "reason=\"bad_checksum\"", "packets with a wrong checksum")                                 \
     X(ip_dropped_bad_header, "millrace_ip_dropped", "reason=\"bad_header\"", "packets with a malformed header")                                   \
     X(ip_dropped_bad_source, "millrace_ip_dropped", "reason=\"bad_source\"", "packets from an address that can be no source")                     \
@@ -74,6 +80,7 @@ namespace control::schema {
 #define MILLRACE_NET_GAUGES(X)                                                                                                  \
     X(tcp_connections, "millrace_tcp_connections", "state=\"open\"", "connections open")                                        \
     X(tcp_half_open, "millrace_tcp_connections", "state=\"half_open\"", "connections whose handshake is not done")              \
+    X(tcp_orphans, "millrace_tcp_connections", "state=\"orphan\"", "closed connections with bytes still to send or to be acknowledged")\
     X(tcp_time_wait, "millrace_tcp_connections", "state=\"time_wait\"", "closed connections whose ports rest")                  \
     X(tcp_receive_slabs_free, "millrace_tcp_slabs", "pool=\"receive\",state=\"free\"", "slabs for received data that are free") \
     X(tcp_receive_slabs_total, "millrace_tcp_slabs", "pool=\"receive\",state=\"total\"", "slabs for received data")             \
@@ -128,6 +135,10 @@ namespace control::schema {
     X(offload_batches, "millrace_offload_batches", "", "hand-overs to a backend") \
     X(offload_batched, "millrace_offload_batched", "", "operations in them") \
     X(offload_wait_us, "millrace_offload_wait_us", "", "microseconds that operations took, summed") \
+    X(tls_signed_apart, "millrace_tls_signatures", "made=\"offloaded\"", "RSA signatures of handshakes through the offload engine") \
+    X(tls_signed_here, "millrace_tls_signatures", "made=\"on_the_shard\"", "RSA signatures that the shard made because too many waited") \
+    X(tls_given_up, "millrace_tls_signatures", "made=\"given_up\"", "handshakes that ended while their signature was made") \
+    X(tls_put_off, "millrace_tls_steps_put_off", "", "steps of handshakes that waited for the next turn") \
     X(auth_accepted, "millrace_auth", "result=\"accepted\"", "successful AUTH")                                                  \
     X(auth_rejected, "millrace_auth", "result=\"rejected\"", "failed AUTH")                                                      \
     X(auth_unavailable, "millrace_auth", "result=\"unavailable\"", "AUTH without an answer from control")                        \
@@ -149,6 +160,13 @@ namespace control::schema {
     X(spool_batch_bytes, "millrace_spool_bytes_written", "", "bytes written to the spool")                                       \
     X(spool_write_errors, "millrace_spool_write_errors", "", "spool writes that failed")                                         \
     X(spool_read_errors, "millrace_spool_read_errors", "", "spool reads that failed")                                            \
+    X(spool_flushes, "millrace_spool_flushes", "", "flushes of the spool's device")                                              \
+    X(spool_copied_bytes, "millrace_spool_mirror_copied_bytes", "", "bytes given again to a half of the mirror that was left behind") \
+    X(spool_rescued_reads, "millrace_spool_mirror_rescued_reads", "", "reads that the mirror's other half answered")             \
+    X(spool_scrub_bytes, "millrace_spool_scrub_bytes", "", "bytes of queued mail that the scrub has read") \
+    X(spool_scrub_passes, "millrace_spool_scrub_passes", "", "times that the scrub has read all of it") \
+    X(spool_quarantined, "millrace_spool_quarantined", "result=\"kept\"", "damaged records copied to the quarantine folder") \
+    X(spool_quarantine_lost, "millrace_spool_quarantined", "result=\"lost\"", "damaged records that could not be copied there, for want of space mostly") \
     X(spool_damaged, "millrace_spool_damaged_records", "", "records whose checksum was wrong")                                   \
     MILLRACE_NET_COUNTERS(X)
 
@@ -165,8 +183,15 @@ namespace control::schema {
     X(paused_sites, "millrace_paused_sites", "", "sites that take nothing for now")                          \
     X(oldest_arrival, "millrace_oldest_arrival_seconds", "", "Unix time at which the oldest queued message came; 0: none") \
     X(sites, "millrace_sites", "", "sites known")                                                            \
+    X(spool_flushing, "millrace_spool_commit_by_flush", "", "1: writes are made safe by a flush for all, 0: each by itself") \
+    X(spool_mirror_state, "millrace_spool_mirror_state", "", "0: no mirror, 1: whole, 2: a half is given everything again, 3: one half only") \
     X(segments_free, "millrace_spool_segments_free", "", "spool segments free")                              \
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
+    X(segments_old_key, "millrace_spool_segments_old_key", "", "encrypted spool segments that still need an older key") \
+    X(spool_level, "millrace_spool_level", "", "how full: 0 normal, 1 filling (452 to who has most queued), 2 nearly full (452), 3 full (421)") \
+    X(spool_used_percent, "millrace_spool_used_percent", "", "of the pool, what collection would win back aside") \
+    X(spool_seconds_to_full, "millrace_spool_seconds_to_full", "", "at the present growth; 0: it is not filling up") \
+    X(spool_stuck, "millrace_spool_stuck", "", "1: a write has not come back for 10 seconds") \
     X(resident_bytes, "message_data_resident_bytes", "", "message content held in memory")                   \
     X(offload_in_flight, "millrace_offload_in_flight", "", "private-key operations waited for") \
     X(offload_state, "millrace_offload_state", "", "of the first backend: 0 up, 1 degraded, 2 down") \

@@ -34,7 +34,9 @@ tls_offload::TlsSettings tls_settings(const policy::Policy& policy,
         break;
     }
     to.server.client_ca_file = from.client_ca_file;
+    to.server.client_crl_file = from.client_crl_file;
     to.client.ca_file = from.ca_file;
+    to.client.crl_file = from.crl_file;
     to.client.certificate_file = from.delivery_certificate_file;
     to.client.key_file = from.delivery_key_file;
     to.ocsp_command = from.ocsp_command;

@@ -76,6 +76,8 @@ std::string RelayCommands::run(const ShardCommand& command) {
     switch (command.kind) {
     case ShardCommand::Kind::status: {
         const queue::QueueCounters counters = relay_->queue().counters();
+        const queue::SpoolPressure pressure = relay_->queue().pressure();
+        const auto to_full = pressure.time_to_full;
         return print({{"shards", json::array({{{"shard", loop_.shard()},
                                                {"policy_version", policy_.current()->version},
                                                {"queued", counters.queued_messages},
@@ -84,6 +86,11 @@ std::string RelayCommands::run(const ShardCommand& command) {
                                                {"accepted", counters.accepted},
                                                {"segments_free", counters.segments_free},
                                                {"segments_total", counters.segments_total},
+                                               {"spool_level", queue::to_string(pressure.level)},
+                                               {"spool_used_percent", pressure.used_percent},
+                                               {"spool_seconds_to_full",
+                                                to_full ? json(to_full->count()) : json()},
+                                               {"spool_stuck", pressure.stuck},
                                                {"resident_bytes", counters.resident_bytes}}})}});
     }
     case ShardCommand::Kind::offload:

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "dataplane/telemetry/event.h"
-#include "queue/journal.h"
+#include "queue/disk/journal.h"
 
 namespace dataplane::daemon {
 

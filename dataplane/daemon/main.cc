@@ -5,6 +5,7 @@
 // Threading  main: ordinary, may block. SIGTERM and SIGINT drain and stop; SIGHUP reopens the event log.
 
 #include "dataplane/base/clock.h"
+#include "dataplane/daemon/attach.h"
 #include "dataplane/daemon/certificates.h"
 #include "dataplane/daemon/dkim_cache.h"
 #include "dataplane/daemon/log.h"
@@ -27,6 +28,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <random>
@@ -45,12 +47,17 @@ using daemon::LogLevel;
 namespace fs = std::filesystem;
 
 constexpr auto signal_wait = std::chrono::milliseconds{200};
+constexpr auto attached_told_every = std::chrono::seconds{10};
+constexpr int exit_mail_left = 2; // of --attach: stopped before the pool was empty
 constexpr auto snapshot_poll = std::chrono::milliseconds{100};
 
 struct Options {
     std::string state_dir = "/var/lib/millrace";
     unsigned wait_s = 30;
     std::string journal_dir;
+    std::string spool_faults, mirror_faults;
+    std::string attach; // a dead node's pool
+    std::string attach_key;
 };
 
 /// One sentence for the operator; main prints it and ends with 1.
@@ -74,6 +81,17 @@ policy::PolicyPtr first_policy(const Options& options) {
         if (!told) log_line(LogLevel::info, "waiting_for_policy", {{"path", path}});
         std::this_thread::sleep_for(snapshot_poll);
     }
+}
+
+daemon::SpoolTampering tampering_of(const Options& options) {
+    daemon::SpoolTampering tampering{.journal_dir = options.journal_dir};
+    const std::array texts{&options.spool_faults, &options.mirror_faults};
+    for (std::size_t side = 0; side < texts.size(); ++side) {
+        auto faults = queue::parse_faults(*texts[side]);
+        if (!faults) throw StartError(faults.error());
+        tampering.faults[side] = std::move(*faults);
+    }
+    return tampering;
 }
 
 /// Two daemons on one state folder would deliver the same mail.
@@ -168,12 +186,10 @@ std::unique_ptr<tls_offload::Keeper> open_certificates(const policy::Policy& pol
     return std::move(*opened);
 }
 
-std::unique_ptr<daemon::NetHost> open_port(const policy::StartUp& start_up) {
-    auto opened = daemon::NetHost::open(start_up);
-    if (!opened) throw StartError(opened.error());
-    const net::EthdevReport& report = (*opened)->report();
+void log_port(const daemon::NetPort& port, unsigned shards) {
+    const net::EthdevReport& report = port.report();
     log_line(LogLevel::info, "port",
-             {{"name", start_up.ports.front().name},
+             {{"name", port.name()},
               {"device", report.device},
               {"driver", report.driver},
               {"mtu", std::to_string(report.mtu)},
@@ -181,21 +197,31 @@ std::unique_ptr<daemon::NetHost> open_port(const policy::StartUp& start_up) {
               {"link", report.link_up ? "up" : "down"}});
     if (!report.why_mtu.empty()) {
         log_line(LogLevel::warning, "port_mtu",
-                 {{"wanted", std::to_string(report.mtu_wanted)},
+                 {{"name", port.name()},
+                  {"wanted", std::to_string(report.mtu_wanted)},
                   {"used", std::to_string(report.mtu)},
                   {"why", report.why_mtu}});
     }
     for (const net::EthdevReport::Feature& feature : report.features) {
         log_line(LogLevel::info, "port_feature",
-                 {{"feature", feature.name},
+                 {{"name", port.name()},
+                  {"feature", feature.name},
                   {"done_by", feature.device ? "device" : "software"},
                   {"why", feature.why}});
     }
-    const daemon::NetHost::Sharing sharing = (*opened)->sharing();
+    const daemon::NetPort::Sharing sharing = port.sharing();
     log_line(LogLevel::info, "port_shared",
-             {{"shards", std::to_string(start_up.shards)},
+             {{"name", port.name()},
+              {"shards", std::to_string(shards)},
               {"by", std::string{sharing.by}},
               {"why", sharing.why}});
+}
+
+std::unique_ptr<daemon::NetHost> open_ports(const policy::StartUp& start_up) {
+    auto opened = daemon::NetHost::open(start_up);
+    if (!opened) throw StartError(opened.error());
+    for (const std::unique_ptr<daemon::NetPort>& port : (*opened)->ports())
+        log_port(*port, start_up.shards);
     return std::move(*opened);
 }
 
@@ -240,9 +266,28 @@ void log_started(unsigned shard, const daemon::ShardStarted& started) {
     }
 }
 
+/// Whether an attached pool holds nothing more to deliver; says now and then how much there is.
+class AttachedPool {
+public:
+    explicit AttachedPool(const daemon::Shard& shard) : shard_(shard) {}
+    [[nodiscard]] bool empty() {
+        const std::optional<std::uint64_t> left = shard_.left();
+        const auto now = std::chrono::steady_clock::now();
+        if (left && (*left == 0 || now >= told_ + attached_told_every)) {
+            log_line(LogLevel::info, "attached_spool", {{"messages_left", std::to_string(*left)}});
+            told_ = now;
+        }
+        return left == 0;
+    }
+
+private:
+    const daemon::Shard& shard_;
+    std::chrono::steady_clock::time_point told_{};
+};
+
 /// Waits for signals and passes the shards' notes on, until it is time to stop.
 void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>& shards,
-           telemetry::EventLog& events) {
+           telemetry::EventLog& events, const std::function<bool()>& done) {
     const timespec wait{0, std::chrono::nanoseconds{signal_wait}.count()};
     std::uint64_t lost_told = 0;
     for (;;) {
@@ -257,6 +302,7 @@ void serve(const sigset_t& signals, std::vector<std::unique_ptr<daemon::Shard>>&
             events.reopen();
             log_line(LogLevel::info, "event_log_reopened", {});
         }
+        if (done()) return;
         if (signal == SIGTERM || signal == SIGINT) {
             log_line(LogLevel::info, "stopping", {{"signal", strsignal(signal)}});
             return;
@@ -273,19 +319,31 @@ int run(const Options& options) {
     std::signal(SIGPIPE, SIG_IGN);
 
     const base::RealClock clock;
-    const policy::PolicyPtr policy = first_policy(options);
+    policy::PolicyPtr policy = first_policy(options);
+    const bool attached = !options.attach.empty();
+    if (attached) {
+        auto made = daemon::deliver_only(*policy, options.attach, options.attach_key);
+        if (!made) throw StartError(made.error());
+        policy = std::move(*made);
+    }
     const policy::StartUp& start_up = policy->start_up;
     make_folder(start_up.state_dir);
     make_folder(start_up.run_dir);
-    make_folder(start_up.spool_dir);
-    const int lock = lock_state(start_up.state_dir);
-    refuse_orphans(start_up);
+    const unsigned first_shard = attached ? start_up.shards - 1 : 0;
+    if (!attached) make_folder(start_up.spool_dir);
+    if (!attached && !start_up.mirror_dir.empty()) {
+        std::error_code gone; // one half of a mirror may be
+        fs::create_directories(start_up.mirror_dir, gone);
+    }
+    // An attached pool has its own lock, and the node's relay may be running.
+    const int lock = lock_state(attached ? start_up.run_dir : start_up.state_dir);
+    if (!attached) refuse_orphans(start_up);
     raise_descriptor_limit();
     const tls_offload::CertificateFiles own = own_certificate(*policy, clock);
     const auto certificates = open_certificates(*policy, own); // outlives the shards
 
     std::unique_ptr<daemon::NetHost> net; // outlives the shards
-    if (!start_up.ports.empty()) net = open_port(start_up);
+    if (!start_up.ports.empty()) net = open_ports(start_up);
     const std::unique_ptr<daemon::OffloadHost> offload = open_offload(start_up, net != nullptr);
 
     telemetry::StatsFile stats(start_up.run_dir + "/stats.page", start_up.shards, clock.wall_now());
@@ -327,20 +385,23 @@ int run(const Options& options) {
 
     const std::vector<delivery::StandingOrder> orders = standing_orders(options.state_dir);
     std::random_device entropy;
+    daemon::SpoolDevices devices; // both outlive the shards
+    const daemon::SpoolTampering tampering = tampering_of(options);
     std::vector<std::unique_ptr<daemon::Shard>> shards;
-    for (unsigned index = 0; index < start_up.shards; ++index) {
+    for (unsigned index = first_shard; index < start_up.shards; ++index) {
         const std::uint64_t seed = std::uint64_t{entropy()} << 32 | entropy();
         shards.push_back(std::make_unique<daemon::Shard>(
             index, daemon::ShardParts{clock, policy, link, dns, ledger, rules, dkim_keys,
                                       stats.shard(index), events, net.get(), *certificates,
-                                      offload->backends(), seed, options.journal_dir}));
+                                      offload->backends(), seed, devices, tampering, orders,
+                                      options.attach}));
     }
     events.start();
     for (const auto& shard : shards)
         shard->start();
     std::string failure;
-    for (unsigned index = 0; index < start_up.shards; ++index) {
-        auto started = shards[index]->wait_ready();
+    for (unsigned index = first_shard; index < start_up.shards; ++index) {
+        auto started = shards[index - first_shard]->wait_ready();
         if (started) {
             log_started(index, *started);
         } else if (failure.empty()) {
@@ -348,13 +409,15 @@ int run(const Options& options) {
         }
     }
     if (failure.empty()) {
-        link.start();
+        if (!attached) link.start(); // the node's relay is who control speaks with
         certificates->start();
         log_line(LogLevel::info, "ready",
                  {{"shards", std::to_string(start_up.shards)},
                   {"policy_version", std::to_string(policy->version)}});
-        serve(signals, shards, events);
+        AttachedPool pool(*shards.front());
+        serve(signals, shards, events, [&] { return attached && pool.empty(); });
     }
+    const bool mail_left = attached && shards.front()->left() != 0;
     for (const auto& shard : shards)
         shard->request_stop();
     for (const auto& shard : shards) {
@@ -368,7 +431,7 @@ int run(const Options& options) {
     close(lock);
     if (!failure.empty()) throw StartError(failure);
     log_line(LogLevel::info, "stopped", {});
-    return 0;
+    return mail_left ? exit_mail_left : 0;
 }
 
 } // namespace
@@ -387,6 +450,21 @@ int main(int argc, char** argv) {
            "for tests: an existing folder where everything that new spools do to their disks is "
            "written down")
         ->check(CLI::ExistingDirectory);
+    app.add_option(
+        "--spool-faults", options.spool_faults,
+        "for tests: what fails in each spool: write:io:100+3 is three writes from the "
+        "hundredth; write, flush or read; io, short or space; no count after + is for good");
+    app.add_option("--mirror-faults", options.mirror_faults, "for tests: the same in mirror_dir");
+    app.add_option(
+           "--attach", options.attach,
+           "deliver this dead node's pool and nothing else: accept no mail, end when it is empty "
+           "(status 0), or at a signal with mail left (status 2)")
+        ->type_name("POOL");
+    app.add_option(
+           "--attach-key", options.attach_key,
+           "key file of that pool, or env:NAME, when it was encrypted with another key than this "
+           "node's")
+        ->type_name("SOURCE");
     CLI11_PARSE(app, argc, argv);
     try {
         return run(options);

@@ -1,6 +1,7 @@
 #include "dataplane/daemon/relay.h"
 
 #include "dataplane/smtp/server_session.h"
+#include "queue/keyring.h"
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +11,7 @@ namespace dataplane::daemon {
 namespace {
 
 constexpr auto accept_retry = std::chrono::milliseconds{100};
+constexpr std::uint64_t quarantine_bytes_max = 256ULL << 20; // of all shards' files together
 constexpr std::uint64_t resident_bytes_limit = 2ULL << 30; // slab counts and offsets are 32 bits
 
 } // namespace
@@ -26,11 +28,25 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
             std::min(policy.start_up.resident_bytes_per_shard, resident_bytes_limit)),
         .segment_bytes = policy.start_up.spool_segment_bytes,
     };
+    options.scrub_bytes_per_s = policy.start_up.scrub_bytes_per_s;
+    quarantine_ = std::make_unique<QuarantineFolder>(policy.start_up.state_dir + "/quarantine",
+                                                     quarantine_bytes_max);
+    options.quarantine = [this](queue::DamagedRecord record) {
+        parts_.note(LogLevel::error, "spool_damage",
+                    describe(record) + "; a copy goes to " + quarantine_->path_of(record));
+        quarantine_->put(std::move(record));
+    };
+    if (!policy.start_up.spool_key.empty()) {
+        auto keys = queue::KeyRing::load(policy.start_up.spool_key);
+        if (!keys) co_return std::unexpected("server.spool_key: " + keys.error());
+        options.keys = std::move(*keys);
+    }
     queue::RecoveryReport report;
     auto opened = co_await queue::MessageQueue::open(parts_.loop, parts_.disk, options, report);
     if (!opened)
-        co_return std::unexpected("the spool does not open: " +
-                                  std::string(to_string(opened.error())));
+        co_return std::unexpected(
+            "the spool does not open: " + std::string(to_string(opened.error())) +
+            (report.problem.empty() ? "" : ": " + report.problem));
     queue_ = std::move(*opened);
 
     if (auto loaded = load_screen(); !loaded) co_return std::unexpected(loaded.error());
@@ -46,6 +62,7 @@ base::Task<std::expected<queue::RecoveryReport, std::string>> Relay::open() {
         .stats = parts_.stats,
         .events = parts_.events,
         .ledger = parts_.ledger,
+        .dkim = &dkim_,
         .seed = parts_.seed,
     });
     server_ = std::make_unique<smtp::ServerContext>(smtp::ServerContext{
@@ -171,6 +188,10 @@ void Relay::publish_stats() {
     stats.set(Counter::spool_write_errors, spool.write_errors);
     stats.set(Counter::spool_read_errors, spool.read_errors);
     stats.set(Counter::spool_damaged, spool.damaged_records);
+    stats.set(Counter::spool_scrub_bytes, spool.scrub_bytes);
+    stats.set(Counter::spool_scrub_passes, spool.scrub_passes);
+    stats.set(Counter::spool_quarantined, quarantine_->kept());
+    stats.set(Counter::spool_quarantine_lost, quarantine_->lost());
     stats.set(Gauge::queued_messages, spool.queued_messages);
     stats.set(Gauge::ready_messages, spool.ready_messages);
     stats.set(Gauge::deferred_messages, spool.deferred_messages);
@@ -183,6 +204,16 @@ void Relay::publish_stats() {
     look_for_oldest();
     stats.set(Gauge::segments_free, spool.segments_free);
     stats.set(Gauge::segments_total, spool.segments_total);
+    stats.set(Gauge::segments_old_key, spool.segments_old_key);
+    const queue::SpoolPressure pressure = queue_->pressure();
+    stats.set(Gauge::spool_level, static_cast<std::uint64_t>(pressure.level));
+    stats.set(Gauge::spool_used_percent, pressure.used_percent);
+    stats.set(Gauge::spool_seconds_to_full,
+              pressure.time_to_full
+                  ? std::max<std::uint64_t>(
+                        1, static_cast<std::uint64_t>(pressure.time_to_full->count()))
+                  : 0);
+    stats.set(Gauge::spool_stuck, pressure.stuck ? 1 : 0);
     stats.set(Gauge::resident_bytes, spool.resident_bytes);
     stats.set(Gauge::policy_version, parts_.policy.current()->version);
     stats.set(Counter::loop_turns, parts_.loop.counters().turns);

@@ -12,6 +12,7 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/stream.h"
 #include "dataplane/daemon/log.h"
+#include "dataplane/daemon/quarantine.h"
 #include "dataplane/delivery/dispatcher.h"
 #include "dataplane/delivery/resolver.h"
 #include "dataplane/delivery/site_ledger.h"
@@ -24,7 +25,7 @@
 #include "dataplane/smtp/server_context.h"
 #include "dataplane/telemetry/event.h"
 #include "dataplane/telemetry/stats.h"
-#include "queue/disk.h"
+#include "queue/disk/disk.h"
 #include "queue/queue.h"
 #include "tls_offload/keeper.h"
 
@@ -104,6 +105,7 @@ private:
     screen::Screener screener_;
     message::dkim::InlineSigner inline_signer_;
     message::dkim::SigningDesk dkim_;
+    std::unique_ptr<QuarantineFolder> quarantine_; // outlives the queue
     std::unique_ptr<queue::MessageQueue> queue_;
     std::unique_ptr<delivery::Dispatcher> dispatcher_;
     queue::EntryRef oldest_at_ = 0; // how far the look for the oldest message has come

@@ -7,8 +7,7 @@
 #include "dataplane/daemon/relay.h"
 #include "dataplane/daemon/shard_net.h"
 #include "dataplane/net/kernel/kernel_transport.h"
-#include "queue/journal.h"
-#include "queue/uring_file.h"
+#include "tls_offload/engine/async_key.h"
 
 #include <array>
 #include <optional>
@@ -60,10 +59,10 @@ struct Shard::Running {
           port(shard.parts_.link.attach(loop, uring.wakeup(), policy, commands,
                                         [this] { relay.policy_changed(); })),
           resolver(loop, uring.wakeup(), shard.parts_.dns, shard.index_, &shard.stats_),
-          tls(loop, uring.wakeup()),
-          offload(loop, shard.parts_.offload.chain(shard.index_, &uring.wakeup())), signer(offload),
+          offload(loop, shard.parts_.offload.chain(shard.index_, &uring.wakeup())),
+          tls(loop, uring.wakeup()), signer(offload),
           relay({.loop = loop,
-                 .transports = {.kernel = transport, .dpdk = net ? &net->stack() : nullptr},
+                 .transports = {.kernel = transport, .dpdk = net ? &net->transport() : nullptr},
                  .disk = disk,
                  .policy = policy,
                  .authenticator = port.authenticator(),
@@ -85,6 +84,7 @@ struct Shard::Running {
                          return shard.parts_.dkim_keys.get(current);
                      },
                  .signer = &signer}) {
+        tls.library().sign_with(offload);
         if (const auto attached = shard.parts_.certificates.attach(tls); !attached)
             throw std::runtime_error(attached.error());
         commands.serve(relay);
@@ -107,13 +107,13 @@ struct Shard::Running {
     base::Loop& loop;
     base::Uring& ring;
     net::kernel::KernelTransport transport;
-    std::unique_ptr<ShardNet> net; // null without a port
+    std::unique_ptr<ShardNet> net; // null without ports
     policy::PolicySlot policy;
     RelayCommands commands;
     policy::ShardPort& port;
     delivery::UnboundResolver resolver;
+    tls_offload::offload::Engine offload; // certificates' keys sign through it
     tls_offload::TlsPort tls;
-    tls_offload::offload::Engine offload;
     OffloadSigner signer;
     Relay relay;
     base::TimePoint last_slow_note{};
@@ -158,31 +158,19 @@ void Shard::run() {
     try {
         base::Uring ring;
         base::Loop loop(parts_.clock, index_);
-        const std::string path = start_up.spool_dir + "/shard-" + std::to_string(index_) + ".spool";
-        auto file = queue::UringFile::open(loop, ring, path,
-                                           {.pool_bytes = start_up.spool_bytes_per_shard});
-        if (!file) {
-            ready_.set_value(std::unexpected(file.error().text));
+        auto pool = SpoolPool::open(
+            loop, ring, start_up, index_, parts_.attached, parts_.devices, parts_.tampering,
+            [this](LogLevel level, std::string_view event, std::string_view text) {
+                log_.note(level, event, text);
+            });
+        if (!pool) {
+            ready_.set_value(std::unexpected(pool.error()));
             return;
         }
-        if ((*file)->size_bytes() != start_up.spool_bytes_per_shard) {
-            log_.note(LogLevel::warning, "spool_size",
-                      path + " keeps its size of " + std::to_string((*file)->size_bytes()) +
-                          " bytes");
-        }
-        std::optional<queue::Journal> journal;
+        pool_ = pool->get();
         std::optional<JournalEvents> marks;
-        if (!parts_.journal_dir.empty()) {
-            if (!(*file)->created()) {
-                ready_.set_value(std::unexpected(
-                    path + " is there already: a journal begins with a new spool; move it away"));
-                return;
-            }
-            journal.emplace(loop, **file,
-                            parts_.journal_dir + "/shard-" + std::to_string(index_) + ".journal");
-            marks.emplace(events_, *journal);
-        }
-        queue::Disk& disk = journal ? static_cast<queue::Disk&>(*journal) : **file;
+        if ((*pool)->journal() != nullptr) marks.emplace(events_, *(*pool)->journal());
+        queue::Disk& disk = (*pool)->disk();
         telemetry::EventSink& events = marks ? static_cast<telemetry::EventSink&>(*marks) : events_;
         Running running(*this, loop, ring, disk, events);
         running.loop.watch(turn_limit, [this, &running](const base::SlowTurn& slow) {
@@ -213,7 +201,7 @@ base::Task<void> Shard::open(Running& running) {
         for (const std::span<std::byte> arena : running.relay.queue().arenas()) {
             if (running.net->register_memory(arena)) continue;
             log_.note(LogLevel::warning, "payload_copied",
-                      "the port does not read the memory of messages in place, and gets copies");
+                      "a port does not read the memory of messages in place, and gets copies");
         }
     }
     if (auto listening = running.relay.listen(); !listening) {
@@ -255,6 +243,21 @@ base::Task<void> Shard::serve_others(Running& running) {
     co_await base::sleep_for(running.loop, others_wait);
 }
 
+/// What is damaged stays in the pool for people to look at, and nobody waits for it.
+void Shard::count_left(Running& running) {
+    constexpr std::uint64_t looked_at_max = 10'000; // one turn's work
+    const queue::MessageQueue& queue = running.relay.queue();
+    if (!queue.recovery().complete) return;
+    std::uint64_t left = queue.counters().queued_messages;
+    if (left != 0 && left <= looked_at_max) {
+        queue.for_each({}, [&left](queue::EntryRef, const queue::Entry& entry) {
+            if (entry.state == queue::EntryState::damaged) --left;
+            return true;
+        });
+    }
+    left_.store(left, std::memory_order_relaxed);
+}
+
 void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept {
     using telemetry::Counter;
     using telemetry::Gauge;
@@ -277,6 +280,11 @@ void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept
           std::pair{Counter::offload_wait_us, from.wait_us_sum}}) {
         stats_.set(counter, value);
     }
+    const tls_offload::offload::AsyncKeyCounters& keys =
+        tls_offload::offload::async_key_counters(); // of this thread
+    stats_.set(Counter::tls_signed_apart, keys.offloaded - keys.given_up);
+    stats_.set(Counter::tls_signed_here, keys.inline_made);
+    stats_.set(Counter::tls_given_up, keys.given_up);
     stats_.set(Gauge::offload_in_flight, engine.in_flight());
     stats_.set(Gauge::offload_state, static_cast<std::uint64_t>(engine.state()));
 }
@@ -284,12 +292,16 @@ void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept
 base::Task<void> Shard::housekeeping(Running& running) {
     while (!stop_requested_.load(std::memory_order_relaxed)) {
         running.relay.publish_stats();
+        if (!parts_.attached.empty()) count_left(running);
         if (running.net) running.net->publish_stats(stats_);
+        pool_->publish_stats(stats_);
         publish_offload(running.offload);
+        stats_.set(telemetry::Counter::tls_put_off, running.tls.library().counters().put_off);
         stats_.set(telemetry::Counter::auth_cached, running.port.authenticator().counters().cached);
         co_await base::sleep_for(running.loop, housekeeping_interval);
     }
     co_await running.relay.stop(stop_limit);
+    co_await pool_->close();
     running.relay.publish_stats();
     if (running.net) co_await serve_others(running);
     running.loop.stop();

@@ -11,6 +11,7 @@
 #include "dataplane/daemon/log.h"
 #include "dataplane/daemon/net_host.h"
 #include "dataplane/daemon/rule_cache.h"
+#include "dataplane/daemon/spool_pool.h"
 #include "dataplane/delivery/orders.h"
 #include "dataplane/delivery/site_ledger.h"
 #include "dataplane/delivery/unbound_resolver.h"
@@ -28,6 +29,7 @@
 #include <expected>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -49,9 +51,10 @@ struct ShardParts {
     tls_offload::Keeper& certificates;
     const tls_offload::offload::Host& offload;
     std::uint64_t seed;
-    std::string
-        journal_dir; // where each spool writes down what it does (queue/journal.h); empty: nowhere
+    SpoolDevices& devices;
+    const SpoolTampering& tampering;
     std::vector<delivery::StandingOrder> orders{}; // see queue_operations.h
+    std::string attached{}; // a dead node's pool to deliver (attach.h); empty: the shard's own, for mail
 };
 
 /// \pre  report.records_damaged is not 0
@@ -76,6 +79,12 @@ public:
     void request_stop() noexcept;
     void join();
     void drain_log() { log_.drain(); }
+    /// Of an attached pool: messages that delivery can still do something about; nothing while recovery
+    /// is looking for more.
+    [[nodiscard]] std::optional<std::uint64_t> left() const noexcept {
+        const std::uint64_t left = left_.load(std::memory_order_relaxed);
+        return left == left_unknown ? std::nullopt : std::optional{left};
+    }
 
 private:
     struct Running;
@@ -83,6 +92,7 @@ private:
     base::Task<void> open(Running& running);
     base::Task<void> report_recovery(Running& running);
     base::Task<void> housekeeping(Running& running);
+    void count_left(Running& running);
     void publish_offload(const tls_offload::offload::Engine& engine) noexcept;
     base::Task<void> serve_others(Running& running);
 
@@ -93,7 +103,10 @@ private:
     ShardLog log_;
     std::promise<std::expected<ShardStarted, std::string>> ready_;
     std::future<std::expected<ShardStarted, std::string>> ready_future_;
+    SpoolPool* pool_ = nullptr; // on the shard's thread
     std::atomic<bool> stop_requested_{false};
+    static constexpr std::uint64_t left_unknown = ~std::uint64_t{0};
+    std::atomic<std::uint64_t> left_{left_unknown};
     std::thread thread_;
 };
 

@@ -121,6 +121,13 @@ std::string changed_at_start(const Policy& first, const Policy& next) {
     compare(running.event_log, wanted.event_log, "server.event_log");
     compare(running.spool_bytes_per_shard, wanted.spool_bytes_per_shard, "server.spool_size");
     compare(running.spool_segment_bytes, wanted.spool_segment_bytes, "server.segment_size");
+    compare(running.scrub_bytes_per_s, wanted.scrub_bytes_per_s, "server.scrub_rate");
+    compare(running.spool_key, wanted.spool_key, "server.spool_key");
+    compare(running.commit, wanted.commit, "server.commit");
+    compare(running.durability, wanted.durability, "server.durability");
+    compare(running.mirror_dir, wanted.mirror_dir, "server.mirror_dir");
+    compare(running.mirror_copy_bytes_per_s, wanted.mirror_copy_bytes_per_s,
+            "server.mirror_copy_rate");
     compare(running.resident_bytes_per_shard, wanted.resident_bytes_per_shard, "server.memory");
     compare(running.dns_servers, wanted.dns_servers, "dns.servers");
     compare(running.resolver_threads, wanted.resolver_threads, "dns.resolver_threads");

@@ -176,6 +176,7 @@ struct TlsPolicy {
     enum class ClientCertificates : std::uint8_t { none, request, require };
     ClientCertificates client_certificates = ClientCertificates::none;
     std::string client_ca_file;
+    std::string crl_file, client_crl_file; // revocation lists for either side; empty: none
     std::string delivery_certificate_file, delivery_key_file; // shown to hosts that ask
 };
 
@@ -244,6 +245,8 @@ struct TcpPolicy { // of connections on dpdk
 
 /// See tls_offload/relief.h.
 enum class OpensslRelief : std::uint8_t { automatic, on, off };
+enum class Commit : std::uint8_t { automatic, dsync, flush };
+enum class Durability : std::uint8_t { local, mirror, mirror_alone };
 
 /// Who does private-key operations: see tls_offload/engine/host.h, whose Choice this is.
 struct OffloadPolicy {
@@ -269,6 +272,12 @@ struct StartUp {
     std::string state_dir, run_dir, spool_dir, event_log;
     std::uint64_t spool_bytes_per_shard = 1ULL << 30;
     std::uint32_t spool_segment_bytes = 64U << 20;
+    std::uint64_t scrub_bytes_per_s = 16ULL << 20; // 0: not at all
+    std::string spool_key; // where the spool's keys are; empty: nothing is encrypted
+    Commit commit = Commit::automatic;
+    Durability durability = Durability::local;
+    std::string mirror_dir; // empty without a mirror
+    std::uint64_t mirror_copy_bytes_per_s = 100ULL << 20;
     std::uint64_t resident_bytes_per_shard = 256ULL << 20;
     std::vector<std::string> dns_servers; // "127.0.0.1@5353"; empty: /etc/resolv.conf
     unsigned resolver_threads = 1;

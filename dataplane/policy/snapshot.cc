@@ -77,6 +77,8 @@ SAME(TlsLevel::dane_only, schema::TlsLevel::dane_only);
 SAME(TlsLevel::secure, schema::TlsLevel::secure);
 SAME(TlsPolicy::ClientCertificates::require, schema::ClientCertificates::require);
 SAME(OpensslRelief::off, schema::OpensslRelief::off);
+SAME(Commit::flush, schema::Commit::flush);
+SAME(Durability::mirror_alone, schema::Durability::mirror_alone);
 SAME(RoutePolicy::Kind::smart_host, schema::RouteKind::smart_host);
 SAME(RoutePolicy::Kind::discard, schema::RouteKind::discard);
 SAME(ScreenRule::Action::defer, schema::ScreenAction::defer);
@@ -250,6 +252,14 @@ void fill_start_up(schema::StartUpT& from, StartUp& to) {
                                                      "start_up.spool_segment_bytes");
     if (to.spool_bytes_per_shard < to.spool_segment_bytes)
         refuse("start_up.spool_bytes_per_shard", "less than one segment");
+    to.scrub_bytes_per_s = from.scrub_bytes_per_s;
+    to.spool_key = std::move(from.spool_key);
+    to.commit = as_enum<Commit>(from.commit, "start_up.commit");
+    to.durability = as_enum<Durability>(from.durability, "start_up.durability");
+    to.mirror_dir = std::move(from.mirror_dir);
+    if (to.durability != Durability::local && to.mirror_dir.empty())
+        refuse("start_up.mirror_dir", "a mirror needs one");
+    to.mirror_copy_bytes_per_s = from.mirror_copy_bytes_per_s;
     to.resident_bytes_per_shard = from.resident_bytes_per_shard;
     to.dns_servers = std::move(from.dns_servers);
     to.resolver_threads =
@@ -427,11 +437,13 @@ void fill_tls(schema::TlsT& from, TlsPolicy& to) {
     to.key_file = std::move(from.key_file);
     to.modern = from.modern;
     to.ca_file = std::move(from.ca_file);
+    to.crl_file = std::move(from.crl_file);
     to.ocsp_file = std::move(from.ocsp_file);
     to.ocsp_command = std::move(from.ocsp_command);
     to.client_certificates =
         as_enum<TlsPolicy::ClientCertificates>(from.client_certificates, "tls.client_certificates");
     to.client_ca_file = std::move(from.client_ca_file);
+    to.client_crl_file = std::move(from.client_crl_file);
     to.delivery_certificate_file = std::move(from.delivery_certificate_file);
     to.delivery_key_file = std::move(from.delivery_key_file);
     for (auto& each : from.certificates) {

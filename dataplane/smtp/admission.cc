@@ -51,6 +51,8 @@ const ServerReply& reply_to(queue::SpoolError error) noexcept {
     case queue::SpoolError::write_failed:
     case queue::SpoolError::read_failed:
     case queue::SpoolError::damaged:
+    case queue::SpoolError::forged:
+    case queue::SpoolError::no_key:
         return replies::spool_failed;
     }
     return replies::spool_failed;

@@ -148,6 +148,16 @@ void ClientSession::fail_locally(Outcome& out, Stage stage, std::uint16_t code,
     out.text = text;
 }
 
+/// The disk may give it back another time; what is damaged stays so, and its sender is to know.
+void ClientSession::fail_unreadable(Outcome& out, Stage stage, queue::SpoolError error) {
+    if (error == queue::SpoolError::damaged || error == queue::SpoolError::forged) {
+        return fail_locally(out, stage, 554, {5, 3, 0},
+                            "the message was damaged on the relay's disk and cannot be delivered");
+    }
+    fail_locally(out, stage, 451, {4, 3, 0}, "content cannot be read: ");
+    out.text += queue::to_string(error);
+}
+
 // ---- one exchange
 
 Task<bool> ClientSession::send(std::string_view text, Stage stage, std::chrono::seconds limit,
@@ -495,8 +505,7 @@ Task<void> ClientSession::transact(const queue::Message& message,
 
     auto first = co_await content.next(within(options_.timeouts.data_send));
     if (!first) {
-        fail_locally(scratch_, Stage::mail, 451, {4, 3, 0}, "content cannot be read: ");
-        scratch_.text += queue::to_string(first.error());
+        fail_unreadable(scratch_, Stage::mail, first.error());
         settle_open(scratch_);
         co_return;
     }
@@ -678,8 +687,7 @@ Task<void> ClientSession::send_chunks(SlabChain piece, queue::ContentReader& con
         auto next = co_await content.next(within(options_.timeouts.data_send));
         if (!next) {
             needs_reset_ = true; // without LAST the peer has accepted nothing
-            fail_locally(scratch_, Stage::body, 451, {4, 3, 0}, "content cannot be read: ");
-            scratch_.text += queue::to_string(next.error());
+            fail_unreadable(scratch_, Stage::body, next.error());
             settle_open(scratch_);
             co_return;
         }
@@ -703,8 +711,7 @@ Task<void> ClientSession::send_dotted(SlabChain piece, queue::ContentReader& con
             // end.
             usable_ = false;
             stream_->abort();
-            fail_locally(scratch_, Stage::body, 451, {4, 3, 0}, "content cannot be read: ");
-            scratch_.text += queue::to_string(next.error());
+            fail_unreadable(scratch_, Stage::body, next.error());
             settle_open(scratch_);
             co_return;
         }

@@ -194,6 +194,7 @@ private:
     void append_rcpt(const queue::Envelope::Recipient& recipient);
     void fail_locally(Outcome& out, Stage stage, std::uint16_t code, EnhancedCode enhanced,
                       std::string_view text);
+    void fail_unreadable(Outcome& out, Stage stage, queue::SpoolError error);
     void distrust(Outcome& out) noexcept;
     /// Gives this outcome to every recipient that has not been refused already.
     void settle_open(const Outcome& outcome);

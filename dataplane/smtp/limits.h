@@ -46,7 +46,8 @@ inline constexpr std::chrono::seconds auth_answer_time{
     30}; // for the control process to check a password
 inline constexpr std::chrono::seconds auth_delay_first{1}; // after a failed AUTH, doubled each time
 inline constexpr std::chrono::seconds auth_delay_max{16};
-inline constexpr std::chrono::seconds commit_time{120}; // well under the 10 minutes of §4.5.3.2.6
+// A commit that takes longer is given up (451 4.4.5), and its record is marked as refused.
+inline constexpr std::chrono::seconds commit_time{10}; // well under the 10 minutes of §4.5.3.2.6
 inline constexpr std::chrono::seconds room_time{60};    // for the spool to give a slab before 451
 inline constexpr std::chrono::seconds farewell_time{5}; // for a last reply to be taken
 // A refused message is read to its end so that the dialogue can go on, but not without end.

@@ -47,7 +47,9 @@ void ServerSession::on(const Mail& mail) {
         }
         rate_taken_ = true;
     }
-    auto draft = shard_.queue.begin(mail.size.value_or(0));
+    auto draft = shard_.queue.begin(mail.size.value_or(0), queue::DraftUse::mail,
+                                    account != nullptr ? std::string_view{account->tenant}
+                                                       : std::string_view{});
     if (!draft) {
         end_transaction(false);
         return reject(reply_to(draft.error()), Counter::rejected_spool, line_);

@@ -134,6 +134,8 @@ inline constexpr ServerReply spool_read_only{
 
 // Ends.
 inline constexpr ServerReply idle_timeout{421, {4, 4, 2}, "Timed out, closing connection"};
+inline constexpr ServerReply spool_closed{
+    421, {4, 3, 2}, "Not accepting mail now, try again later"};
 inline constexpr ServerReply shutting_down{421, {4, 3, 2}, "System shutting down, try again later"};
 
 } // namespace replies

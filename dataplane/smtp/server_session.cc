@@ -70,6 +70,15 @@ base::Task<void> ServerSession::run() {
         const bool secured = co_await handshake();
         if (!secured) co_return;
     }
+    if (const queue::SpoolPressure pressure = shard_.queue.pressure();
+        pressure.level == queue::SpoolLevel::full || pressure.stuck) {
+        // Nothing could be taken: say so before the client has sent anything.
+        shard_.stats.add(Counter::rejected_spool);
+        publish_rejection(replies::spool_closed, "");
+        close_with(replies::spool_closed);
+        co_await farewell();
+        co_return;
+    }
     replies_.append("220 ")
         .append(policy_->hostname)
         .append(" ESMTP\r\n"); // §4.2: no enhanced code here

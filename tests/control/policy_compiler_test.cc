@@ -101,10 +101,12 @@ idle = "23s"
 certificate = "CERT"
 key = "CERT"
 ca_file = "CERT"
+crl_file = "CERT"
 preset = "modern"
 ocsp = "ocsp.der"
 client_certificates = "request"
 client_ca_file = "CERT"
+client_crl_file = "CERT"
 openssl_relief = "off"
 [[certificate]]
 certificate = "CERT"
@@ -330,6 +332,8 @@ TEST_F(Snapshot, EveryFieldArrivesInTheDataPlane) {
     EXPECT_TRUE(to.tls.ocsp_file.ends_with("/ocsp.der")) << to.tls.ocsp_file;
     EXPECT_EQ(to.tls.client_certificates, policy::TlsPolicy::ClientCertificates::request);
     EXPECT_FALSE(to.tls.client_ca_file.empty());
+    EXPECT_EQ(to.tls.crl_file, folder_.file("cert.pem"));
+    EXPECT_EQ(to.tls.client_crl_file, folder_.file("cert.pem"));
     EXPECT_EQ(to.start_up.openssl_relief, policy::OpensslRelief::off);
     ASSERT_EQ(to.tls.certificates.size(), 1U);
     EXPECT_EQ(to.tls.certificates[0].names, (std::vector<std::string>{"*.mail.example"}));

@@ -4,8 +4,10 @@
 // puts the right one in, as a disk that holds nonsense written by ourselves would have it.
 #include "dataplane/base/check.h"
 #include "queue/checkpoint.h"
+#include "queue/cipher.h"
 #include "queue/codec.h"
-#include "queue/crc32c.h"
+#include "queue/disk/crc32c.h"
+#include "queue/keyring.h"
 #include "queue/segment_scan.h"
 
 #include <algorithm>
@@ -55,6 +57,21 @@ void segment_header(std::span<const std::byte> input) {
     encode_segment_header(block, SegmentHeader{}, 1);
     overlay(block, input, 1);
     CHECK(decode_segment_header(block, 1).has_value());
+    encode_segment_header(block, SegmentHeader{.key = WrappedKey{}}, 1);
+    overlay(block, input, 1);
+    const auto encrypted = decode_segment_header(block, 1);
+    CHECK(encrypted.has_value());
+    CHECK(encrypted->key.has_value());
+    Block again{};
+    encode_segment_header(again, *encrypted, 1);
+    CHECK(decode_segment_header(again, 1)->key == encrypted->key);
+    static const auto ring = KeyRing::parse(std::string(64, '1'), "fuzz").value();
+    CHECK(!ring->unwrap(*encrypted->key, encrypted->pool, encrypted->shard, 1)); // forged
+}
+
+void keys(std::span<const std::byte> input) {
+    static_cast<void>(KeyRing::parse(
+        {reinterpret_cast<const char*>(input.data()), input.size()}, "fuzz"));
 }
 
 void envelope_round_trip(std::span<const std::byte> bytes) {
@@ -152,13 +169,15 @@ void segment(std::span<const std::byte> input) {
                                 seed);
         } else if (at + record_header_bytes <= image.size()) {
             const RecordSeeds seeds = record_seeds(seed, segment_seq, at);
+            const std::size_t stored = length + (what % 4 >= record_encrypted ? record_tag_bytes : 0);
             const std::size_t payload =
-                std::min<std::size_t>(length, image.size() - at - record_header_bytes);
+                std::min<std::size_t>(stored, image.size() - at - record_header_bytes);
             encode_record_header(
                 bytes.subspan(at).first<record_header_bytes>(),
                 {.payload_crc =
                      crc32c(seeds.payload, bytes.subspan(at + record_header_bytes, payload)),
                  .type = static_cast<std::uint16_t>(more),
+                 .flags = static_cast<std::uint16_t>(what % 4),
                  .payload_bytes = length,
                  .lsn = what},
                 seeds);
@@ -171,7 +190,13 @@ void segment(std::span<const std::byte> input) {
         CHECK(record.offset >= end); // none twice, none inside another
         CHECK(record.payload.data() == image.data() + record.offset + record_header_bytes);
         CHECK(record.offset + record_header_bytes + record.payload.size() <= image.size());
-        end = record.offset + record_bytes(record.header.payload_bytes);
+        end = record.offset + record_bytes(record.header);
+        if (!record.header.encrypted()) continue;
+        // Nobody without the key makes one that opens.
+        std::vector<std::byte> stored(record.payload.begin(), record.payload.end());
+        RecordCipher cipher{pool, shard};
+        const DataKey key{};
+        CHECK(!cipher.open_record({key, segment_seq, record.offset, record.header}, stored));
     }
 }
 
@@ -180,7 +205,7 @@ void segment(std::span<const std::byte> input) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size == 0) return 0;
     const std::span<const std::byte> input = std::as_bytes(std::span{data, size}).subspan(1);
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0:
         superblock(input);
         break;
@@ -195,6 +220,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         break;
     case 4:
         segment(input);
+        break;
+    case 5:
+        keys(input);
         break;
     }
     return 0;

@@ -41,6 +41,7 @@ def binary(name):
         "millracectl": "control/cli",
         "millrace-bench": "dataplane/loadgen",
         "spool_replay": "tests/queue",
+        "millrace-spool": "queue/tool",
     }
     for path in (build / places[name] / name, build / "bin" / name, build / "control" / name):
         if path.is_file():
@@ -260,7 +261,7 @@ kind = "relay"
 {listener}
 
 [relay]
-networks = ["127.0.0.1", "127.0.0.2", "10.77.0.2"]
+networks = ["127.0.0.1", "127.0.0.2", "10.77.0.2", "10.78.0.2"]
 
 [limits]
 connections_per_client_max = 10000
@@ -378,10 +379,10 @@ class Relay:
 class StockSink:
     """aiosmtpd, a stock receiver: each message as it came, in N.eml, with its envelope in N.json."""
 
-    def __init__(self, folder, host="127.0.0.1"):
+    def __init__(self, folder, host="127.0.0.1", port=None):
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "stock-sink"
         self.folder.mkdir()
-        self.port = free_port(host)
+        self.port = port or free_port(host)
         if subprocess.run(["/usr/bin/python3", "-c", "import aiosmtpd"], capture_output=True).returncode != 0:
             raise Skipped("aiosmtpd is not installed (Debian package python3-aiosmtpd)")
         script = pathlib.Path(__file__).with_name("stock_sink.py")

@@ -316,9 +316,19 @@ TimePoint Audit::first_refusal(const Letter& letter, std::uint32_t index) const 
     return whole == refused_whole_.end() ? first : std::min(first, whole->second);
 }
 
+/// By an operator, who names a domain and ends whole messages.
+bool Audit::given_up(const Letter& letter, TimePoint by, bool silently) const noexcept {
+    return std::ranges::any_of(given_up_, [&](const GivenUp& order) {
+        return order.at <= by && order.at >= letter.begun && (!silently || order.silently) &&
+               std::ranges::find(letter.recipients, order.domain, &Letter::Recipient::domain) !=
+                   letter.recipients.end();
+    });
+}
+
 bool Audit::may_bounce(const Letter& letter, std::uint32_t index, TimePoint when) const {
     const std::size_t provider = terms_.provider_of_domain.at(letter.recipients[index].domain);
     if (provider == Terms::no_provider) return true;
+    if (given_up(letter, when, false)) return true;
     if (when - letter.begun >= terms_.expiry_min) return true;
     if (first_refusal(letter, index) <= when) return true;
     const auto limit = size_limits_.find(provider);
@@ -374,7 +384,7 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
     }
     if (delivered) return;
 
-    if (notify_failure && failed.empty()) {
+    if (notify_failure && failed.empty() && !given_up(letter, now_, true)) {
         return violation("<" + recipient.address + "> was acknowledged at " +
                          seconds(letter.answered) + " and is lost");
     }

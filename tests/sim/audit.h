@@ -109,6 +109,10 @@ public:
     void cut();     // it stopped in good order, or connections were reset under it
     /// From now on, or up to now, nothing can be written down. Reasons may overlap.
     void disk_fails(bool failing);
+    /// An operator ended what was queued with a recipient in this domain.
+    void given_up(std::size_t domain, bool silently) {
+        given_up_.push_back({domain, now_, silently});
+    }
     void violation(std::string text);
     /// Everything that can be seen from outside goes here, in its order: two runs of a seed must agree.
     void trace(std::string_view what, std::string_view text);
@@ -150,6 +154,7 @@ private:
     [[nodiscard]] bool crash_within(TimePoint from, TimePoint to) const noexcept;
     /// When a 5xx first met this recipient; TimePoint::max() when none did.
     [[nodiscard]] TimePoint first_refusal(const Letter& letter, std::uint32_t index) const;
+    [[nodiscard]] bool given_up(const Letter& letter, TimePoint by, bool silently) const noexcept;
     [[nodiscard]] bool may_bounce(const Letter& letter, std::uint32_t index, TimePoint when) const;
 
     bool print_trace_;
@@ -163,6 +168,12 @@ private:
         refused_whole_;                                // letter, provider: the first time
     std::map<std::size_t, std::uint64_t> size_limits_; // by provider, the least
     std::vector<TimePoint> crashes_, cuts_;
+    struct GivenUp {
+        std::size_t domain = 0;
+        TimePoint at{};
+        bool silently = false;
+    };
+    std::vector<GivenUp> given_up_;
     struct Span {
         TimePoint begin{}, end = TimePoint::max();
     };

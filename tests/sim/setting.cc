@@ -244,6 +244,17 @@ void draw_trouble(Setting& setting, Random& random) {
         setting.happenings.push_back({.what = What::swap_policy, .at = sometime(), .policy = i});
     }
     if (random.chance(25)) setting.happenings.push_back({.what = What::restart, .at = sometime()});
+    // Drawn apart, so that a seed is otherwise what it was. Not the senders' own domain: reports go there.
+    Random operator_random{setting.seed, 4};
+    const std::uint64_t operations =
+        operator_random.chance(50) ? 0 : operator_random.between(1, 6);
+    for (std::uint64_t i = 0; i < operations; ++i) {
+        setting.happenings.push_back(
+            {.what = What::operate,
+             .at = operator_random.time(milliseconds{0}, setting.trouble_ends),
+             .operation = static_cast<Happening::Operation>(operator_random.below(8)),
+             .domain = operator_random.below(setting.domains.size() - 1)});
+    }
     std::ranges::stable_sort(setting.happenings, {}, &Happening::at);
 
     const std::uint64_t crashes = random.chance(30) ? 0 : random.between(1, 3);

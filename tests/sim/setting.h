@@ -59,7 +59,19 @@ struct Happening {
         disk_goes_on,
         read_fault,
         swap_policy,
-        restart
+        restart,
+        operate
+    };
+    /// What an operator asks of the queued mail of a domain.
+    enum class Operation : std::uint8_t {
+        count,
+        flush,
+        suspend,
+        resume,
+        reroute,
+        expire,
+        end_with_report,
+        end_silently
     };
     What what = What::mood;
     milliseconds at{};
@@ -69,6 +81,8 @@ struct Happening {
     std::uint64_t after = 0; // writes
     std::uint64_t count = 1;
     std::size_t policy = 0;
+    Operation operation{};
+    std::size_t domain = 0;
 };
 
 struct Arrivals {

@@ -1,5 +1,6 @@
 #include "tests/sim/world.h"
 
+#include "dataplane/daemon/queue_operations.h"
 #include "dataplane/daemon/relay.h"
 #include "tests/sim/crew.h"
 #include "tests/sim/fittings.h"
@@ -57,6 +58,7 @@ struct House {
         std::make_unique<control::schema::ShardStats>();
     dataplane::telemetry::Stats stats{*page};
     Relay relay;
+    std::optional<dataplane::daemon::QueueOperations> operations; // once one has been asked for
 };
 
 std::expected<std::shared_ptr<const dataplane::screen::RuleSet>, dataplane::screen::ScreenError>
@@ -103,6 +105,7 @@ private:
 
     // What happens to it.
     void happen(const Happening& happening);
+    void operate(const Happening& happening);
     void hold_disk(bool held);
     void heal();
     [[nodiscard]] bool drained();
@@ -420,6 +423,52 @@ void World::happen(const Happening& happening) {
     case What::restart:
         restart_wanted_ = true;
         break;
+    case What::operate:
+        if (state_ == State::up && !healed_) operate(happening);
+        break;
+    }
+}
+
+void World::operate(const Happening& happening) {
+    using Operation = Happening::Operation;
+    using dataplane::delivery::StandingOrder;
+    using Kind = dataplane::policy::ShardCommand::Kind;
+    const std::string& domain = setting_.domains[happening.domain].name;
+    dataplane::delivery::Dispatcher& dispatcher = house_->relay.dispatcher();
+    if (!house_->operations)
+        house_->operations.emplace(loop_, house_->relay.queue(), dispatcher);
+    const auto start = [&](Kind kind, const std::string& arguments) {
+        house_->operations->start(kind, arguments,
+                                  [this](std::string json) { audit_.trace("operator", json); });
+    };
+    const std::string selected = "\"domain\":\"" + domain + "\"";
+    audit_.trace("operator", std::to_string(static_cast<unsigned>(happening.operation)) + " " + domain);
+    StandingOrder order;
+    order.id = 1;
+    order.filter.domain = domain;
+    order.until = loop_.wall_now() + std::chrono::minutes{2};
+    switch (happening.operation) {
+    case Operation::count:
+        return start(Kind::queue_count, R"({"by":"domain"})");
+    case Operation::flush:
+        return start(Kind::queue_flush, "{" + selected + "}");
+    case Operation::suspend:
+        return dispatcher.set_orders({order});
+    case Operation::resume:
+        return dispatcher.set_orders({});
+    case Operation::reroute:
+        order.kind = StandingOrder::Kind::reroute;
+        order.source = "s1";
+        return dispatcher.set_orders({order});
+    case Operation::expire:
+        audit_.given_up(happening.domain, false);
+        return start(Kind::queue_end, R"({"how":"expire",)" + selected + "}");
+    case Operation::end_with_report:
+        audit_.given_up(happening.domain, false);
+        return start(Kind::queue_end, R"({"how":"dsn",)" + selected + "}");
+    case Operation::end_silently:
+        audit_.given_up(happening.domain, true);
+        return start(Kind::queue_end, R"({"how":"remove",)" + selected + "}");
     }
 }
 
@@ -446,6 +495,7 @@ void World::heal() {
         net_.heal(peer->address());
     }
     if (disk_ != nullptr) disk_->fail_writes(SimDisk::Fault::io, 0);
+    if (state_ == State::up) house_->relay.dispatcher().set_orders({});
 }
 
 bool World::drained() {

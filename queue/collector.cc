@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace queue {
 
@@ -21,6 +22,7 @@ void Collector::consider() {
     const SegmentTable& segments = log.segments();
     if (busy_ || core_.closing() || segments.frozen() || log.read_only() || core_.side_busy())
         return;
+    if (std::exchange(ended_, false)) rest();
     // Without a checkpoint segments come back in their order only, and nothing is won.
     if (segments.covered() == 0) return;
     // Well before new mail is refused (pressure.h), and in earnest before it is.
@@ -39,9 +41,21 @@ void Collector::consider() {
         return core_.checkpoint().records_in(slot) == segments.live_records(slot);
     });
     if (slots.empty()) return;
+    free_before_ = log.free_segments();
     busy_ = true;
     task_ = collect(std::move(slots));
     task_.start();
+}
+
+/// Where few large records fill a segment, moving them wins nothing, round and round. What was won shows only
+/// now that the segments have been freed; new mail may have taken some, so that a few times say nothing.
+void Collector::rest() noexcept {
+    constexpr unsigned say_nothing = 8, most = 12;
+    fruitless_ = core_.log().free_segments() > free_before_ ? 0 : fruitless_ + 1;
+    if (fruitless_ <= say_nothing) return;
+    const unsigned doublings = std::min(fruitless_ - say_nothing - 1, most);
+    not_before_ = std::max(not_before_,
+                           core_.loop().now() + core_.options().full_check * (1U << doublings));
 }
 
 base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
@@ -71,6 +85,7 @@ base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
     // What could not be moved waits for delivery to end it, or for space: do not try again at once.
     if (!going || nothing_to_move) not_before_ = core_.loop().now() + core_.options().full_check;
     busy_ = false;
+    ended_ = true;
     core_.loop().at_turn_end(core_);
 }
 

@@ -43,6 +43,7 @@ private:
         Place place;
     };
 
+    void rest() noexcept;
     base::Task<void> collect(std::vector<std::uint32_t> slots);
     base::Task<bool> copy_window(std::size_t first, std::size_t last);
     base::Task<bool> copy(const LiveRecord& survivor, std::span<const std::byte> payload,
@@ -55,6 +56,9 @@ private:
     QueueCore& core_;
     SideWriter& writer_;
     bool busy_ = false;
+    bool ended_ = false; // and what it won has not been looked at yet
+    std::uint32_t free_before_ = 0;
+    unsigned fruitless_ = 0; // in a row
     bool frame_begun_ = false;
     base::TimePoint not_before_{};
     BlockMemory window_;

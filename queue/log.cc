@@ -685,8 +685,10 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     ++superblock_.generation;
     // Raised together with the bitmap of bad slots: completion records in a slot that nobody will read
     // again are not missed, because the messages they end are below the floor as well.
-    superblock_.segment_floor =
-        std::min(segments_.oldest_seq().value_or(next_log_seq()), next_log_seq());
+    if (!keep_floor_) {
+        superblock_.segment_floor =
+            std::min(segments_.oldest_seq().value_or(next_log_seq()), next_log_seq());
+    }
     const std::span<std::byte> blocks = superblock_blocks_.span();
     for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
         encode_superblock(blocks.subspan(copy * block_bytes).first<block_bytes>(), superblock_,

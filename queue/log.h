@@ -156,6 +156,9 @@ public:
     [[nodiscard]] base::Task<bool> adopt_checkpoint(CheckpointPointer pointer);
     /// At start: it cannot be read.
     void forget_checkpoint() noexcept { superblock_.checkpoint = {}; }
+    /// A slot's header could not be read: what it holds may be older than all others, and must not count as
+    /// dead by the time it can be read again.
+    void keep_floor() noexcept { keep_floor_ = true; }
     [[nodiscard]] bool busy_with_superblock() const noexcept { return retiring_; }
 
     /// Waits until everything appended so far is durable; false when the log became read-only, or
@@ -252,6 +255,7 @@ private:
     OpenSegment next_;
     bool preparing_ = false;
     base::TimePoint preparing_since_{};
+    bool keep_floor_ = false;
     bool checkpointed_ = false;       // in this boot, and the log has ended no segment since
     std::uint64_t preparing_seq_ = 0; // of the segment whose header is being written
     std::optional<DataKey> preparing_key_;

@@ -328,6 +328,7 @@ SpoolResult<> Recovery::sort_slots() {
                 core_->log().note_encrypted();
                 if (segment.old_wrapper) core_->rotation().add(segment.slot, segment.seq);
             }
+            if (segment.seq == 0) core_->log().keep_floor();
             kept.push_back(segment);
         }
     }

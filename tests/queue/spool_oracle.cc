@@ -329,6 +329,7 @@ void Oracle::check_opened(World& world) {
                 violate(Invariant::acknowledged_survives,
                         "unreadable: " + id.to_string() + ": " +
                             std::string{to_string(message.error())});
+            ++lost_; // told: it cannot be read
             continue;
         }
         if (at->second.boot == boot_) continue;

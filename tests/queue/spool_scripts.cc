@@ -325,7 +325,6 @@ SimResult run_lying_device(std::uint64_t count) {
             medium = world.crash();
         }
         if (oracle.damaged()) static_cast<void>(judge(std::move(medium), oracle, seed));
-        if (seed < 9) __builtin_printf("DBG damaged %d lost %lu good %d promised %lu\n", (int)oracle.damaged(), oracle.lost_count(), (int)oracle.good(), oracle.promised_count());
         tally.end(oracle, "seed " + std::to_string(seed));
     }
     if (count > 20 && tally.result().lost_and_told == 0)

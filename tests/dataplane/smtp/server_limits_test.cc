@@ -325,13 +325,26 @@ TEST(Spool, NothingIsAcknowledgedBeforeItIsDurable) {
     ASSERT_EQ(client.ask("DATA").substr(0, 3), "354");
     world.disk.hold(true);
     client.send("hello\r\n.\r\n");
-    world.pass(30s);
+    world.pass(dataplane::smtp::commit_time - 1s);
     EXPECT_EQ(world.count(Counter::messages_received), 0U);
     EXPECT_EQ(world.stored.size(), 0U);
     world.disk.hold(false);
     EXPECT_EQ(client.reply().substr(0, 9), "250 2.0.0");
     world.pass(1s);
     EXPECT_EQ(world.stored.size(), 1U);
+}
+
+TEST(Spool, AWriteThatDoesNotComeBackIsATemporaryFailureAfterItsTime) {
+    ServerHarness world;
+    auto client = at_rcpt(world);
+    ASSERT_EQ(client.ask("DATA").substr(0, 3), "354");
+    world.disk.hold(true);
+    client.send("hello\r\n.\r\n");
+    world.pass(dataplane::smtp::commit_time + 1s);
+    EXPECT_EQ(client.reply().substr(0, 9), "451 4.4.5");
+    world.disk.hold(false);
+    world.pass(1s);
+    EXPECT_EQ(world.stored.size(), 0U); // it was refused, so it is not delivered
 }
 
 TEST(Spool, AFailedWriteIsATemporaryFailureAndTheSessionGoesOn) {

@@ -40,7 +40,10 @@ Tick QueueCore::tick_now() const noexcept {
 }
 
 Tick QueueCore::tick_of(base::WallTime time) const noexcept {
-    const auto ahead = std::max(time - loop_.wall_now(), std::chrono::milliseconds{0});
+    // A damaged record may say any time, and the clock counts in nanoseconds.
+    constexpr std::chrono::milliseconds far = std::chrono::days{3650};
+    const base::WallTime now = loop_.wall_now();
+    const auto ahead = std::clamp(time, now, now + far) - now;
     const auto ticks = (loop_.now() + ahead - tick_base_ + tick - base::Duration{1}) / tick;
     return static_cast<Tick>(std::min<std::int64_t>(ticks, no_tick - 1));
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace queue {
 namespace {
@@ -92,9 +93,18 @@ SpoolLevel Pressure::level() const noexcept {
 }
 
 void TenantTally::add(TextId tenant, std::uint64_t bytes) {
-    Held& held = held_[tenant];
-    held.bytes += bytes;
-    ++held.messages;
+    auto place = held_.find(tenant);
+    if (place == held_.end() && !spare_.empty()) {
+        HeldBy::node_type node = std::move(spare_.back());
+        spare_.pop_back();
+        node.key() = tenant;
+        node.mapped() = {};
+        place = held_.insert(std::move(node)).position;
+    } else if (place == held_.end()) {
+        place = held_.try_emplace(tenant).first;
+    }
+    place->second.bytes += bytes;
+    ++place->second.messages;
     bytes_ += bytes;
 }
 
@@ -104,7 +114,9 @@ void TenantTally::drop(TextId tenant, std::uint64_t bytes) noexcept {
     CHECK(found->second.bytes >= bytes);
     found->second.bytes -= bytes;
     bytes_ -= bytes;
-    if (--found->second.messages == 0) held_.erase(found);
+    if (--found->second.messages > 0) return;
+    HeldBy::node_type node = held_.extract(found);
+    if (spare_.size() < spare_max) spare_.push_back(std::move(node));
 }
 
 bool TenantTally::over_share(TextId tenant) const noexcept {

@@ -15,6 +15,7 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace queue {
 
@@ -77,7 +78,12 @@ private:
         std::uint64_t bytes = 0;
         std::uint64_t messages = 0;
     };
-    std::unordered_map<TextId, Held> held_;
+    using HeldBy = std::unordered_map<TextId, Held>;
+
+    HeldBy held_;
+    // Of tenants whose last message has gone: on a relay that keeps up, that is after each message.
+    static constexpr std::size_t spare_max = 64;
+    std::vector<HeldBy::node_type> spare_;
     std::uint64_t bytes_ = 0;
 };
 

@@ -11,7 +11,7 @@ namespace dataplane::daemon {
 namespace {
 
 constexpr auto accept_retry = std::chrono::milliseconds{100};
-constexpr std::uint64_t quarantine_bytes_max = 256ULL << 20; // of all shards' files together
+constexpr std::uint64_t quarantine_bytes_max = 256ULL << 20; // of one shard's files
 constexpr std::uint64_t resident_bytes_limit = 2ULL << 30; // slab counts and offsets are 32 bits
 
 } // namespace

@@ -290,7 +290,7 @@ SourceSection read_source(const Table& table) {
     table.percent("tls_percent", options.tls_share);
     table.percent("resumption_percent", options.resumption_share);
     table.text("user", options.user);
-    table.text("password_file", options.password); // the name for now: the run reads it
+    table.text("password_file", options.password); // a name: the file is read when the run begins
     if (options.user.empty() != options.password.empty())
         table.fault("user", "AUTH needs both user and password_file");
     table.text("helo", options.helo_name);

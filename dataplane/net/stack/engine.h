@@ -227,7 +227,6 @@ private:
     std::array<FrameSlice, frame_slices_max> slices_{};
     std::size_t slice_count_ = 0;
     std::size_t send_room_ = 0; // as last asked, less what was sent since
-    unsigned rss_checks_left_ = rss_checks;
     double reset_tokens_ = resets_per_second;
     base::TimePoint reset_tokens_at_;
 };

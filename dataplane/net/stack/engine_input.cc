@@ -49,10 +49,6 @@ void Engine::take_frames(std::span<const ReceivedFrame> frames) {
         if (error) deliver_error(*error);
         if (!datagram || !classify(*datagram, arrivals[count])) continue;
         Arrival& arrival = arrivals[count];
-        if (rss_checks_left_ > 0 && frame.has_rss_hash && !placement_.everything_is_mine()) {
-            --rss_checks_left_;
-            if (frame.rss_hash != placement_.hash(arrival.key)) ++counters.rss_mismatches;
-        }
         const std::byte* const at = datagram->payload.data();
         if (std::less<>{}(at, frame.bytes.data()) ||
             std::less<>{}(frame.bytes.data() + frame.bytes.size(), at)) {

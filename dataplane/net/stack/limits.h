@@ -26,9 +26,6 @@ inline constexpr std::uint32_t segment_payload_max = 60'000;
 inline constexpr std::size_t send_room_asked_below = 128;
 // Connections that a device without room refuses in one turn, before the others are left for the next.
 inline constexpr unsigned refusals_per_turn_max = 32;
-// Segments whose RSS hash is held against our own at the start; one that differs shows that a source port
-// chosen by our tables does not bring its replies here.
-inline constexpr unsigned rss_checks = 256;
 // Slabs that one segment's payload is collected from. Beyond a frame's slices it is copied into one slab.
 inline constexpr std::size_t payload_slices_max = 64;
 // Connections whose timers run in one turn; the rest a turn later (a million may be due at once, and each

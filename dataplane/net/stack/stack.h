@@ -56,7 +56,6 @@ struct StackCounters {
     std::uint64_t segments_unknown = 0;   // of no connection
     std::uint64_t resets_unknown = 0;     // sent to those
     std::uint64_t resets_suppressed = 0;  // not sent: resets_per_second
-    std::uint64_t rss_mismatches = 0;     // of the first segments: the device's hash is not ours
     std::uint64_t syns = 0;               // to a listener
     std::uint64_t syn_dropped = 0; // the accept queue is full, or there is no memory for more
     std::uint64_t cookies_sent = 0;

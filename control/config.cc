@@ -128,8 +128,7 @@ private:
         if (std::set<std::int32_t>(to.cpus.begin(), to.cpus.end()).size() != to.cpus.size()) {
             from.error("cpus", "a core is listed twice; give each shard its own");
         }
-        constexpr std::uint64_t segments_min =
-            4; // one filling, one full, one being emptied, one free
+        constexpr std::uint64_t segments_min = 8; // queue/limits.h, segment_count_min
         if (segment % (1U << 20) != 0)
             from.error("segment_size",
                        "expected a whole number of MiB; write segment_size = \"64MiB\"");
@@ -137,7 +136,7 @@ private:
                              to.spool_bytes_per_shard / segment < segments_min)) {
             from.error("spool_size", "expected a multiple of segment_size (" +
                                          std::to_string(segment >> 20) +
-                                         "MiB), at least four; raise it or lower segment_size");
+                                         "MiB), at least eight; raise it or lower segment_size");
         }
         // bind() and connect() take a path of this size and no longer.
         if (config_.control_socket().size() >= sizeof(sockaddr_un::sun_path)) {

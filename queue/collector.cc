@@ -54,8 +54,8 @@ void Collector::rest() noexcept {
     fruitless_ = core_.log().free_segments() > free_before_ ? 0 : fruitless_ + 1;
     if (fruitless_ <= say_nothing) return;
     const unsigned doublings = std::min(fruitless_ - say_nothing - 1, most);
-    not_before_ = std::max(not_before_,
-                           core_.loop().now() + core_.options().full_check * (1U << doublings));
+    not_before_ =
+        std::max(not_before_, core_.loop().now() + core_.options().full_check * (1U << doublings));
 }
 
 base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
@@ -161,7 +161,6 @@ base::Task<bool> Collector::copy(const LiveRecord& survivor, std::span<const std
 /// Its status lies in a segment that may go next. A later one supersedes this by its number.
 void Collector::copy_status(EntryRef ref) {
     Entry& entry = core_.index()[ref];
-    if (SEEDED_DEFECT(copy_without_status)) return;
     if (entry.lsn == 0) return; // nothing has happened to it yet
     const std::uint32_t bytes = core_.status_bytes(entry);
     if (!writer_.fits(bytes)) return core_.mark_dirty(ref);

@@ -697,8 +697,12 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     // In two halves, so that a crash always leaves two copies that agree.
     constexpr std::size_t half = superblock_copies / 2 * block_bytes;
     if (SEEDED_DEFECT(superblock_at_once)) co_return co_await disk_.write(0, blocks, Durable::yes);
-    auto result = co_await disk_.write(0, blocks.first(half), Durable::yes);
-    if (result) result = co_await disk_.write(half, blocks.subspan(half), Durable::yes);
+    // The half that may be in pieces comes first, while the other is whole.
+    const std::size_t first = std::exchange(back_half_first_, false) ? half : 0;
+    auto result = co_await disk_.write(first, blocks.subspan(first, half), Durable::yes);
+    if (result)
+        result =
+            co_await disk_.write(half - first, blocks.subspan(half - first, half), Durable::yes);
     co_return result;
 }
 

@@ -13,9 +13,9 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
-#include "queue/disk/block_memory.h"
 #include "queue/cipher.h"
 #include "queue/codec.h"
+#include "queue/disk/block_memory.h"
 #include "queue/disk/disk.h"
 #include "queue/keyring.h"
 #include "queue/limits.h"
@@ -159,6 +159,8 @@ public:
     /// A slot's header could not be read: what it holds may be older than all others, and must not count as
     /// dead by the time it can be read again.
     void keep_floor() noexcept { keep_floor_ = true; }
+    /// Only copies 0 and 1 of the superblock are whole: the next update begins with the others.
+    void back_half_first() noexcept { back_half_first_ = true; }
     [[nodiscard]] bool busy_with_superblock() const noexcept { return retiring_; }
 
     /// Waits until everything appended so far is durable; false when the log became read-only, or
@@ -256,6 +258,7 @@ private:
     bool preparing_ = false;
     base::TimePoint preparing_since_{};
     bool keep_floor_ = false;
+    bool back_half_first_ = false;
     bool checkpointed_ = false;       // in this boot, and the log has ended no segment since
     std::uint64_t preparing_seq_ = 0; // of the segment whose header is being written
     std::optional<DataKey> preparing_key_;

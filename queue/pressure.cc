@@ -46,7 +46,9 @@ void Pressure::sample(base::TimePoint now, const Space& space) noexcept {
     used_percent_ = static_cast<unsigned>(std::min(100.0, occupied * 100 / total));
 
     // What new mail must have is segments that are free now, not what collection may win one day.
-    const std::uint32_t step = std::max(1U, space.segments_total * pressure_step_percent / 100);
+    // A pool of few segments has no steps: one of them is more than five percent, and a spool that is empty
+    // must never refuse.
+    const std::uint32_t step = space.segments_total * pressure_step_percent / 100;
     const std::uint32_t full_at = space.segments_reserved;
     const std::uint32_t nearly_at = full_at + step;
     full_ = with_hysteresis(full_, space.segments_free <= full_at,

@@ -88,6 +88,9 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
     core->recovery_report() = report_;
     core_ = core.get();
     auto probed = co_await probe_slots();
+    // Numbers are given out by the superblock, which is written first.
+    if (probed && !used_.empty() && used_.front().seq >= next.segment_seq_base)
+        probed = refuse(SpoolError::damaged, "a segment is newer than the superblock");
     if (!probed) {
         report_ = core_->recovery_report();
         co_return std::unexpected(probed.error());
@@ -98,6 +101,7 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
         report_ = core_->recovery_report();
         co_return std::unexpected(sorted.error());
     }
+    if (front_half_only_) core_->log().back_half_first();
     auto started = co_await core_->log().start();
     if (!started) {
         report_.problem = "cannot write the superblock";
@@ -122,7 +126,14 @@ base::Task<SpoolResult<>> Recovery::read_superblock() {
         co_return refuse(SpoolError::damaged,
                          "the pool was written by a later version of this program");
     }
-    if (choice.newest) co_return adopt(*choice.newest);
+    if (choice.newest) {
+        const auto holds = [&](std::uint32_t copy) {
+            const SuperblockChoice::Copy& found = choice.copies[copy];
+            return found && found->generation == choice.newest->generation;
+        };
+        front_half_only_ = holds(0) && holds(1) && !(holds(2) && holds(3));
+        co_return adopt(*choice.newest);
+    }
 
     // Formatting writes copies 0 and 1, then 2 and 3, then segments: zeros in the second half and no
     // segment mean that it never got that far.
@@ -463,8 +474,8 @@ SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
 
 /// Whether a segment of the log, not one beside it.
 bool Recovery::logged(const SegmentScan& scan) noexcept {
-    return std::ranges::any_of(
-        scan.frames, [](const FoundFrame& frame) { return frame.header.batch_seq != 0; });
+    return std::ranges::any_of(scan.frames,
+                               [](const FoundFrame& frame) { return frame.header.batch_seq != 0; });
 }
 
 /// Whether a segment was made ready and never used, or only for a checkpoint that was not finished.
@@ -474,10 +485,11 @@ bool Recovery::says_nothing(const SegmentScan& scan) const {
     const bool named = superblock_.checkpoint.segment_seq == seq ||
                        std::ranges::find(checkpoint_.parts, seq, &CheckpointPart::segment_seq) !=
                            checkpoint_.parts.end();
-    return !named && !logged(scan) && std::ranges::all_of(scan.records, [](const FoundRecord& record) {
-        const auto type = static_cast<RecordType>(record.header.type);
-        return type == RecordType::checkpoint_part || type == RecordType::checkpoint_end;
-    });
+    return !named && !logged(scan) &&
+           std::ranges::all_of(scan.records, [](const FoundRecord& record) {
+               const auto type = static_cast<RecordType>(record.header.type);
+               return type == RecordType::checkpoint_part || type == RecordType::checkpoint_end;
+           });
 }
 
 /// Makes a payload readable where it lies. Of mail only the head, which is all that is looked at here; that

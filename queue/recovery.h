@@ -135,7 +135,8 @@ private:
     QueueOptions options_;
     RecoveryReport report_; // until there is a core, which has it from then on
     base::TimePoint began_{};
-    Superblock superblock_; // as it was found
+    Superblock superblock_;        // as it was found
+    bool front_half_only_ = false; // where it was found
     CheckpointEnd checkpoint_;
     bool with_checkpoint_ = false;
     BlockMemory buffer_;

@@ -13,38 +13,37 @@ namespace queue {
 
 enum class SeededDefect : std::uint8_t {
     none,
-    drop_dsync,              // every eighth batch is written without DSYNC
-    ack_on_submit,           // success is told when the write has begun
-    ignore_short_write,      // a short write counts as a whole one
-    swallow_store_error,     // a refused write is reported as durable
-    forget_salvage,          // statuses and completions of a refused batch are not written again
-    forget_failed_batch,     // the watermark passes a refused batch
-    skip_header_barrier,     // a segment's header need not be durable before its first frame
-    reuse_generation,        // a boot begins with the segment numbers of the one before
-    reuse_lsn,               // a boot begins with the LSNs of the one before
-    reuse_epoch,             // a boot has the epoch of the one before
-    recycle_too_early,       // a slot is overwritten before the completions that freed it are durable
-    recycle_under_copy,      // the collector drops the original before its copy is durable
-    swallow_copy_error,      // and also when the copy was refused
-    copy_without_status,     // the collector leaves a message's status behind
-    free_out_of_order,       // slots are freed in any order, although no checkpoint covers them
-    stale_crc_seed,          // checksums do not depend on the segment's generation
-    unchecked_payload,       // a payload's checksum is not compared
-    stop_at_first_hole,      // the scan of a segment ends where the first block makes no sense
-    truncate_tail,           // what follows a torn frame is left out
-    drop_damaged_batch,      // one damaged record takes its frame along
-    older_status_wins,       // the last one read counts, not the newest
-    status_delta,            // a status is added to what the checkpoint says
-    skip_checkpoint_end,     // the checkpoint's last record is believed without its checksum
-    checkpoint_position_late, // the log is read from where it is when the checkpoint ends
+    drop_dsync,          // every eighth batch is written without DSYNC
+    ack_on_submit,       // success is told when the write has begun
+    ignore_short_write,  // a short write counts as a whole one
+    swallow_store_error, // a refused write is reported as durable
+    forget_salvage,      // statuses and completions of a refused batch are not written again
+    forget_failed_batch, // the watermark passes a refused batch
+    skip_header_barrier, // a segment's header need not be durable before its first frame
+    reuse_generation,    // a boot begins with the segment numbers of the one before
+    reuse_lsn,           // a boot begins with the LSNs of the one before
+    reuse_epoch,         // a boot has the epoch of the one before
+    recycle_too_early,   // a slot is overwritten before the completions that freed it are durable
+    recycle_under_copy,  // the collector drops the original before its copy is durable
+    swallow_copy_error,  // and also when the copy was refused
+    free_out_of_order,   // slots are freed in any order, although no checkpoint covers them
+    stale_crc_seed,      // checksums do not depend on the segment's generation
+    unchecked_payload,   // a payload's checksum is not compared
+    stop_at_first_hole,  // the scan of a segment ends where the first block makes no sense
+    truncate_tail,       // what follows a torn frame is left out
+    drop_damaged_batch,  // one damaged record takes its frame along
+    older_status_wins,   // the last one read counts, not the newest
+    status_delta,        // a status is added to what the checkpoint says
+    skip_checkpoint_end, // the checkpoint's last record is believed without its checksum
+    checkpoint_position_late,  // the log is read from where it is when the checkpoint ends
     checkpoint_passes_pending, // records that the index does not have yet are not waited for
-    checkpoint_covers_all,   // completions behind the checkpoint's begin are said to be in it
-    superblock_at_once,      // all copies in one write
-    retry_failed_flush,      // a flush that failed is tried again and then believed
-    forget_abort,            // a refused message whose record was submitted is not marked as such
-    forget_reserve,          // new mail may take the last segments
-    forget_chunks,           // a finished message's chunks stay alive
-    tomb_before_report,      // a message ends before the report on it is durable (delivery)
+    checkpoint_covers_all,     // completions behind the checkpoint's begin are said to be in it
+    superblock_at_once,        // all copies in one write
+    retry_failed_flush,        // a flush that failed is tried again and then believed
+    forget_abort,              // a refused message whose record was submitted is not marked as such
+    forget_reserve,            // new mail may take the last segments
+    forget_chunks,             // a finished message's chunks stay alive
+    tomb_before_report,        // a message ends before the report on it is durable (delivery)
 };
 
 #ifdef MILLRACE_SEEDED_DEFECTS

@@ -115,7 +115,8 @@ Base make_base() {
     return base;
 }
 
-template <class Value> void put(std::span<std::byte> bytes, std::size_t at, Value value) {
+template <class Value>
+void put(std::span<std::byte> bytes, std::size_t at, Value value) {
     std::memcpy(bytes.data() + at, &value, sizeof value);
 }
 
@@ -150,9 +151,9 @@ void edit(const Base& base, std::vector<std::byte>& image, std::span<const std::
     const Structure& structure =
         base.structures[(word[1] | std::uint32_t{word[2]} << 8) % base.structures.size()];
     const std::uint32_t where = word[3] | std::uint32_t{word[4]} << 8;
-    const std::uint64_t value = word[5] | std::uint64_t{word[6]} << 8 |
-                                (word[7] < 128 ? std::uint64_t{word[7]} << 16
-                                               : ~std::uint64_t{0} << (word[7] % 48));
+    const std::uint64_t value =
+        word[5] | std::uint64_t{word[6]} << 8 |
+        (word[7] < 128 ? std::uint64_t{word[7]} << 16 : ~std::uint64_t{0} << (word[7] % 48));
     const std::size_t blocks = image.size() / block_bytes;
     switch (what % 8) {
     case 0: // a byte anywhere

@@ -318,8 +318,10 @@ TEST(SpoolCrash, AFullSpoolThatCrashesOftenGetsOutOfItAgain) {
         std::vector<std::byte> image;
         base::WallTime wall = base::ManualClock{}.wall_now();
         for (std::uint64_t boot = 0; boot < 6; ++boot) {
-            World world{{.bytes = 12 * (256U << 10), .seed = seed * 10 + boot}, small_options(),
-                        std::move(image), wall};
+            World world{{.bytes = 12 * (256U << 10), .seed = seed * 10 + boot},
+                        small_options(),
+                        std::move(image),
+                        wall};
             oracle.boot_begins();
             ASSERT_TRUE(world.open().value().has_value());
             oracle.check_opened(world);

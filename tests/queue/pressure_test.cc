@@ -49,6 +49,20 @@ TEST_F(PressureOverTime, LevelsComeByPercentAndGoFivePercentLater) {
     EXPECT_EQ(at(100), SpoolLevel::normal);
 }
 
+TEST_F(PressureOverTime, APoolOfFewSegmentsTakesMailDownToTheReserve) {
+    const auto at = [&](std::uint32_t free) {
+        now += 24h;
+        pressure.sample(now, {.segments_total = 8,
+                              .segments_free = free,
+                              .segments_reserved = 4,
+                              .segment_bytes = segment});
+        return pressure.level();
+    };
+    EXPECT_LT(at(5), SpoolLevel::nearly_full);
+    EXPECT_EQ(at(4), SpoolLevel::full);
+    EXPECT_LT(at(5), SpoolLevel::nearly_full) << "a segment is more than a level apart";
+}
+
 TEST_F(PressureOverTime, WhatCollectionWouldWinBackIsNotUsed) {
     after(1s, 15, 10 * segment);
     EXPECT_EQ(pressure.used_percent(), 75U);

@@ -32,14 +32,12 @@ base::Task<void> write_mail(World* world, Oracle* oracle, Mix mix, std::uint64_t
         Letter letter;
         const bool large = chance(random, mix.large_percent);
         const std::size_t bytes =
-            large ? mix.large_bytes_min +
-                        random() % (mix.large_bytes_max - mix.large_bytes_min + 1)
+            large ? mix.large_bytes_min + random() % (mix.large_bytes_max - mix.large_bytes_min + 1)
                   : 1 + random() % mix.small_bytes_max;
         letter.body = random_body(random, bytes);
         letter.prelude = random() % 4 == 0 ? "" : "Received: from somewhere\r\n";
-        letter.recipients = chance(random, mix.many_percent)
-                                ? 1 + random() % mix.recipients_many
-                                : 1 + random() % mix.recipients_max;
+        letter.recipients = chance(random, mix.many_percent) ? 1 + random() % mix.recipients_many
+                                                             : 1 + random() % mix.recipients_max;
         letter.tenant = "tenant" + std::to_string(random() % 3);
         if (chance(random, mix.cancel_percent)) letter.patience = draw_time(random, 4ms);
         letter.give_up = chance(random, mix.drop_percent);
@@ -102,9 +100,8 @@ base::Task<void> deliver_mail(World* world, Oracle* oracle, Mix mix, std::uint64
             oracle->handed(*world, *message, content ? &*content : nullptr);
             const base::WallTime now = world->loop.wall_now();
             const bool expired = now >= message->envelope.expiry;
-            const base::WallTime due =
-                now + std::chrono::duration_cast<std::chrono::milliseconds>(
-                          draw_time(random, mix.defer_max));
+            const base::WallTime due = now + std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                 draw_time(random, mix.defer_max));
             if (!content) {
                 if (content.error() == SpoolError::damaged || expired) {
                     finish_all(*message, RecipientState::expired);

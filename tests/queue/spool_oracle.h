@@ -21,11 +21,12 @@
 namespace tests {
 
 enum class Invariant : std::uint8_t {
-    acknowledged_survives = 1,       // body, envelope, expiry of what was acknowledged and is not done
+    acknowledged_survives = 1, // body, envelope, expiry of what was acknowledged and is not done
     nothing_false_is_handed_out = 2, // no altered bytes, nobody else's bytes
     no_promise_without_durability = 3,
     done_stays_done = 4,
-    duplicates_bounded = 5, // only what was in doubt at the crash comes back, and the restart says how much
+    duplicates_bounded =
+        5, // only what was in doubt at the crash comes back, and the restart says how much
     index_is_the_log = 6,
     recovery_converges = 7,
     accounting_agrees = 8,
@@ -119,7 +120,7 @@ public:
 
 private:
     [[nodiscard]] bool harmed(const World& world) noexcept;
-    void check_one(World& world, Mail& mail, const queue::Message& message, bool alarm);
+    void check_one(World& world, Mail& mail, const queue::Message& message);
     void check_missing(std::uint64_t id, Mail& mail, bool alarm);
     void take_over(Mail& mail, const queue::Message& message);
 

@@ -15,7 +15,8 @@ public:
         return core.checkpoint_.current_;
     }
     /// Records of finished messages whose completion has not been written yet.
-    template <class Visit> static void for_each_mark(QueueCore& core, Visit&& visit) {
+    template <class Visit>
+    static void for_each_mark(QueueCore& core, Visit&& visit) {
         for (const auto& mark : core.marks_) {
             if (mark.place.valid()) visit(mark.place, mark.payload_bytes);
             for (const Chunk& chunk : mark.chunks)

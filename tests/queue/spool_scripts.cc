@@ -275,8 +275,7 @@ SimResult run_error_at_every_operation(std::uint64_t stride) {
                     world.disk.fail_operations(at, count);
                     oracle.boot_begins();
                     const auto opened = world.open();
-                    const bool good =
-                        opened && opened->has_value() && world.report.problem.empty();
+                    const bool good = opened && opened->has_value() && world.report.problem.empty();
                     world.disk.fail_operations(0, 0);
                     if (!good && world.report.problem.empty())
                         oracle.violate(Invariant::any_image_opens_or_refuses, "refused in silence");
@@ -328,12 +327,14 @@ SimResult run_lying_device(std::uint64_t count) {
         tally.end(oracle, "seed " + std::to_string(seed));
     }
     if (count > 20 && tally.result().lost_and_told == 0)
-        tally.result().violations.emplace_back("the device never lost anything: nothing was tested");
+        tally.result().violations.emplace_back(
+            "the device never lost anything: nothing was tested");
     return tally.result();
 }
 
-SimResult run_one_damaged_record(std::uint64_t count) {
-    Tally tally;
+namespace {
+
+void damage_records(std::uint64_t pool_bytes, std::uint64_t count, Tally& tally) {
     Oracle before;
     std::vector<std::byte> image;
     queue::Superblock superblock;
@@ -345,8 +346,8 @@ SimResult run_one_damaged_record(std::uint64_t count) {
     std::vector<Target> targets;
     {
         SimDiskOptions disk = disk_of(5);
-        disk.bytes = 6U << 20;
-        World world{disk, options_of()};
+        disk.bytes = pool_bytes;
+        World world{disk, small_options()};
         before.boot_begins();
         static_cast<void>(world.open());
         start_deliveries(world, before, {.defer_percent = 60});
@@ -368,18 +369,25 @@ SimResult run_one_damaged_record(std::uint64_t count) {
                 const bool mail = type == queue::RecordType::message ||
                                   type == queue::RecordType::message_commit ||
                                   type == queue::RecordType::body_chunk;
-                targets.push_back(
-                    {begin + record.offset,
-                     queue::record_header_bytes + record.header.payload_bytes,
-                     mail ? record.header.id.value : 0});
+                targets.push_back({begin + record.offset,
+                                   queue::record_header_bytes + record.header.payload_bytes,
+                                   mail ? record.header.id.value : 0});
             }
         }
         before.boot_ends(world);
         image = world.crash();
     }
+    // The checkpoint's end says which slots are free: of what it says of slots that there are.
+    const queue::CheckpointPointer& end = superblock.checkpoint;
+    const std::uint64_t end_begin =
+        (end.slot == 0 ? queue::superblock_area_bytes
+                       : std::uint64_t{end.slot} * superblock.segment_bytes) +
+        end.offset + queue::record_header_bytes;
+    const Target map{end_begin + end.payload_bytes - queue::segment_count_max / 8,
+                     (superblock.segment_count + 7) / 8, 0};
     std::mt19937_64 random{1};
     for (std::uint64_t i = 0; i < count && tally.good(); ++i) {
-        const Target& target = targets[random() % targets.size()];
+        const Target& target = i % 8 == 0 && end.valid() ? map : targets[random() % targets.size()];
         SimMedium medium{image};
         const std::uint64_t at = target.offset + random() % target.bytes;
         medium.safe[at] = medium.visible[at] ^= std::byte{1} << (random() % 8);
@@ -407,6 +415,14 @@ SimResult run_one_damaged_record(std::uint64_t count) {
         tally.boot(world);
         tally.end(oracle, "damage " + std::to_string(i));
     }
+}
+
+} // namespace
+
+SimResult run_one_damaged_record(std::uint64_t count) {
+    Tally tally;
+    damage_records(6U << 20, count / 2 + 1, tally);  // mostly in a checkpoint
+    damage_records(48U << 20, count / 2 + 1, tally); // all in the log
     return tally.result();
 }
 

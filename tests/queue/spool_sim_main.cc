@@ -67,9 +67,10 @@ struct Arguments {
 }
 
 void print(const tests::SimResult& total, const char* what) {
-    std::printf("%s: %llu boots, %llu disk operations, %llu acknowledged, %llu damaged and reported\n",
-                what, number(total.boots), number(total.operations), number(total.acknowledged),
-                number(total.lost_and_told));
+    std::printf(
+        "%s: %llu boots, %llu disk operations, %llu acknowledged, %llu damaged and reported\n",
+        what, number(total.boots), number(total.operations), number(total.acknowledged),
+        number(total.lost_and_told));
 }
 
 bool run_seeds(const Arguments& arguments) {
@@ -124,6 +125,7 @@ int main(int count, char** words) {
         std::fputs(usage, stderr);
         return 2;
     }
-    const bool good = arguments.exhaustive ? run_exhaustive(arguments.stride) : run_seeds(arguments);
+    const bool good =
+        arguments.exhaustive ? run_exhaustive(arguments.stride) : run_seeds(arguments);
     return good ? 0 : 1;
 }

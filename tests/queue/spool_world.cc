@@ -6,9 +6,9 @@
 
 namespace tests {
 
-base::Task<queue::SpoolResult<queue::MessageRef>>
-submit_task(queue::MessageQueue& queue, std::string body, std::string prelude,
-            std::size_t recipients) {
+base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueue& queue,
+                                                              std::string body, std::string prelude,
+                                                              std::size_t recipients) {
     auto draft = queue.begin(body.size());
     if (!draft) co_return std::unexpected(draft.error());
     draft->envelope().set_sender("sender@example.org");
@@ -24,10 +24,9 @@ submit_task(queue::MessageQueue& queue, std::string body, std::string prelude,
 
 World::World(SimDiskOptions disk_options, queue::QueueOptions queue_options, SimMedium medium,
              base::WallTime start)
-    : clock(start),
-      disk(loop, disk_options,
-           medium.safe.empty() ? SimMedium{std::vector<std::byte>(disk_options.bytes)}
-                               : std::move(medium)),
+    : clock(start), disk(loop, disk_options,
+                         medium.safe.empty() ? SimMedium{std::vector<std::byte>(disk_options.bytes)}
+                                             : std::move(medium)),
       options(queue_options) {}
 
 World::~World() {

@@ -374,7 +374,11 @@ void Audit::judge_recipient(const Letter& letter, std::uint32_t index) {
         // Or the report was queued, and the relay died before it knew.
         const bool doubtful = std::ranges::any_of(facts.arrivals, [&](std::size_t arrival) {
             const Delivery& delivery = deliveries_[arrival];
-            return in_doubt(delivery) || forgotten(first_refusal(letter, index), delivery.at);
+            const bool end_forgotten = std::ranges::any_of(given_up_, [&](const GivenUp& order) {
+                return order.at <= delivery.at && forgotten(order.at, delivery.at);
+            });
+            return in_doubt(delivery) || end_forgotten ||
+                   forgotten(first_refusal(letter, index), delivery.at);
         });
         if (!doubtful)
             violation("<" + recipient.address + "> was delivered, and reported as failed");

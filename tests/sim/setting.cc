@@ -246,8 +246,7 @@ void draw_trouble(Setting& setting, Random& random) {
     if (random.chance(25)) setting.happenings.push_back({.what = What::restart, .at = sometime()});
     // Drawn apart, so that a seed is otherwise what it was. Not the senders' own domain: reports go there.
     Random operator_random{setting.seed, 4};
-    const std::uint64_t operations =
-        operator_random.chance(50) ? 0 : operator_random.between(1, 6);
+    const std::uint64_t operations = operator_random.chance(50) ? 0 : operator_random.between(1, 6);
     for (std::uint64_t i = 0; i < operations; ++i) {
         setting.happenings.push_back(
             {.what = What::operate,

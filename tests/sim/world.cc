@@ -101,6 +101,7 @@ private:
     Task<void> stop();
     void bury(bool in_good_order);
     [[nodiscard]] bool crash_due();
+    [[nodiscard]] bool writing_ended();
     [[nodiscard]] std::uint64_t acknowledged() const;
 
     // What happens to it.
@@ -238,7 +239,7 @@ void World::after_turn() {
         }
         return crash();
     }
-    if (state_ == State::up && !read_only_ && house_->relay.queue().counters().write_errors > 1) {
+    if (state_ == State::up && !read_only_ && writing_ended()) {
         // Perhaps the spool takes nothing any more until it is opened again: an operator would see to that.
         read_only_ = true;
         audit_.disk_fails(true);
@@ -248,6 +249,15 @@ void World::after_turn() {
         restart_wanted_ = false;
         restart();
     }
+}
+
+/// Two refused writes in a row may have done it, and one of a superblock has.
+bool World::writing_ended() {
+    queue::MessageQueue& queue = house_->relay.queue();
+    const std::uint64_t errors = queue.counters().write_errors;
+    if (errors != 1) return errors > 1;
+    const auto draft = queue.begin(0);
+    return !draft && draft.error() == queue::SpoolError::read_only;
 }
 
 // ---- the relay's life
@@ -435,14 +445,14 @@ void World::operate(const Happening& happening) {
     using Kind = dataplane::policy::ShardCommand::Kind;
     const std::string& domain = setting_.domains[happening.domain].name;
     dataplane::delivery::Dispatcher& dispatcher = house_->relay.dispatcher();
-    if (!house_->operations)
-        house_->operations.emplace(loop_, house_->relay.queue(), dispatcher);
+    if (!house_->operations) house_->operations.emplace(loop_, house_->relay.queue(), dispatcher);
     const auto start = [&](Kind kind, const std::string& arguments) {
         house_->operations->start(kind, arguments,
                                   [this](std::string json) { audit_.trace("operator", json); });
     };
     const std::string selected = "\"domain\":\"" + domain + "\"";
-    audit_.trace("operator", std::to_string(static_cast<unsigned>(happening.operation)) + " " + domain);
+    audit_.trace("operator",
+                 std::to_string(static_cast<unsigned>(happening.operation)) + " " + domain);
     StandingOrder order;
     order.id = 1;
     order.filter.domain = domain;

@@ -130,8 +130,8 @@ base::Task<SimDisk::Result> SimDisk::write(std::uint64_t offset, std::span<const
         refused = true;
         fault = static_cast<Fault>(random_() % 4);
     }
-    const auto write = medium_.cached.insert(medium_.cached.end(),
-                                             Write{offset, {bytes.begin(), bytes.end()}});
+    const auto write =
+        medium_.cached.insert(medium_.cached.end(), Write{offset, {bytes.begin(), bytes.end()}});
     pending_bytes_ += bytes.size();
     pending_bytes_max_ = std::max(pending_bytes_max_, pending_bytes_);
     const std::size_t whole = bytes.size();
@@ -172,8 +172,7 @@ base::Task<SimDisk::Result> SimDisk::read(std::uint64_t offset, std::span<std::b
     CHECK(offset % queue::block_bytes == 0);
     CHECK(bytes.size() % queue::block_bytes == 0);
     CHECK(offset + bytes.size() <= size_bytes());
-    const bool refused =
-        operations_ >= operations_fail_from_ && operations_ < operations_fail_to_;
+    const bool refused = operations_ >= operations_fail_from_ && operations_ < operations_fail_to_;
     static_cast<void>(co_await take_time());
     const std::uint64_t first = offset / queue::block_bytes;
     const std::uint64_t count = bytes.size() / queue::block_bytes;

@@ -27,14 +27,15 @@ namespace base = dataplane::base;
 
 /// How often, of 10,000 operations that could; 0 is never.
 struct SimDiskFaults {
-    unsigned write_refused = 0;    // EIO, short, no space or timed out; the bytes may be there all the same
+    unsigned write_refused =
+        0; // EIO, short, no space or timed out; the bytes may be there all the same
     unsigned flush_refused = 0;    // and what it should have made safe is gone, or not
     unsigned block_unreadable = 0; // 4 KiB give EIO until they are written again
     unsigned read_flipped = 0;     // a bit of what is read, this time
     unsigned write_flipped = 0;    // a bit on its way to the medium
-    unsigned misdirected = 0;      // a write lands whole on another place, and its own keeps what it had
-    unsigned lied = 0;             // a durable write is told to be safe, and only is in the cache
-    unsigned slow = 0;             // takes between a millisecond and slow_max
+    unsigned misdirected = 0; // a write lands whole on another place, and its own keeps what it had
+    unsigned lied = 0;        // a durable write is told to be safe, and only is in the cache
+    unsigned slow = 0;        // takes between a millisecond and slow_max
     base::Duration slow_max = std::chrono::seconds{60};
 };
 

@@ -71,7 +71,8 @@ base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
                               static_cast<std::uint32_t>(block_bytes)};
         std::size_t last = first;
         while (last < survivors_.size() && survivors_[last].place.slot == begin.slot &&
-               end_of(survivors_[last]) <= begin.offset + collect_window_bytes + block_bytes) {
+               end_of(core_.log(), survivors_[last]) <=
+                   begin.offset + collect_window_bytes + block_bytes) {
             ++last;
         }
         CHECK(last > first); // a record is at most a batch, and a batch fits the window
@@ -89,17 +90,12 @@ base::Task<void> Collector::collect(std::vector<std::uint32_t> slots) {
     core_.loop().at_turn_end(core_);
 }
 
-std::uint32_t Collector::end_of(const LiveRecord& survivor) const noexcept {
-    return survivor.place.offset +
-           core_.log().segments().record_bytes_in(survivor.place.slot, survivor.payload_bytes);
-}
-
 base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
     Log& log = core_.log();
     const std::uint32_t slot = survivors_[first].place.slot;
     const std::uint64_t window_offset = survivors_[first].place.offset / block_bytes * block_bytes;
     const LiveRecord& end = survivors_[last - 1];
-    const std::uint64_t window_end = end_of(end);
+    const std::uint64_t window_end = end_of(log, end);
     const std::size_t bytes =
         (window_end - window_offset + block_bytes - 1) / block_bytes * block_bytes;
     const std::span<std::byte> window = window_.span().first(bytes);
@@ -115,13 +111,18 @@ base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
         const LiveRecord& survivor = survivors_[i];
         if (!alive(core_.index(), survivor)) continue;
         const std::span<std::byte> record = window.subspan(
-            survivor.place.offset - window_offset, end_of(survivor) - survivor.place.offset);
+            survivor.place.offset - window_offset, end_of(log, survivor) - survivor.place.offset);
+        bool good = checks_out(log, survivor, record);
+        if (!good) {
+            const bool mended = co_await read_other_copy(log, core_.disk(), survivor, record);
+            good = mended;
+            if (!alive(core_.index(), survivor)) continue;
+            if (good) core_.count_mended();
+        }
         const RecordSeeds seeds = record_seeds(log.seed(), seq, survivor.place.offset);
         auto header = decode_record_header(record, record.size(), seeds);
-        const bool ours = header && header->payload_bytes == survivor.payload_bytes;
-        const auto stored = record.subspan(record_header_bytes, ours ? header->stored_bytes() : 0);
-        if (!ours || !payload_valid(*header, stored, seeds) ||
-            !log.open_record(survivor.place, *header, stored)) {
+        const auto stored = record.subspan(record_header_bytes, good ? header->stored_bytes() : 0);
+        if (!good || !log.open_record(survivor.place, *header, stored)) {
             core_.damaged(survivor.id, survivor.place, survivor.payload_bytes, "collection");
             give_up(survivor);
             continue;

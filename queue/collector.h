@@ -50,7 +50,6 @@ private:
                           RecordType type);
     void copy_status(EntryRef ref);
     base::Task<bool> write_frame();
-    [[nodiscard]] std::uint32_t end_of(const LiveRecord& survivor) const noexcept;
     void give_up(const LiveRecord& survivor);
 
     QueueCore& core_;

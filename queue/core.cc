@@ -549,6 +549,7 @@ QueueCounters QueueCore::counters() const noexcept {
             .write_errors = log.write_errors,
             .read_errors = read_errors_,
             .damaged_records = damaged_records_,
+            .mended_records = mended_records_ + recovery_report_.records_mended,
             .segments_free = log_.free_segments(),
             .segments_total = log_.segments().count(),
             .queued_messages = index_.size(),

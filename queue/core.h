@@ -104,6 +104,8 @@ public:
     /// A record of a queued message does not check out.
     void damaged(MessageId id, Place place, std::uint32_t payload_bytes, std::string_view found_by);
     void count_read_error() noexcept { ++read_errors_; }
+    /// One half of a mirror had a record that does not check out, the other has it whole.
+    void count_mended() noexcept { ++mended_records_; }
 
     [[nodiscard]] base::Task<SpoolResult<>> recovered(base::Deadline deadline);
     [[nodiscard]] const RecoveryReport& recovery() const noexcept { return recovery_report_; }
@@ -216,6 +218,7 @@ private:
     std::uint64_t accepted_bytes_ = 0;
     std::uint64_t damaged_records_ = 0;
     std::uint64_t read_errors_ = 0;
+    std::uint64_t mended_records_ = 0;
     Pressure pressure_;
     TenantTally tenants_;
     bool closing_ = false;

@@ -48,4 +48,39 @@ bool alive(MessageIndex& index, const LiveRecord& record) noexcept {
     return index[record.entry].id == record.id && place_of(index, record) == record.place;
 }
 
+std::uint32_t end_of(const Log& log, const LiveRecord& record) noexcept {
+    return record.place.offset +
+           log.segments().record_bytes_in(record.place.slot, record.payload_bytes);
+}
+
+bool checks_out(const Log& log, const LiveRecord& record,
+                std::span<const std::byte> bytes) noexcept {
+    const RecordSeeds seeds =
+        record_seeds(log.seed(), log.segments().seq_of(record.place.slot), record.place.offset);
+    auto header = decode_record_header(bytes, bytes.size(), seeds);
+    return header && header->payload_bytes == record.payload_bytes && header->id == record.id &&
+           payload_valid(*header, bytes.subspan(record_header_bytes, header->stored_bytes()),
+                         seeds);
+}
+
+base::Task<bool> read_other_copy(const Log& log, Disk& disk, LiveRecord record,
+                                 std::span<std::byte> bytes) {
+    const std::uint32_t skew = record.place.offset % block_bytes;
+    BlockMemory memory;
+    for (unsigned copy = 1; copy < disk.copies(); ++copy) {
+        if (memory.bytes == 0) {
+            memory =
+                BlockMemory{(skew + bytes.size() + block_bytes - 1) / block_bytes * block_bytes};
+        }
+        auto read = co_await disk.read_copy(
+            copy, log.segments().begin_of(record.place.slot) + record.place.offset - skew,
+            memory.span());
+        const std::span<const std::byte> found = memory.span().subspan(skew, bytes.size());
+        if (!read || !checks_out(log, record, found)) continue;
+        std::ranges::copy(found, bytes.begin());
+        co_return true;
+    }
+    co_return false;
+}
+
 } // namespace queue

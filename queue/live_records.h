@@ -1,7 +1,7 @@
 // live_records.h: which records of some segments the index still needs, and where.
 //
 // Scope      One walk over the index in slices between the loop's turns; for the collector, which copies them,
-//            and the scrub, which reads them.
+//            and the scrub, which reads them. Whether what was read is such a record.
 // Owns       Nothing. What was found may die, or be moved, at any turn: alive().
 // Threading  Bound to one shard.
 #pragma once
@@ -10,6 +10,7 @@
 #include "dataplane/base/task.h"
 #include "queue/entry.h"
 #include "queue/index.h"
+#include "queue/log.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -35,5 +36,13 @@ find_live_records(base::Loop& loop, const MessageIndex& index, std::vector<std::
 /// Where the index has the record now.
 [[nodiscard]] Place& place_of(MessageIndex& index, const LiveRecord& record) noexcept;
 [[nodiscard]] bool alive(MessageIndex& index, const LiveRecord& record) noexcept;
+/// Behind its last byte, in its segment.
+[[nodiscard]] std::uint32_t end_of(const Log& log, const LiveRecord& record) noexcept;
+/// \param bytes  from the record's first to its last
+[[nodiscard]] bool checks_out(const Log& log, const LiveRecord& record,
+                              std::span<const std::byte> bytes) noexcept;
+/// Reads the record from a further copy of the disk into `bytes`. False when it checks out in none.
+[[nodiscard]] base::Task<bool> read_other_copy(const Log& log, Disk& disk, LiveRecord record,
+                                               std::span<std::byte> bytes);
 
 } // namespace queue

@@ -68,7 +68,7 @@ struct QueueOptions {
         64U << 20; // a multiple of 1 MiB; the pool holds a whole number of them
     std::uint64_t scrub_bytes_per_s = 0; // at most, for reading all mail once a day; 0: not at all
     std::function<void(DamagedRecord)> quarantine = {}; // keeps what was found damaged
-    std::shared_ptr<const KeyRing> keys = {}; // for encryption at rest; nothing: without
+    std::shared_ptr<const KeyRing> keys = {};           // for encryption at rest; nothing: without
 };
 
 struct RecoveryReport {
@@ -76,6 +76,7 @@ struct RecoveryReport {
     std::uint64_t records_read = 0;
     std::uint64_t messages_recovered = 0;
     std::uint64_t records_damaged = 0; // below the durable watermark: acknowledged data that rotted
+    std::uint64_t records_mended = 0;  // that only one half of a mirror had
     std::uint64_t torn_tails = 0; // above it: writes that the crash cut short; never acknowledged
     std::uint64_t possible_duplicates = 0;
     std::uint64_t checkpoint_entries = 0; // messages that the checkpoint knew
@@ -90,6 +91,7 @@ struct QueueCounters {
     std::uint64_t accepted = 0, accepted_bytes = 0;
     std::uint64_t batches = 0, batch_bytes = 0; // what was written, padding included
     std::uint64_t write_errors = 0, read_errors = 0, damaged_records = 0;
+    std::uint64_t mended_records = 0; // that only one half of a mirror had
     std::uint64_t segments_free = 0, segments_total = 0;
     std::uint64_t queued_messages = 0, ready_messages = 0, deferred_messages = 0;
     std::uint64_t resident_bytes = 0;

@@ -35,8 +35,7 @@ RecordReader::Job& RecordReader::take_job() {
     }
     Job& job = *free_.back();
     free_.pop_back();
-    job.done = job.abandoned = false;
-    job.result = {};
+    job.abandoned = false;
     return job;
 }
 
@@ -75,14 +74,19 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
     for (std::size_t i = 0; i < slab_count; ++i)
         job.slabs[i] = core_.large_slabs().take();
     job.slab_count = slab_count;
-    start(job);
+    start(job, 0);
 
     const Hold hold{*this, job};
-    while (!job.done) {
-        const base::Wake woken = co_await job.wait.wait(core_.loop(), deadline);
-        if (job.done || woken == base::Wake::event) continue;
-        co_return std::unexpected(woken == base::Wake::cancelled ? SpoolError::cancelled
-                                                                 : SpoolError::timed_out);
+    for (unsigned copy = 1;; ++copy) {
+        while (!job.done) {
+            const base::Wake woken = co_await job.wait.wait(core_.loop(), deadline);
+            if (job.done || woken == base::Wake::event) continue;
+            co_return std::unexpected(woken == base::Wake::cancelled ? SpoolError::cancelled
+                                                                     : SpoolError::timed_out);
+        }
+        if (job.result && copy > 1) core_.count_mended();
+        if (job.result || copy >= core_.disk().copies()) break;
+        start(job, copy);
     }
     if (!job.result) co_return std::unexpected(job.result.error());
     base::SlabChain chain;
@@ -106,7 +110,9 @@ void RecordReader::for_range(const Job& job, std::uint32_t from, std::uint32_t b
     }
 }
 
-void RecordReader::start(Job& job) {
+void RecordReader::start(Job& job, unsigned copy) {
+    job.done = false;
+    job.result = {};
     std::uint64_t from =
         core_.log().segments().begin_of(job.place.slot) + job.place.offset - job.skew;
     std::uint32_t left = job.skew + job.read_bytes;
@@ -114,7 +120,7 @@ void RecordReader::start(Job& job) {
     job.parts_open = job.slab_count;
     for (std::size_t i = 0; i < job.slab_count; ++i) {
         const std::uint32_t bytes = std::min(left, large_slab_bytes);
-        job.parts[i] = read_part(job, i, from, bytes);
+        job.parts[i] = read_part(job, copy, i, from, bytes);
         from += bytes;
         left -= bytes;
     }
@@ -122,10 +128,13 @@ void RecordReader::start(Job& job) {
         job.parts[i].start();
 }
 
-base::Task<void> RecordReader::read_part(Job& job, std::size_t part, std::uint64_t from,
-                                         std::uint32_t bytes) {
+base::Task<void> RecordReader::read_part(Job& job, unsigned copy, std::size_t part,
+                                         std::uint64_t from, std::uint32_t bytes) {
     const std::span<std::byte> to{job.slabs[part].data(), bytes};
-    auto read = co_await core_.disk().read(from, to);
+    Disk& disk = core_.disk();
+    base::Task<std::expected<void, DiskError>> reading =
+        copy == 0 ? disk.read(from, to) : disk.read_copy(copy, from, to);
+    auto read = co_await std::move(reading);
     if (!read) job.result = std::unexpected(SpoolError::read_failed);
     if (--job.parts_open == 0) end(job);
 }

@@ -1,7 +1,8 @@
 // record_reader.h: reads one record's payload from disk into slabs and checks it.
 //
 // Scope      Nothing is handed out before the checksum over all of the record was right, unless the caller
-//            says that it checks what it takes itself. The parts of a large record are read at once.
+//            says that it checks what it takes itself. The parts of a large record are read at once. On a mirror
+//            each half is asked before a record counts as damaged.
 // Owns       Its jobs. A job whose waiter has gone keeps its memory until the disk is done with it.
 // Threading  Bound to one shard.
 // Failure    SpoolError::read_failed or damaged; timed_out and cancelled from the deadline.
@@ -63,8 +64,9 @@ private:
 
     [[nodiscard]] Job& take_job();
     void give_back(Job& job) noexcept;
-    void start(Job& job);
-    base::Task<void> read_part(Job& job, std::size_t part, std::uint64_t from, std::uint32_t bytes);
+    void start(Job& job, unsigned copy);
+    base::Task<void> read_part(Job& job, unsigned copy, std::size_t part, std::uint64_t from,
+                               std::uint32_t bytes);
     void end(Job& job);
     [[nodiscard]] SpoolResult<> check(const Job& job) noexcept;
     [[nodiscard]] bool decrypt(const Job& job, const RecordHeader& header) noexcept;

@@ -84,8 +84,18 @@ private:
         KeyId wrapper{};                     // and what would unwrap it
         bool old_wrapper = false;            // a copy of its header does not name the first key
     };
+    // Where a record should be, and under which key.
+    struct RecordAt {
+        RecordType type{};
+        std::uint32_t slot = 0;
+        std::uint64_t seq = 0;
+        std::uint32_t offset = 0;
+        std::uint32_t payload_bytes = 0;
+        bool encrypted = false;
+        std::optional<DataKey> key;
+    };
 
-    // In the foreground.
+    // In the foreground: recovery.cc.
     base::Task<SpoolResult<std::unique_ptr<QueueCore>>> begin();
     base::Task<SpoolResult<>> read_superblock();
     [[nodiscard]] SpoolResult<> adopt(const Superblock& superblock);
@@ -93,12 +103,13 @@ private:
     base::Task<SpoolResult<bool>> any_segment_header();
     base::Task<SpoolResult<>> probe_slots();
     base::Task<void> probe(std::uint32_t slot);
+    void read_headers(std::span<const std::byte> bytes, UsedSegment& segment);
     base::Task<SpoolResult<>> read_checkpoint_end();
     [[nodiscard]] SpoolResult<> sort_slots();
     void unwrap(UsedSegment& segment, const WrappedKey& wrapped) const;
     [[nodiscard]] SpoolResult<> need_key(const UsedSegment& segment);
 
-    // In the background.
+    // In the background: recovery_fold.cc.
     base::Task<void> fold();
     base::Task<SpoolResult<>> read_log(std::vector<UsedSegment> segments);
     base::Task<void> read_checkpoint();
@@ -106,8 +117,12 @@ private:
     base::Task<SpoolResult<>> read_rest();
     void end(SpoolResult<> result);
 
-    base::Task<bool> read_bytes(std::uint64_t offset, std::span<std::byte> bytes);
-    base::Task<void> read_piece(std::uint64_t offset, std::span<std::byte> bytes, bool* readable);
+    // Reading: recovery_read.cc.
+    base::Task<bool> read_bytes(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes);
+    base::Task<void> read_piece(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes,
+                                bool* readable);
+    base::Task<std::span<const std::byte>> read_record(const RecordAt* at, BlockMemory* memory);
+    base::Task<bool> mend(unsigned copy, std::uint32_t slot, std::span<std::byte> segment);
     /// Runs work(0) to work(count - 1), some at a time.
     base::Task<void> all_of(std::size_t count, std::function<base::Task<void>(std::size_t)> work);
     [[nodiscard]] SpoolResult<> take_segment(UsedSegment segment, bool readable);
@@ -139,8 +154,9 @@ private:
     bool front_half_only_ = false; // where it was found
     CheckpointEnd checkpoint_;
     bool with_checkpoint_ = false;
-    BlockMemory buffer_;
-    Envelope envelope_; // of the message being built
+    BlockMemory buffer_; // the segment that is looked at
+    BlockMemory other_;  // the same from another copy of the disk
+    Envelope envelope_;  // of the message being built
     QueueCore* core_ = nullptr;
     std::vector<UsedSegment> used_;
     std::vector<std::uint32_t> blank_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 
 namespace queue {
 
@@ -61,11 +62,6 @@ base::Task<void> Scrub::pass() {
     }
 }
 
-std::uint32_t Scrub::end_of(const LiveRecord& record) const noexcept {
-    return record.place.offset +
-           core_.log().segments().record_bytes_in(record.place.slot, record.payload_bytes);
-}
-
 base::Task<void> Scrub::read_records() {
     if (window_.bytes == 0) window_ = BlockMemory{batch_bytes_max + 2 * block_bytes};
     for (std::size_t first = 0; first < records_.size();) {
@@ -73,7 +69,7 @@ base::Task<void> Scrub::read_records() {
         const std::uint64_t from = begin.offset / block_bytes * block_bytes;
         std::size_t last = first + 1;
         while (last < records_.size() && records_[last].place.slot == begin.slot &&
-               end_of(records_[last]) <= from + scrub_window_bytes) {
+               end_of(core_.log(), records_[last]) <= from + scrub_window_bytes) {
             ++last;
         }
         const std::uint64_t before = bytes_read_;
@@ -85,35 +81,16 @@ base::Task<void> Scrub::read_records() {
 }
 
 base::Task<void> Scrub::read_window(std::size_t first, std::size_t last) {
-    const SegmentTable& segments = core_.log().segments();
-    const std::uint32_t slot = records_[first].place.slot;
-    std::vector<std::size_t> suspects;
-    for (std::size_t i = first; i < last; ++i)
-        suspects.push_back(i);
-    // What a wire or a controller has turned over once is not rot: look twice.
-    for (int look = 0; look < 2 && !suspects.empty(); ++look) {
-        std::erase_if(suspects, [&](std::size_t i) { return !alive(core_.index(), records_[i]); });
-        if (suspects.empty()) co_return;
-        const std::uint64_t from =
-            records_[suspects.front()].place.offset / block_bytes * block_bytes;
-        const std::uint64_t end = end_of(records_[suspects.back()]);
-        const std::size_t bytes = (end - from + block_bytes - 1) / block_bytes * block_bytes;
-        const std::span<std::byte> window = window_.span().first(bytes);
-        auto read = co_await core_.disk().read(segments.begin_of(slot) + from, window);
-        bytes_read_ += bytes;
-        if (!read) {
-            core_.count_read_error();
-            if (suspects.size() == 1) continue;
-            // One bad block: each record for itself.
-            for (const std::size_t i : suspects)
-                co_await read_window(i, i + 1);
-            co_return;
-        }
-        std::erase_if(suspects, [&](std::size_t i) {
-            return !alive(core_.index(), records_[i]) || valid(records_[i], from, window);
-        });
+    std::vector<std::size_t> lost = co_await suspects(0, first, last);
+    for (unsigned copy = 1; copy < core_.disk().copies(); ++copy) {
+        const std::vector<std::size_t> bad = co_await suspects(copy, first, last);
+        std::vector<std::size_t> both;
+        std::ranges::set_intersection(lost, bad, std::back_inserter(both));
+        for (std::size_t i = 2 * both.size(); i < lost.size() + bad.size(); ++i)
+            core_.count_mended(); // delivery takes the half that is whole
+        lost = std::move(both);
     }
-    for (const std::size_t i : suspects) {
+    for (const std::size_t i : lost) {
         const LiveRecord& record = records_[i];
         if (!alive(core_.index(), record)) continue;
         core_.damaged(record.id, record.place, record.payload_bytes, "scrub");
@@ -121,17 +98,45 @@ base::Task<void> Scrub::read_window(std::size_t first, std::size_t last) {
     }
 }
 
-bool Scrub::valid(const LiveRecord& record, std::uint64_t from,
-                  std::span<const std::byte> window) const noexcept {
+/// Which records of [first, last) do not check out in a copy of the disk, in their order.
+base::Task<std::vector<std::size_t>> Scrub::suspects(unsigned copy, std::size_t first,
+                                                     std::size_t last) {
     const Log& log = core_.log();
-    const auto bytes =
-        window.subspan(record.place.offset - from, end_of(record) - record.place.offset);
-    const RecordSeeds seeds =
-        record_seeds(log.seed(), log.segments().seq_of(record.place.slot), record.place.offset);
-    auto header = decode_record_header(bytes, bytes.size(), seeds);
-    return header && header->payload_bytes == record.payload_bytes && header->id == record.id &&
-           payload_valid(*header, bytes.subspan(record_header_bytes, header->stored_bytes()),
-                         seeds);
+    const std::uint32_t slot = records_[first].place.slot;
+    std::vector<std::size_t> left;
+    for (std::size_t i = first; i < last; ++i)
+        left.push_back(i);
+    // What a wire or a controller has turned over once is not rot: look twice.
+    for (int look = 0; look < 2; ++look) {
+        std::erase_if(left, [&](std::size_t i) { return !alive(core_.index(), records_[i]); });
+        if (left.empty()) break;
+        const std::uint64_t from = records_[left.front()].place.offset / block_bytes * block_bytes;
+        const std::uint64_t end = end_of(log, records_[left.back()]);
+        const std::size_t bytes = (end - from + block_bytes - 1) / block_bytes * block_bytes;
+        const std::span<std::byte> window = window_.span().first(bytes);
+        auto read =
+            co_await core_.disk().read_copy(copy, log.segments().begin_of(slot) + from, window);
+        bytes_read_ += bytes;
+        if (!read) {
+            core_.count_read_error();
+            if (left.size() == 1) continue;
+            // One bad block: each record for itself.
+            std::vector<std::size_t> found;
+            for (const std::size_t i : left) {
+                const std::vector<std::size_t> one = co_await suspects(copy, i, i + 1);
+                found.insert(found.end(), one.begin(), one.end());
+            }
+            co_return found;
+        }
+        std::erase_if(left, [&](std::size_t i) {
+            const LiveRecord& record = records_[i];
+            return !alive(core_.index(), record) ||
+                   checks_out(log, record,
+                              window.subspan(record.place.offset - from,
+                                             end_of(log, record) - record.place.offset));
+        });
+    }
+    co_return left;
 }
 
 } // namespace queue

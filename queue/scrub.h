@@ -2,7 +2,7 @@
 //
 // Scope      Every record that the index needs, segment by segment, its checksums compared; no key is needed. What
 //            does not check out twice goes to quarantine, and its message is made due, so that delivery meets
-//            the damage and answers for it.
+//            the damage and answers for it. Of a mirror both halves are read, and what only one has is counted.
 // Owns       Its window and what it still has to read of some segments.
 // Threading  Bound to one shard, in slices between the loop's turns.
 // Failure    A read that fails is counted as the damage it is. Nothing else can.
@@ -41,9 +41,8 @@ private:
     base::Task<void> pass();
     base::Task<void> read_records();
     base::Task<void> read_window(std::size_t first, std::size_t last);
-    [[nodiscard]] bool valid(const LiveRecord& record, std::uint64_t from,
-                             std::span<const std::byte> window) const noexcept;
-    [[nodiscard]] std::uint32_t end_of(const LiveRecord& record) const noexcept;
+    base::Task<std::vector<std::size_t>> suspects(unsigned copy, std::size_t first,
+                                                  std::size_t last);
 
     QueueCore& core_;
     BlockMemory window_;

@@ -18,7 +18,8 @@ public:
         while (at < size()) {
             if (at % block == 0) { // frames begin on blocks
                 if (const auto frame = frame_at(at)) {
-                    if (SEEDED_DEFECT(truncate_tail) && frame->durable + 1 < frame->batch_seq) return;
+                    if (SEEDED_DEFECT(truncate_tail) && frame->durable + 1 < frame->batch_seq)
+                        return;
                     read_frame(*frame);
                     at += frame->bytes;
                     continue;
@@ -135,6 +136,35 @@ SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
     if (scan.segment_seq == 0) return scan;
     Scanner{segment, seed, shard, scan}.run();
     return scan;
+}
+
+std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
+                         const PoolId& pool, std::uint32_t shard, std::uint32_t slot) {
+    const SegmentScan good = scan_segment(other, pool, shard, slot);
+    const SegmentScan scan = scan_segment(segment, pool, shard, slot);
+    if (good.segment_seq == 0) return 0;
+    if (scan.segment_seq == 0) {
+        std::ranges::copy(other, segment.begin());
+        return good.records.size();
+    }
+    // Of two generations one was just beginning: nobody was promised anything in it.
+    if (scan.segment_seq != good.segment_seq) return 0;
+    const auto take = [&](std::uint32_t offset, std::size_t bytes) {
+        std::ranges::copy(other.subspan(offset, bytes), segment.begin() + offset);
+    };
+    const auto offset_of = [](const FoundFrame& frame) { return frame.header.offset; };
+    for (const FoundFrame& frame : good.frames) { // both lists are in the order of the segment
+        if (!std::ranges::binary_search(scan.frames, frame.header.offset, {}, offset_of))
+            take(frame.header.offset, frame_header_bytes);
+    }
+    std::size_t mended = 0;
+    for (const FoundRecord& record : good.records) {
+        if (std::ranges::binary_search(scan.records, record.offset, {}, &FoundRecord::offset))
+            continue;
+        take(record.offset, record_header_bytes + record.payload.size());
+        ++mended;
+    }
+    return mended;
 }
 
 } // namespace queue

@@ -19,7 +19,7 @@ namespace queue {
 
 struct FoundRecord {
     RecordHeader header;
-    std::uint32_t offset = 0; // of the header, in the segment
+    std::uint32_t offset = 0;           // of the header, in the segment
     std::span<const std::byte> payload; // as stored: with its tag when it is encrypted
 };
 
@@ -50,5 +50,10 @@ struct SegmentScan {
 /// \param pool     its identity; a header of another pool is no header
 [[nodiscard]] SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
                                        std::uint32_t shard, std::uint32_t slot);
+
+/// Puts into one copy of a segment what checks out in the other only.
+/// \return  how many records that were
+std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
+                         const PoolId& pool, std::uint32_t shard, std::uint32_t slot);
 
 } // namespace queue

@@ -163,6 +163,7 @@ namespace control::schema {
     X(spool_flushes, "millrace_spool_flushes", "", "flushes of the spool's device")                                              \
     X(spool_copied_bytes, "millrace_spool_mirror_copied_bytes", "", "bytes given again to a half of the mirror that was left behind") \
     X(spool_rescued_reads, "millrace_spool_mirror_rescued_reads", "", "reads that the mirror's other half answered")             \
+    X(spool_mended, "millrace_spool_mirror_mended_records", "", "records that only one half of the mirror had whole")            \
     X(spool_scrub_bytes, "millrace_spool_scrub_bytes", "", "bytes of queued mail that the scrub has read") \
     X(spool_scrub_passes, "millrace_spool_scrub_passes", "", "times that the scrub has read all of it") \
     X(spool_quarantined, "millrace_spool_quarantined", "result=\"kept\"", "damaged records copied to the quarantine folder") \

@@ -12,7 +12,7 @@ namespace {
 
 constexpr auto accept_retry = std::chrono::milliseconds{100};
 constexpr std::uint64_t quarantine_bytes_max = 256ULL << 20; // of one shard's files
-constexpr std::uint64_t resident_bytes_limit = 2ULL << 30; // slab counts and offsets are 32 bits
+constexpr std::uint64_t resident_bytes_limit = 2ULL << 30;   // slab counts and offsets are 32 bits
 
 } // namespace
 
@@ -188,6 +188,7 @@ void Relay::publish_stats() {
     stats.set(Counter::spool_write_errors, spool.write_errors);
     stats.set(Counter::spool_read_errors, spool.read_errors);
     stats.set(Counter::spool_damaged, spool.damaged_records);
+    stats.set(Counter::spool_mended, spool.mended_records);
     stats.set(Counter::spool_scrub_bytes, spool.scrub_bytes);
     stats.set(Counter::spool_scrub_passes, spool.scrub_passes);
     stats.set(Counter::spool_quarantined, quarantine_->kept());
@@ -208,11 +209,11 @@ void Relay::publish_stats() {
     const queue::SpoolPressure pressure = queue_->pressure();
     stats.set(Gauge::spool_level, static_cast<std::uint64_t>(pressure.level));
     stats.set(Gauge::spool_used_percent, pressure.used_percent);
-    stats.set(Gauge::spool_seconds_to_full,
-              pressure.time_to_full
-                  ? std::max<std::uint64_t>(
-                        1, static_cast<std::uint64_t>(pressure.time_to_full->count()))
-                  : 0);
+    stats.set(
+        Gauge::spool_seconds_to_full,
+        pressure.time_to_full
+            ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(pressure.time_to_full->count()))
+            : 0);
     stats.set(Gauge::spool_stuck, pressure.stuck ? 1 : 0);
     stats.set(Gauge::resident_bytes, spool.resident_bytes);
     stats.set(Gauge::policy_version, parts_.policy.current()->version);

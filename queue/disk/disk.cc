@@ -16,9 +16,9 @@ std::string_view to_string(DiskError error) noexcept {
     return "unknown";
 }
 
-base::Task<std::expected<void, DiskError>> Disk::read_copy(unsigned, std::uint64_t,
-                                                           std::span<std::byte>) {
-    co_return std::unexpected(DiskError::io); // there is no other copy
+base::Task<std::expected<void, DiskError>> Disk::read_copy(unsigned, std::uint64_t offset,
+                                                           std::span<std::byte> bytes) {
+    return read(offset, bytes);
 }
 
 } // namespace queue

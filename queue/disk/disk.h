@@ -39,8 +39,8 @@ public:
     write(std::uint64_t offset, std::span<const std::byte> bytes, Durable durable) = 0;
     [[nodiscard]] virtual base::Task<std::expected<void, DiskError>>
     read(std::uint64_t offset, std::span<std::byte> bytes) = 0;
-    /// A mirror has more than one copy of everything. When what read() gave does not check out, another copy
-    /// may: \param copy  from 1 to copies() - 1. A copy that has missed writes refuses (DiskError::io).
+    /// A mirror has more than one copy of everything, this many of them complete. When what read() gave does not
+    /// check out, another may: \param copy  from 0, the one that read() asks first, to copies() - 1.
     /// Nothing is written back: a block holds more records than the one that was found good.
     [[nodiscard]] virtual unsigned copies() const noexcept { return 1; }
     [[nodiscard]] virtual base::Task<std::expected<void, DiskError>>

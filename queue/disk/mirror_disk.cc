@@ -293,9 +293,8 @@ base::Task<Result> MirrorDisk::read(std::uint64_t offset, std::span<std::byte> b
 
 base::Task<Result> MirrorDisk::read_copy(unsigned copy, std::uint64_t offset,
                                          std::span<std::byte> bytes) {
-    CHECK(copy < copies());
     const unsigned side = copy == 0 ? source_ : 1 - source_;
-    if (!readable(side)) co_return std::unexpected(DiskError::io);
+    if (!readable(side)) co_return std::unexpected(DiskError::io); // since a moment ago
     auto read = co_await disk(side).read(offset, bytes);
     co_return read;
 }

@@ -59,7 +59,9 @@ public:
     [[nodiscard]] base::Task<std::expected<void, DiskError>>
     read(std::uint64_t offset, std::span<std::byte> bytes) override;
     [[nodiscard]] base::Task<std::expected<void, DiskError>> flush() override;
-    [[nodiscard]] unsigned copies() const noexcept override { return 2; }
+    [[nodiscard]] unsigned copies() const noexcept override {
+        return readable(1 - source_) ? 2 : 1;
+    }
     [[nodiscard]] base::Task<std::expected<void, DiskError>>
     read_copy(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes) override;
 

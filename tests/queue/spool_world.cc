@@ -42,7 +42,7 @@ void World::end() noexcept {
 std::optional<queue::SpoolResult<>> World::open_early() {
     std::optional<queue::SpoolResult<>> outcome;
     auto opening = [](World* world, std::optional<queue::SpoolResult<>>* out) -> base::Task<void> {
-        auto opened = co_await queue::MessageQueue::open(world->loop, world->disk, world->options,
+        auto opened = co_await queue::MessageQueue::open(world->loop, *world->top, world->options,
                                                          world->report);
         if (opened) {
             world->queue = std::move(*opened);

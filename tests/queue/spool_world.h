@@ -75,6 +75,7 @@ public:
     base::ManualClock clock;
     base::Loop loop{clock};
     SimDisk disk;
+    queue::Disk* top = &disk; // what the queue is opened on
     queue::QueueOptions options;
     queue::RecoveryReport report;
     std::unique_ptr<queue::MessageQueue> queue;

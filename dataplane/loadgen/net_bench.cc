@@ -148,7 +148,10 @@ Figure measure(const NetCommand& command, const Setting& setting) {
                       {"failed", client_end["failed"]},
                       {"open", after["open"]},
                       {"server_resident_bytes", after["resident_bytes"]}};
-    if (idle) figure.details["server_longest_turn_us"] = after["longest_turn_us"];
+    if (idle) {
+        figure.details["server_longest_turn_us"] = after["longest_turn_us"];
+        figure.details["server_longest_undisturbed_turn_us"] = after["longest_undisturbed_turn_us"];
+    }
     // Ours is always CUBIC: tcp/config.h.
     figure.details["congestion_control"] = own ? "cubic" : sender.congestion_control;
     if (wire) {

@@ -39,16 +39,51 @@ std::uint64_t resident_bytes() {
     return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-Json snapshot(const NetTally& tally, const base::Loop& loop, base::Duration longest_turn) {
-    return {{"exchanges", tally.exchanges},
-            {"bytes", tally.bytes},
-            {"open", tally.open},
-            {"failed", tally.failed},
-            {"cpu_s", cpu_seconds()},
-            {"resident_bytes", resident_bytes()},
-            {"slow_turns", loop.counters().slow_turns},
-            {"longest_turn_us", std::chrono::duration<double, std::micro>(longest_turn).count()},
-            {"at_s", std::chrono::duration<double>(loop.now().time_since_epoch()).count()}};
+long involuntary_switches() noexcept {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nivcsw;
+}
+
+/// The longest turns since they were last asked for.
+class TurnWatch {
+public:
+    void note(base::Duration turn) noexcept {
+        // Another process on this CPU makes a turn long, and says nothing about ours.
+        const bool disturbed = switched();
+        longest_ = std::max(longest_, turn);
+        if (!disturbed) longest_undisturbed_ = std::max(longest_undisturbed_, turn);
+    }
+    /// Often: what disturbed an earlier turn must not excuse a later one.
+    void tick() noexcept { static_cast<void>(switched()); }
+    void reset() noexcept { longest_ = longest_undisturbed_ = {}; }
+    void tell(Json& json) const {
+        using Microseconds = std::chrono::duration<double, std::micro>;
+        json["longest_turn_us"] = Microseconds(longest_).count();
+        json["longest_undisturbed_turn_us"] = Microseconds(longest_undisturbed_).count();
+    }
+
+private:
+    bool switched() noexcept {
+        const long before = std::exchange(switches_, involuntary_switches());
+        return switches_ != before;
+    }
+
+    base::Duration longest_{}, longest_undisturbed_{};
+    long switches_ = 0;
+};
+
+Json snapshot(const NetTally& tally, const base::Loop& loop, const TurnWatch& turns) {
+    Json json{{"exchanges", tally.exchanges},
+              {"bytes", tally.bytes},
+              {"open", tally.open},
+              {"failed", tally.failed},
+              {"cpu_s", cpu_seconds()},
+              {"resident_bytes", resident_bytes()},
+              {"slow_turns", loop.counters().slow_turns},
+              {"at_s", std::chrono::duration<double>(loop.now().time_since_epoch()).count()}};
+    turns.tell(json);
+    return json;
 }
 
 /// What the stack's senders had to mend; empty on kernel sockets, whose parent asks the kernel.
@@ -93,12 +128,10 @@ int run_net_end(const NetEndCommand& command) {
     base::SlabPool bulk_pool(32768, 1);
     Runtime runtime(command.net);
     base::Loop& loop = runtime.loop();
-    base::Duration longest_turn{};
+    TurnWatch turns;
     // Watching reads the clock at each step: only where the turns are what is asked for.
     if (command.which == NetCase::idle) {
-        loop.watch(100us, [&](const base::SlowTurn& slow) {
-            longest_turn = std::max(longest_turn, slow.turn);
-        });
+        loop.watch(100us, [&](const base::SlowTurn& slow) { turns.note(slow.turn); });
     }
     const base::SocketAddress address = parse_address(command.address);
 
@@ -115,9 +148,10 @@ int run_net_end(const NetEndCommand& command) {
         bool reported = false;
         runtime.run(tick, [&] {
             const SignalsSeen signals = take_signals();
-            if (reported) longest_turn = {}; // the report's own turn does not count
+            turns.tick();
+            if (reported) turns.reset(); // the report's own turn does not count
             reported = signals.report;
-            if (reported) say("at " + snapshot(server.tally(), loop, longest_turn).dump());
+            if (reported) say("at " + snapshot(server.tally(), loop, turns).dump());
             if (signals.stop) loop.stop();
         });
         return 0;
@@ -151,7 +185,7 @@ int run_net_end(const NetEndCommand& command) {
             say("begin " + repairs(runtime).dump());
         }
         if (loop.now() >= end) {
-            Json json = snapshot(client.tally(), loop, longest_turn);
+            Json json = snapshot(client.tally(), loop, turns);
             json["cpu_s"] = cpu_seconds() - cpu_before;
             json["rtt_seen_ms"] = smoothed_rtt_ms(runtime);
             json["tcp"] = repairs(runtime);

@@ -405,7 +405,7 @@ constexpr std::array all_settings{
             "start is refused."},
     Setting{"offload", "workers", integer, optional, "0", 0, 64, "", start,
             "Crypto threads, over all shards. 0: one for each core without a shard, two for each "
-            "shard at most."},
+            "shard at most, and one of the lowest priority for each shard that is not busy_poll."},
     Setting{"offload", "cores", integer_list, optional, "[]", 0, 4095, "", start,
             "CPU numbers to pin these threads to; without any the kernel places them. Cores of "
             "shards are no "

@@ -45,12 +45,14 @@ std::expected<std::unique_ptr<OffloadHost>, std::string>
 OffloadHost::open(const policy::StartUp& start_up, bool dpdk_is_up) {
     const policy::OffloadPolicy& settings = start_up.offload;
     std::unique_ptr<OffloadHost> made{new OffloadHost};
-    offload::HostOptions options{.choice = static_cast<offload::Choice>(settings.backend),
-                                 .shards = start_up.shards,
-                                 .processors = processor_count(),
-                                 .workers = settings.workers,
-                                 .cores = settings.cores,
-                                 .engine_file = settings.engine};
+    offload::HostOptions options{
+        .choice = static_cast<offload::Choice>(settings.backend),
+        .shards = start_up.shards,
+        .processors = processor_count(),
+        .workers = settings.workers,
+        .shards_sleep = !(start_up.ports.empty() ? start_up.busy_poll : start_up.dpdk.busy_poll),
+        .cores = settings.cores,
+        .engine_file = settings.engine};
     if (settings.backend == Backend::cryptodev && !dpdk_is_up) {
         net::EalOptions eal = eal_options(start_up);
         eal.pci = settings.device.empty() || !eal.pci_devices.empty();

@@ -23,6 +23,10 @@ unsigned workers_of(const HostOptions& options) noexcept {
     return std::min(wanted, workers_max);
 }
 
+unsigned helpers_of(const HostOptions& options) noexcept {
+    return options.workers == 0 && options.shards_sleep ? std::min(options.shards, workers_max) : 0;
+}
+
 std::string workers_text(const HostOptions& options, unsigned workers) {
     std::string text = std::to_string(workers) + (workers == 1 ? " worker" : " workers");
     for (std::size_t i = 0; i < options.cores.size() && i < workers; ++i)
@@ -105,9 +109,12 @@ std::expected<void, std::string> Host::try_one(Choice choice, const HostOptions&
 
 void Host::add_workers(const HostOptions& options) {
     const unsigned workers = workers_of(options);
-    workers_ = std::make_unique<WorkerPool>(
-        WorkerPoolOptions{.workers = workers, .shards = options.shards, .cores = options.cores});
-    findings_.push_back({"threads", true, workers_text(options, workers)});
+    const unsigned helpers = helpers_of(options);
+    workers_ = std::make_unique<WorkerPool>(WorkerPoolOptions{
+        .workers = workers, .helpers = helpers, .shards = options.shards, .cores = options.cores});
+    std::string text = workers_text(options, workers);
+    if (helpers != 0) text += ", " + std::to_string(helpers) + " on what shards leave of theirs";
+    findings_.push_back({"threads", true, std::move(text)});
 }
 
 std::expected<std::unique_ptr<Host>, std::string> Host::start(HostOptions options) {

@@ -36,8 +36,10 @@ struct HostOptions {
     Choice choice = Choice::best;
     unsigned shards = 1;
     unsigned processors = 1; // of this machine, for us to use
-    unsigned workers =
-        0; // 0: as many as there are processors without a shard, two for each shard at most
+    // 0: as many as there are processors without a shard, two for each shard at most; and helpers, one for each
+    // shard, where shards sleep when they have nothing to do.
+    unsigned workers = 0;
+    bool shards_sleep = true;
     std::vector<int> cores;    // where workers are pinned; empty: they float
     std::string engine_file;   // of qatengine; empty: where OpenSSL looks
     std::string mb8_file;      // of libcrypto_mb; empty: where the loader looks

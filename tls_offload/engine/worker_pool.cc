@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string>
+#include <sys/resource.h>
 #include <thread>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +22,12 @@ namespace {
 
 // What a busy worker looks for between two sleeps: a wake-up costs both sides more than this.
 constexpr unsigned idle_rounds = 64;
+constexpr int lowest_priority = 19;
+// A helper may not get to a job for long: it has few, and none before the workers have this many each.
+constexpr std::size_t helper_jobs_max = 2;
+constexpr std::size_t queue_for_helpers = 4;
+// A worker with a queue tells a shard of several results at once: each wake-up costs the shard a turn.
+constexpr base::Duration results_gap = std::chrono::milliseconds{1};
 
 } // namespace
 
@@ -34,6 +41,8 @@ struct WorkerPool::Channel {
     std::atomic<base::Wakeup*> wakeup{nullptr};
     std::atomic<bool> signalling{false};
     std::atomic<bool> abandoned{false}; // its shard ends: jobs come back unsigned
+    bool untold = false;                // the worker's: there are results that the shard was not woken for
+    base::TimePoint told_at{};
 
     void wake_shard() noexcept {
         // Both orders matter: the shard takes `wakeup` away first and then waits for `signalling`.
@@ -45,11 +54,12 @@ struct WorkerPool::Channel {
 
 struct WorkerPool::Worker {
     Worker(const WorkerPoolOptions& options, unsigned number)
-        : kernel(options.kernel ? options.kernel() : make_scalar_kernel()),
+        : helper(number >= options.workers),
+          kernel(options.kernel ? options.kernel() : make_scalar_kernel()),
           batcher(kernel->width()) {
         for (unsigned shard = 0; shard < options.shards; ++shard)
             channels.push_back(std::make_unique<Channel>(options.ring_entries));
-        const int core = number < options.cores.size() ? options.cores[number] : -1;
+        const int core = number < options.cores.size() && !helper ? options.cores[number] : -1;
         thread = std::thread([this, core, number] { run(core, number); });
     }
     ~Worker() {
@@ -60,6 +70,7 @@ struct WorkerPool::Worker {
 
     void run(int core, unsigned number) {
         pthread_setname_np(pthread_self(), ("crypto-" + std::to_string(number)).c_str());
+        if (helper) setpriority(PRIO_PROCESS, 0, lowest_priority); // on Linux, of this thread
         if (core >= 0) {
             cpu_set_t set;
             CPU_ZERO(&set);
@@ -70,6 +81,7 @@ struct WorkerPool::Worker {
         while (!stop.load(std::memory_order_relaxed)) {
             const bool collected = collect();
             idle = work() || collected ? 0 : idle + 1;
+            tell_shards();
             if (idle > idle_rounds) sleep();
         }
     }
@@ -107,7 +119,19 @@ struct WorkerPool::Worker {
     void give_back(Job* job) {
         Channel& channel = *channels[job->owner];
         CHECK(channel.results.push(std::move(job)));
-        channel.wake_shard();
+        channel.untold = true;
+    }
+
+    void tell_shards() {
+        const bool more = has_requests() || batcher.size() != 0;
+        for (const auto& channel : channels) {
+            if (!channel->untold) continue;
+            const base::TimePoint now = clock.now();
+            if (more && now - channel->told_at < results_gap) continue;
+            channel->untold = false;
+            channel->told_at = now;
+            channel->wake_shard();
+        }
     }
 
     [[nodiscard]] bool has_requests() const noexcept {
@@ -133,6 +157,7 @@ struct WorkerPool::Worker {
         wakeup.awake();
     }
 
+    bool helper;
     base::RealClock clock;
     std::unique_ptr<Kernel> kernel;
     LaneBatcher batcher;
@@ -248,12 +273,18 @@ private:
     /// The least busy worker; but a batch that is open is filled first, where workers batch.
     Side* choose() {
         Side* best = nullptr;
+        Side* helper = nullptr;
         for (Side& side : sides_) {
+            if (side.worker->helper) {
+                if (side.busy() < helper_jobs_max) helper = &side;
+                continue;
+            }
             if (side.free.empty()) continue;
             if (side.busy() % batch_width_ != 0 && side.touched) return &side;
             if (best == nullptr || side.busy() < best->busy()) best = &side;
         }
-        return best;
+        const bool queue = best == nullptr || best->busy() >= queue_for_helpers;
+        return helper != nullptr && queue ? helper : best;
     }
 
     BackendTraits traits_;
@@ -264,7 +295,7 @@ private:
 
 WorkerPool::WorkerPool(WorkerPoolOptions options) : options_(std::move(options)) {
     CHECK(options_.workers >= 1 && options_.workers <= workers_max && options_.shards >= 1);
-    for (unsigned number = 0; number < options_.workers; ++number)
+    for (unsigned number = 0; number < options_.workers + options_.helpers; ++number)
         workers_.push_back(std::make_unique<Worker>(options_, number));
 }
 

@@ -1,6 +1,7 @@
 // worker_pool.h: the `threads` backend: crypto workers on cores that are not shards.
 //
-// Scope      N threads that all shards share. Between each shard and each worker there is one channel: a
+// Scope      N threads that all shards share, and helpers: threads of the lowest priority that live on what shards
+//            leave of their cores, and are given little, and only when the workers have a queue. Between each shard and each worker there is one channel: a
 //            ring of jobs one way and a ring of results the other. No lock anywhere on the shard's side: a
 //            hand-over is a copy, a ring slot, and, when the worker sleeps, a system call for a whole burst.
 // Owns       The threads and the channels; backends are one shard's view of them and go first.
@@ -23,6 +24,7 @@ namespace tls_offload::offload {
 
 struct WorkerPoolOptions {
     unsigned workers = 1;
+    unsigned helpers = 0;
     unsigned shards = 1;
     std::vector<int> cores;                          // for the first workers; the others float
     std::function<std::unique_ptr<Kernel>()> kernel; // empty: OpenSSL's own
@@ -40,7 +42,6 @@ public:
     /// A shard's backend; each shard has at most one at a time.
     /// \param wakeup  rouses the shard when something completes; null: the shard must poll
     [[nodiscard]] std::unique_ptr<Backend> backend(unsigned shard, base::Wakeup* wakeup);
-    [[nodiscard]] unsigned worker_count() const noexcept { return options_.workers; }
     [[nodiscard]] std::string_view name() const noexcept { return options_.name; }
 
 private:

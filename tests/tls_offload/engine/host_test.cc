@@ -42,7 +42,17 @@ TEST(OffloadHost, AutoTakesThreadsWhereACoreIsSpareAndSaysWhyNothingBetter) {
     EXPECT_NE(text.find("cryptodev- DPDK is not started"), std::string::npos) << text;
     EXPECT_NE(text.find("qatengine- /nowhere/qatengine.so"), std::string::npos) << text;
     EXPECT_NE(text.find("mb8- libcrypto_mb is not installed"), std::string::npos) << text;
-    EXPECT_NE(text.find("threads+ 1 worker"), std::string::npos) << text;
+    EXPECT_NE(text.find("threads+ 1 worker, 2 on what shards leave of theirs"), std::string::npos)
+        << text;
+}
+
+TEST(OffloadHost, WhereShardsNeverSleepOrWorkersAreCountedThereAreNoHelpers) {
+    auto options = bare(Choice::threads, 3);
+    options.shards_sleep = false;
+    EXPECT_EQ((*Host::start(options))->findings().front().text, "1 worker");
+    options = bare(Choice::threads, 3);
+    options.workers = 2;
+    EXPECT_EQ((*Host::start(options))->findings().front().text, "2 workers");
 }
 
 TEST(OffloadHost, AutoWithoutASpareCoreSignsOnTheShards) {

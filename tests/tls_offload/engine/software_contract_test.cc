@@ -10,13 +10,14 @@ Subject inline_subject() {
     return {"inline", [] { return offload::make_inline_backend(); }};
 }
 
-Subject threads_subject(unsigned workers) {
-    return {"threads" + std::to_string(workers), [workers]() -> std::unique_ptr<offload::Backend> {
-                static std::array<std::unique_ptr<offload::WorkerPool>, 4> pools;
-                auto& pool = pools[workers];
+Subject threads_subject(unsigned workers, unsigned helpers = 0) {
+    return {"threads" + std::to_string(workers) + (helpers == 0 ? "" : "_helped"),
+            [workers, helpers]() -> std::unique_ptr<offload::Backend> {
+                static std::array<std::unique_ptr<offload::WorkerPool>, 8> pools;
+                auto& pool = pools[workers * 2 + helpers];
                 if (!pool)
                     pool = std::make_unique<offload::WorkerPool>(offload::WorkerPoolOptions{
-                        .workers = workers, .shards = 2, .ring_entries = 32});
+                        .workers = workers, .helpers = helpers, .shards = 2, .ring_entries = 32});
                 static unsigned turn = 0;
                 return pool->backend(++turn % 2, nullptr);
             }};
@@ -31,7 +32,7 @@ Subject sim_subject(std::string name, offload::SimFaults faults) {
 
 INSTANTIATE_TEST_SUITE_P(
     Software, BackendContract,
-    testing::Values(inline_subject(), threads_subject(1), threads_subject(2),
+    testing::Values(inline_subject(), threads_subject(1), threads_subject(2), threads_subject(1, 1),
                     sim_subject("sim", {}),
                     sim_subject("sim_unruly",
                                 {.seed = 7, .slow = 50, .refuse = 100, .partial = true})),

@@ -136,7 +136,8 @@ using Checked = std::expected<void, UringFileError>;
     if (free >= pool_bytes) return {};
     return fail(UringFileError::Kind::no_space,
                 path + ": a pool of " + std::to_string(pool_bytes >> 20) + " MiB does not fit, " +
-                    std::to_string(free >> 20) + " MiB are free");
+                    std::to_string(free >> 20) +
+                    " MiB are free; make room, or lower server.spool_size");
 }
 
 /// Under another name until all of it is on disk: a pool that exists is a whole pool.

@@ -122,7 +122,8 @@ void Oracle::acknowledged(World& world, const queue::Message& message) {
                        "not in the index: " + message.id.to_string());
     const auto safe = [&](queue::Place place, std::uint32_t payload_bytes) {
         const std::uint64_t begin = core.log().segments().begin_of(place.slot) + place.offset;
-        return world.disk.safe(begin, queue::record_bytes(payload_bytes));
+        return world.disk.safe(begin,
+                               core.log().segments().record_bytes_in(place.slot, payload_bytes));
     };
     const queue::Entry& entry = index[ref];
     bool all = safe(entry.place, entry.payload_bytes);
@@ -382,7 +383,7 @@ void Oracle::check_accounting(World& world) {
     std::vector<Live> live(core.log().segments().count());
     const auto add = [&](queue::Place place, std::uint32_t payload_bytes) {
         ++live[place.slot].records;
-        live[place.slot].bytes += queue::record_bytes(payload_bytes);
+        live[place.slot].bytes += core.log().segments().record_bytes_in(place.slot, payload_bytes);
     };
     const queue::MessageIndex& index = world.queue->index();
     world.queue->for_each({}, [&](queue::EntryRef, const queue::Entry& entry) {
@@ -434,8 +435,15 @@ void Oracle::check_disk(World& world, bool fold) {
         }
         for (const queue::FoundRecord& record : scan.records) {
             const queue::RecordHeader& header = record.header;
+            std::vector<std::byte> opened{record.payload.begin(), record.payload.end()};
+            // The keys of what is overwritten next are gone already.
+            const bool readable = scan.segment_seq == segments.seq_of(slot) &&
+                                  core.log().open_record({slot, record.offset}, header, opened);
+            if (!readable && header.encrypted()) continue;
+            opened.resize(header.payload_bytes);
+            const std::span<const std::byte> payload = opened;
             const std::uint64_t what =
-                std::uint64_t{queue::crc32c(header.type, record.payload)} << 32 ^ header.id.value;
+                std::uint64_t{queue::crc32c(header.type, payload)} << 32 ^ header.id.value;
             const auto [at, fresh] = record_of_lsn_.try_emplace(header.lsn, what);
             if (!fresh && at->second != what)
                 violate(Invariant::numbers_never_repeat, "LSN " + std::to_string(header.lsn));
@@ -451,7 +459,7 @@ void Oracle::check_disk(World& world, bool fold) {
                 break;
             case queue::RecordType::status:
                 if (header.lsn < newest.status_lsn) break;
-                if (auto view = queue::decode_status(record.payload, recipients)) {
+                if (auto view = queue::decode_status(payload, recipients)) {
                     newest.status_lsn = header.lsn;
                     newest.attempts = view->attempts;
                 }

@@ -2,11 +2,13 @@
 
 #include "queue/superblock_choice.h"
 #include "tests/queue/spool_crew.h"
+#include "tests/queue/spool_keys.h"
 #include "tests/queue/spool_oracle.h"
 #include "tests/queue/spool_probe.h"
 #include "tests/queue/spool_world.h"
 
 #include <algorithm>
+#include <climits>
 #include <functional>
 #include <optional>
 #include <random>
@@ -32,6 +34,9 @@ struct Setting {
     bool rot = false;               // between boots as well
     bool clock_jumps = false;
     bool early_mail = false; // while recovery goes on
+    // Boots from which mail is encrypted, and from which under a new key; not within the run: never.
+    unsigned encrypted_from = UINT_MAX;
+    unsigned rotated_from = UINT_MAX;
 };
 
 template <class T>
@@ -142,6 +147,12 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random) {
         if (random() % 2 == 0) faults.write_refused = pick<unsigned>(random, {10, 50, 200});
         break;
     }
+    // Drawn apart, so that a seed is otherwise what it was.
+    std::mt19937_64 keys{seed ^ 0x6B657973};
+    if (keys() % 4 == 0) {
+        setting.encrypted_from = static_cast<unsigned>(keys() % 2);
+        setting.rotated_from = 1 + static_cast<unsigned>(keys() % 4);
+    }
     return setting;
 }
 
@@ -217,7 +228,10 @@ private:
         SimDiskOptions disk = setting_.disk;
         disk.seed = seed_ * 64 + result_.boots++;
         oracle_.boot_begins();
-        auto world = std::make_unique<World>(disk, setting_.options, std::move(medium_), wall_);
+        queue::QueueOptions options = setting_.options;
+        if (result_.boots > setting_.encrypted_from)
+            options.keys = spool_keys(seed_, result_.boots > setting_.rotated_from, result_.boots);
+        auto world = std::make_unique<World>(disk, options, std::move(medium_), wall_);
         medium_ = {};
         world->ready_max = setting_.ready_max;
         return world;

@@ -3,7 +3,6 @@
 #include "queue/disk/mirror_disk.h"
 #include "queue/quarantine.h"
 #include "queue/queue.h"
-#include "queue/segment_scan.h"
 #include "tests/queue/spool_keys.h"
 #include "tests/queue/spool_world.h"
 
@@ -213,10 +212,6 @@ TEST_P(MirroredQueue, CollectionCopiesTheHalfThatIsWhole) {
     EXPECT_GE(world->queue->counters().mended_records, 8U)
         << "half of them had rotted where they are read first";
     expect_all_content(kept);
-}
-
-TEST(MendSegment, LeavesAnotherGenerationAlone) {
-    EXPECT_EQ(mend_segment({}, {}, {}, 0, 0), 0U);
 }
 
 } // namespace

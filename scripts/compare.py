@@ -67,8 +67,8 @@ class MillraceSystem:
     def __init__(self, folder, port, values, network=harness.Network()):
         self.folder, self.network = folder, network
         dkim = filled(CONFIGS / "millrace" / "dkim.toml", values) if values["DKIM_KEY"] else ""
-        values = dict(values, PORT=port, ADMIN_PORT=harness.free_port(), HOST=network.relay, PEER=network.peer,
-                      LISTENER=network.listener,
+        values = dict(values, PORT=port, ADMIN_PORT=harness.free_port(), RUN_DIR=harness.socket_folder(),
+                      HOST=network.relay, PEER=network.peer, LISTENER=network.listener,
                       EGRESS="dpdk" if network.sections else "kernel",
                       TLS_SITE=values["TLS_LEVEL_OUT"])
         self.relay = harness.Relay(folder, text=filled(CONFIGS / "millrace" / "millrace.toml", values) + dkim,
@@ -89,7 +89,7 @@ class MillraceDpdkSystem(MillraceSystem):
     signs = False  # its source and sink are one process, which cannot say what the signing costs the relay alone
 
     def __init__(self, folder, port, values):
-        super().__init__(folder, port, values, harness.MemifNetwork(folder.path))
+        super().__init__(folder, port, values, harness.MemifNetwork())
         self.port, self.sink_port = port, values["SINK_PORT"]
 
 

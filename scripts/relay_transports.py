@@ -19,7 +19,7 @@ class Veth(harness.Network):
 def run(folder, name, options, network, port, at_peer=contextlib.nullcontext):
     relay_folder = folder / name
     relay_folder.mkdir()
-    network = network(relay_folder)
+    network = network()
     relay = harness.Relay(relay_folder, smart_host=f"{network.peer}:{port}", spool_size="1GiB", network=network,
                           cpus=[0], memory="1GiB", site_connections=options.connections)
     relay.start()
@@ -35,12 +35,11 @@ def run(folder, name, options, network, port, at_peer=contextlib.nullcontext):
 
 def run_veth(folder, options):
     with wire.TwoHosts() as hosts:
-        return run(folder, "veth", options, lambda _: Veth(), 2525, at_peer=hosts.at_peer)
+        return run(folder, "veth", options, Veth, 2525, at_peer=hosts.at_peer)
 
 
 RUNS = {
-    "loopback": lambda folder, options: run(folder, "loopback", options, lambda _: harness.Network(),
-                                            harness.free_port()),
+    "loopback": lambda folder, options: run(folder, "loopback", options, harness.Network, harness.free_port()),
     "veth": run_veth,
     "memif": lambda folder, options: run(folder, "memif", options, harness.MemifNetwork, 2525),
 }

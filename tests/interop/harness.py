@@ -188,6 +188,14 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def socket_folder():
+    """A folder for sockets, which goes when this process ends: of a short name wherever the project's own folder is, since
+    the kernel lets a socket's path have 107 bytes."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="millrace."))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 class Network:
     """Where the relay is and where its peers are: on loopback, over kernel sockets."""
     relay = "127.0.0.1"
@@ -220,10 +228,10 @@ addresses = ["{self.relay}/24"]
 
 
 class MemifNetwork(DpdkNetwork):
-    """A shared-memory interface between the relay and millrace-bench load, in a folder of the run's."""
+    """A shared-memory interface between the relay and millrace-bench load."""
 
-    def __init__(self, folder):
-        self.socket = pathlib.Path(folder) / "memif.sock"
+    def __init__(self):
+        self.socket = socket_folder() / "memif.sock"
         self.bench = ["--device", f"net_memif0,role=client,id=0,socket={self.socket},rsize=11", "--own-address",
                       f"{self.peer}/24"]
         super().__init__(f"net_memif0,role=server,id=0,socket={self.socket},rsize=11")
@@ -236,7 +244,7 @@ egress_transport = "{egress}"
 shards = {shards}
 cpus = {cpus}
 state_dir = "state"
-run_dir = "run"
+run_dir = "{run_dir}"
 spool_dir = "spool"
 spool_size = "{spool_size}"
 segment_size = "{segment_size}"
@@ -296,12 +304,12 @@ class Relay:
         self.daemon_options = list(daemon_options)
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "relay"
         self.folder.mkdir(parents=True)
-        for name in ("state", "run", "spool"):
+        for name in ("state", "spool"):
             (self.folder / name).mkdir(mode=0o700)
         self.submission, self.submissions, self.relay, self.admin = (free_port() for _ in range(4))
         whole = text
-        text = whole or CONFIG.format(submission=self.submission, submissions=self.submissions, relay=self.relay,
-                             admin=self.admin, spool_size=spool_size, segment_size=segment_size,
+        text = whole or CONFIG.format(run_dir=socket_folder(), submission=self.submission, submissions=self.submissions,
+                             relay=self.relay, admin=self.admin, spool_size=spool_size, segment_size=segment_size,
                              message_size=message_size, memory=memory, shards=shards,
                              site_connections=site_connections, site_messages=site_messages, host=self.host,
                              listener=network.listener, egress="dpdk" if network.sections else "kernel",

@@ -306,9 +306,10 @@ class Relay:
         self.folder.mkdir(parents=True)
         for name in ("state", "spool"):
             (self.folder / name).mkdir(mode=0o700)
+        self.run_dir = socket_folder()
         self.submission, self.submissions, self.relay, self.admin = (free_port() for _ in range(4))
         whole = text
-        text = whole or CONFIG.format(run_dir=socket_folder(), submission=self.submission, submissions=self.submissions,
+        text = whole or CONFIG.format(run_dir=self.run_dir, submission=self.submission, submissions=self.submissions,
                              relay=self.relay, admin=self.admin, spool_size=spool_size, segment_size=segment_size,
                              message_size=message_size, memory=memory, shards=shards,
                              site_connections=site_connections, site_messages=site_messages, host=self.host,

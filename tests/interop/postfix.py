@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import subprocess
 
-from harness import HarnessError, Process, Skipped, need_tool, port_answers, tail, wait_until
+from harness import HarnessError, Process, Skipped, need_tool, port_answers, socket_folder, tail, wait_until
 
 MASTER = """\
 {listen}      inet  n       -       n       -       {smtpd_max}       smtpd
@@ -63,9 +63,13 @@ class Postfix:
             raise Skipped("Postfix's master process must be started by root")
         self.port = port
         self.folder = pathlib.Path(getattr(folder, "path", folder)) / "postfix"
-        self.etc, self.queue, self.data = (self.folder / name for name in ("etc", "spool", "data"))
+        self.folder.mkdir(parents=True)
+        short = socket_folder()  # by which its sockets' paths are short, and its queue on the disk all the same
+        short.chmod(0o711)
+        (short / "postfix").symlink_to(self.folder)
+        self.etc, self.queue, self.data = (short / "postfix" / name for name in ("etc", "spool", "data"))
         for path in (self.etc, self.queue, self.data):
-            path.mkdir(parents=True)
+            path.mkdir()
         # Its processes run as postfix: every folder above must let it through.
         for path in self.folder.parents:
             if path != pathlib.Path("/") and not path.stat().st_mode & 0o001:

@@ -182,7 +182,7 @@ def a_running_control_is_watched_and_steered(folder):
     expect_equal(ctl("reload", config=relay.config)[1], "policy version 2 is published\n", "reload")
     relay.config.write_text(relay.config.read_text() + "\n[frobnicate]\n")
     refused(1, "reload", config=relay.config, says="frobnicate: unknown table")
-    token = relay.folder / "run" / "admin.token"
+    token = relay.run_dir / "admin.token"
     other = folder / "token"
     other.write_text("0" * 64 + "\n")
     refused(1, "queue", "list", "--admin", f"127.0.0.1:{relay.admin}", "--token-file", str(other), says="can you read")

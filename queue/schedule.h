@@ -203,6 +203,9 @@ private:
 
     // In parts, so that no growth of one is felt.
     static constexpr std::size_t map_parts = 64;
+    [[nodiscard]] static std::size_t part_of(std::size_t hash) noexcept {
+        return (hash * 0x9e3779b97f4a7c15ULL) >> 58;
+    }
     std::array<std::unordered_map<std::string_view, SiteRef>, map_parts> sites_by_key_;
     std::array<std::unordered_map<std::uint64_t, std::uint32_t>, map_parts> wide_;
 

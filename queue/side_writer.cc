@@ -7,14 +7,6 @@
 #include <algorithm>
 
 namespace queue {
-namespace {
-
-[[nodiscard]] constexpr std::uint32_t whole_blocks(std::uint32_t bytes) noexcept {
-    return static_cast<std::uint32_t>((bytes + (block_bytes - 1)) & ~(block_bytes - 1));
-}
-
-} // namespace
-
 std::uint32_t SideWriter::room() const noexcept {
     const std::uint32_t left = log_.segments().bytes_of(segment_.slot) - write_offset_;
     return std::min(left, static_cast<std::uint32_t>(memory_.bytes));

@@ -21,6 +21,10 @@ namespace base = dataplane::base;
 
 inline constexpr std::size_t block_bytes = 4096; // alignment of offset, length and memory
 
+[[nodiscard]] constexpr std::uint32_t whole_blocks(std::uint32_t bytes) noexcept {
+    return static_cast<std::uint32_t>((bytes + (block_bytes - 1)) & ~(block_bytes - 1));
+}
+
 enum class DiskError : std::uint8_t { io, short_transfer, no_space, timed_out };
 [[nodiscard]] std::string_view to_string(DiskError error) noexcept;
 

@@ -6,6 +6,7 @@ Environment  MILLRACE_KILLS  how often millraced is killed (default 30)
 """
 import os
 import random
+import re
 import subprocess
 import time
 
@@ -14,13 +15,14 @@ from harness import (BenchSink, HarnessError, Process, Relay, binary, expect, ex
 KILLS = int(os.environ.get("MILLRACE_KILLS", "30"))
 SEED = int(os.environ.get("MILLRACE_SEED", str(random.SystemRandom().randrange(1 << 32))))
 RUN = "kill9"
+RECIPIENTS = 2
 
 
 def start_source(folder, relay, *options):
     """A source that reconnects for as long as a restart takes, and keeps a ledger."""
     return Process("source", [
         binary("millrace-bench"), "source", "--target", f"127.0.0.1:{relay.relay}", "--connections", "20",
-        "--recipients", "2", "--size", "600-12000", "--reconnect", "30", "--reply-limit", "20", "--run-id", RUN,
+        "--recipients", str(RECIPIENTS), "--size", "600-12000", "--reconnect", "30", "--reply-limit", "20", "--run-id", RUN,
         "--ledger", str(folder / "source.ledger"), "--json", str(folder / "source.json"), *options], folder.path)
 
 
@@ -47,6 +49,15 @@ def ledger_lines(path):
             return sum(1 for _ in ledger)
     except OSError:
         return 0
+
+
+def in_doubt(relay):
+    """What the restarts said could be delivered twice: messages that may have been on their way."""
+    log = (relay.folder / "millraced.log").read_text(errors="replace")
+    found = [dict(re.findall(r"(\w+)=(\S+)", line)) for line in log.splitlines() if "event=spool_recovered" in line]
+    for report in found:
+        expect_equal(report["complete"], "yes", "the restart had read everything when it reported")
+    return sum(int(report["possible_duplicates"]) for report in found)
 
 
 def millraced_killed_under_load(folder):
@@ -78,6 +89,9 @@ def millraced_killed_under_load(folder):
     expect(passed, f"seed {SEED}: something was lost or altered:\n{text}")
     expect(number_of(text, "promised") > KILLS * 50, f"there was load: {text}")
     expect_equal(number_of(text, "unexplained"), 0, "deliveries of refused mail")
+    twice, bound = number_of(text, "duplicated"), in_doubt(relay) * RECIPIENTS
+    print(f"  delivered twice: {twice} copies, of {bound} that the restarts named", flush=True)
+    expect(twice <= bound, f"{twice} copies were delivered twice, and the restarts had named {bound}")
 
 
 def control_killed_under_load(folder):

@@ -81,6 +81,20 @@ using Checked = std::expected<void, UringFileError>;
     return {};
 }
 
+/// The pool that has this name once the lock is ours: whoever had it before may have put another in its place.
+[[nodiscard]] Opened open_locked(const std::string& path, std::chrono::milliseconds wait) {
+    for (;;) {
+        auto file = open_direct(path, 0);
+        if (!file) return file;
+        if (auto locked = lock_file(*file, path, wait); !locked)
+            return std::unexpected(locked.error());
+        struct stat ours{}, named{};
+        if (::fstat(file->get(), &ours) != 0 || ::stat(path.c_str(), &named) != 0)
+            return fail_errno("cannot examine", path);
+        if (ours.st_dev == named.st_dev && ours.st_ino == named.st_ino) return file;
+    }
+}
+
 /// What the file system says against it, which the owner is told when it is no reason to refuse.
 [[nodiscard]] Checked check_pool(const Descriptor& file, const std::string& path,
                                  PoolJudgement& judgement) {
@@ -221,16 +235,15 @@ UringFile::open(base::Loop& loop, base::Uring& ring, const std::string& path,
         return fail(UringFileError::Kind::io, path + ": not a regular file");
 
     PoolJudgement judgement;
-    auto file = exists ? open_direct(path, 0) : create(path, options, judgement);
+    auto file = exists ? open_locked(path, options.lock_wait) : create(path, options, judgement);
     if (!file) return std::unexpected(file.error());
     if (exists) {
-        if (auto locked = lock_file(*file, path, options.lock_wait); !locked)
-            return std::unexpected(locked.error());
         if (auto checked = check_pool(*file, path, judgement); !checked)
             return std::unexpected(checked.error());
         // The name may be newer than the last power cut: make it last before trusting what is behind it.
         if (auto synced = sync_folder(path); !synced) return std::unexpected(synced.error());
     }
+    if (::fstat(file->get(), &status) != 0) return fail_errno("cannot examine", path);
     const std::uint64_t size =
         exists ? static_cast<std::uint64_t>(status.st_size) / block_bytes * block_bytes
                : options.pool_bytes;

@@ -1,8 +1,8 @@
 // uring_file_test.cc: the pool file on a real file system through a real ring.
 #include "dataplane/base/uring.h"
+#include "queue/disk/uring_file.h"
 #include "queue/log.h"
 #include "queue/queue.h"
-#include "queue/disk/uring_file.h"
 #include "tests/queue/spool_world.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <unistd.h>
 
 namespace {
@@ -89,6 +90,26 @@ TEST_F(UringFileTest, SecondUserIsTurnedAway) {
                         {.pool_bytes = 1 << 20, .lock_wait = std::chrono::milliseconds{30}});
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().kind, UringFileError::Kind::locked);
+}
+
+TEST_F(UringFileTest, PoolThatIsReplacedWhileWeWaitForItsLockIsNotTheOldOne) {
+    const auto path = folder / "pool";
+    auto before = UringFile::open(loop, ring, path, {.pool_bytes = 1 << 20});
+    ASSERT_TRUE(before);
+    ASSERT_TRUE(UringFile::open(loop, ring, folder / "upgraded", {.pool_bytes = 2 << 20}));
+    std::uint64_t found = 0;
+    std::thread waiting([&] {
+        base::Loop own_loop{clock};
+        base::Uring own_ring;
+        auto file = UringFile::open(own_loop, own_ring, path,
+                                    {.pool_bytes = 1 << 20, .lock_wait = std::chrono::seconds{30}});
+        if (file) found = (*file)->size_bytes();
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds{100}); // it has the old one open
+    std::filesystem::rename(folder / "upgraded", path);
+    before->reset();
+    waiting.join();
+    EXPECT_EQ(found, 2U << 20);
 }
 
 TEST_F(UringFileTest, UnfinishedPoolIsMadeAnew) {

@@ -6,7 +6,7 @@
 // Failure    Exit code 0: done. 1: refused or failed, the reason on standard error. 2: wrong
 //            command line.
 
-#include "control/accounts.h"
+#include "control/cli/account.h"
 #include "control/cli/admin_client.h"
 #include "control/cli/capture.h"
 #include "control/cli/cert.h"
@@ -14,7 +14,6 @@
 #include "control/cli/net.h"
 #include "control/cli/offload.h"
 #include "control/cli/output.h"
-#include "control/cli/password_input.h"
 #include "control/cli/queue.h"
 #include "control/config.h"
 #include "control/policy_compiler.h"
@@ -22,20 +21,13 @@
 #include "control/settings.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cstdio>
-#include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
 #include <iterator>
-#include <sstream>
 
 namespace {
 
-using control::Account;
-using control::AccountResult;
 using control::cli::AdminClient;
 using control::cli::AdminPlace;
 using control::cli::complain;
@@ -54,28 +46,12 @@ struct Options {
     control::cli::QueueOptions queue;
     std::string id;            // trace
     std::uint32_t limit = 100; // net connections
-    // account
-    std::string tenant;
-    std::string name, source, password_file;
-    std::vector<std::string> sender_domains;
-    std::uint32_t messages_per_hour = 0;
-    // config-doc, check
-    std::string file;
+    std::string file;          // config-doc, check
+    control::cli::AccountOptions account;
     control::cli::CaptureOptions capture;
     control::cli::DkimOptions dkim;
     control::cli::CertOptions cert;
-    std::vector<std::string> certificates; // of an account
 };
-
-std::string when(std::int64_t unix_s) {
-    if (unix_s <= 0) return "-";
-    const auto time = static_cast<std::time_t>(unix_s);
-    std::tm parts{};
-    gmtime_r(&time, &parts);
-    std::ostringstream out;
-    out << std::put_time(&parts, "%Y-%m-%d %H:%M:%SZ");
-    return out.str();
-}
 
 /// From the command line, or from the configuration; an error in some other line of it is no
 /// obstacle.
@@ -230,155 +206,6 @@ int trace(const Options& options) {
     return exit_ok;
 }
 
-// Accounts: through the API, or on the database when nobody answers.
-
-Json as_json(const Account& account) {
-    return {{"name", account.name},
-            {"enabled", account.enabled},
-            {"generation", account.generation},
-            {"tenant", account.tenant},
-            {"source", account.source},
-            {"sender_domains", account.sender_domains},
-            {"messages_per_hour", account.messages_per_hour_max},
-            {"certificates", account.certificates},
-            {"created", account.created_s},
-            {"changed", account.changed_s}};
-}
-
-std::expected<Json, std::string>
-on_database(const Options& options,
-            const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
-    const control::ConfigResult loaded = control::load_config(options.config);
-    if (!loaded.errors.empty()) {
-        return std::unexpected("millrace-control does not answer, and without a right "
-                               "configuration the database cannot be found: " +
-                               loaded.errors.front().to_string());
-    }
-    std::error_code failure; // before the first start there is no folder yet
-    if (std::filesystem::create_directories(loaded.config.policy.start_up->state_dir, failure)) {
-        std::filesystem::permissions(loaded.config.policy.start_up->state_dir,
-                                     std::filesystem::perms{0750}, failure);
-    }
-    auto store = control::AccountStore::open(loaded.config.accounts_file());
-    if (!store) return std::unexpected(store.error().text);
-    std::cerr << "millrace-control does not answer; working on " << loaded.config.accounts_file()
-              << " itself\n";
-    return act(**store);
-}
-
-std::expected<Json, std::string>
-account_call(const Options& options, const std::string& path, const Json* body,
-             const std::function<std::expected<Json, std::string>(control::AccountStore&)>& act) {
-    const AdminClient admin = client(options);
-    auto reply = body == nullptr ? admin.get(path) : admin.post(path, *body);
-    if (reply) return std::move(*reply);
-    if (!reply.error().not_running) return std::unexpected(reply.error().text);
-    return on_database(options, act);
-}
-
-std::expected<Json, std::string> as_reply(const AccountResult<Account>& result) {
-    if (!result) return std::unexpected(result.error().text);
-    return as_json(*result);
-}
-
-int finish(const std::expected<Json, std::string>& reply, const Options& options,
-           const std::string& what) {
-    if (!reply) return complain(reply.error());
-    if (options.json) {
-        print(*reply);
-    } else {
-        std::cout << "account " << text(*reply, "name") << ' ' << what << '\n';
-    }
-    return exit_ok;
-}
-
-int account_add(const Options& options) {
-    const auto password = control::cli::read_password(options.password_file);
-    if (!password) return complain(password.error());
-    const Json body{{"name", options.name},
-                    {"password", *password},
-                    {"tenant", options.tenant},
-                    {"source", options.source},
-                    {"sender_domains", options.sender_domains},
-                    {"messages_per_hour", options.messages_per_hour}};
-    Account account;
-    account.name = options.name;
-    account.tenant = options.tenant;
-    account.source = options.source;
-    account.sender_domains = options.sender_domains;
-    account.messages_per_hour_max = options.messages_per_hour;
-    return finish(account_call(options, "/api/admin/accounts/add", &body,
-                               [&](control::AccountStore& store) {
-                                   return as_reply(store.add(account, *password));
-                               }),
-                  options, "added");
-}
-
-int account_passwd(const Options& options) {
-    const auto password = control::cli::read_password(options.password_file);
-    if (!password) return complain(password.error());
-    const Json body{{"name", options.name}, {"password", *password}};
-    return finish(account_call(options, "/api/admin/accounts/passwd", &body,
-                               [&](control::AccountStore& store) {
-                                   return as_reply(store.set_password(options.name, *password));
-                               }),
-                  options, "has a new password");
-}
-
-int account_change(const Options& options, const std::string& verb, const std::string& done,
-                   const std::function<AccountResult<Account>(control::AccountStore&)>& act) {
-    const Json body{{"name", options.name}};
-    return finish(account_call(options, "/api/admin/accounts/" + verb, &body,
-                               [&](control::AccountStore& store) { return as_reply(act(store)); }),
-                  options, done);
-}
-
-int account_certificates(const Options& options) {
-    const Json body{{"name", options.name}, {"certificates", options.certificates}};
-    return finish(account_call(options, "/api/admin/accounts/certificates", &body,
-                               [&](control::AccountStore& store) {
-                                   return as_reply(
-                                       store.set_certificates(options.name, options.certificates));
-                               }),
-                  options,
-                  options.certificates.empty() ? "has no certificate"
-                                               : "is known by its certificates");
-}
-
-int account_list(const Options& options) {
-    const auto reply =
-        account_call(options, "/api/admin/accounts", nullptr,
-                     [](control::AccountStore& store) -> std::expected<Json, std::string> {
-                         const auto accounts = store.list();
-                         if (!accounts) return std::unexpected(accounts.error().text);
-                         Json list = Json::array();
-                         for (const Account& account : *accounts)
-                             list.push_back(as_json(account));
-                         return Json{{"accounts", std::move(list)}};
-                     });
-    if (!reply) return complain(reply.error());
-    const Json& accounts = (*reply)["accounts"];
-    if (options.json) {
-        print(accounts);
-        return exit_ok;
-    }
-    for (const Json& account : accounts) {
-        std::cout << text(account, "name") << (account["enabled"] == true ? "" : "  disabled")
-                  << "  changed " << when(account["changed"].get<std::int64_t>());
-        if (!text(account, "tenant").empty()) std::cout << "  tenant " << text(account, "tenant");
-        if (!text(account, "source").empty()) std::cout << "  source " << text(account, "source");
-        if (account["messages_per_hour"] != 0)
-            std::cout << "  at most " << account["messages_per_hour"] << "/h";
-        for (const Json& domain : account["sender_domains"])
-            std::cout << "  @" << domain.get<std::string>();
-        for (const Json& certificate : account.value("certificates", Json::array()))
-            std::cout << "  " << control::cli::harmless(certificate.get<std::string>());
-        std::cout << '\n';
-    }
-    std::cout << accounts.size() << " account(s)\n";
-    return exit_ok;
-}
-
 int config_doc(const Options& options) {
     const std::string page = control::settings_page();
     if (options.file.empty()) {
@@ -524,57 +351,8 @@ int main(int argc, char** argv) {
 
     add_dkim(app, options, command);
 
-    CLI::App* account = app.add_subcommand("account", "who may send");
-    account->require_subcommand(1);
-    constexpr const char* password_help =
-        "file whose first line is the password; otherwise standard input, or a prompt";
-    CLI::App* add = command(*account, "add",
-                            "a new account; its password comes from standard input or a prompt",
-                            [&] { return account_add(options); });
-    add->add_option("name", options.name, "what the client says in AUTH")->required();
-    add->add_option("--tenant", options.tenant, "tenant that its mail belongs to");
-    add->add_option("--source", options.source, "source or pool that its mail leaves from");
-    add->add_option("--sender-domain", options.sender_domains,
-                    "domain it may use in MAIL FROM; repeat for more, none for any");
-    add->add_option("--messages-per-hour", options.messages_per_hour, "0 for no limit")
-        ->capture_default_str();
-    add->add_option("--password-file", options.password_file, password_help);
-    command(*account, "list", "all accounts", [&] { return account_list(options); });
-    CLI::App* passwd = command(*account, "passwd", "a new password for an account",
-                               [&] { return account_passwd(options); });
-    passwd->add_option("name", options.name, "account")->required();
-    passwd->add_option("--password-file", options.password_file, password_help);
-    CLI::App* certificates = command(*account, "certificates",
-                                     "the client certificates that are an account (AUTH EXTERNAL)",
-                                     [&] { return account_certificates(options); });
-    certificates->add_option("name", options.name, "account")->required();
-    certificates->add_option(
-        "certificate", options.certificates,
-        "sha256:FINGERPRINT, name:HOST, name:ADDRESS or subject:NAME; these instead of the "
-        "present ones, none to have none");
-    command(*account, "disable", "refuse an account's logins from now on",
-            [&] {
-                return account_change(options, "disable", "disabled", [&](auto& store) {
-                    return store.set_enabled(options.name, false);
-                });
-            })
-        ->add_option("name", options.name, "account")
-        ->required();
-    command(*account, "enable", "take an account's logins again",
-            [&] {
-                return account_change(options, "enable", "enabled", [&](auto& store) {
-                    return store.set_enabled(options.name, true);
-                });
-            })
-        ->add_option("name", options.name, "account")
-        ->required();
-    command(*account, "remove", "delete an account",
-            [&] {
-                return account_change(options, "remove", "removed",
-                                      [&](auto& store) { return store.remove(options.name); });
-            })
-        ->add_option("name", options.name, "account")
-        ->required();
+    control::cli::add_account_commands(app, options.account, options.config, options.json, command,
+                                       [&options] { return client(options); });
 
     command(app, "config-doc", "print docs/configuration.md", [&] {
         return config_doc(options);

@@ -210,11 +210,8 @@ void add_filters(CLI::App& command, QueueOptions& options) {
 
 } // namespace
 
-void add_queue_commands(
-    CLI::App& app, QueueOptions& options, const bool& json,
-    const std::function<CLI::App*(CLI::App&, const std::string&, const std::string&,
-                                  std::function<int()>)>& add,
-    const std::function<AdminClient()>& client) {
+void add_queue_commands(CLI::App& app, QueueOptions& options, const bool& json,
+                        const AddCommand& add, const std::function<AdminClient()>& client) {
     CLI::App* queues = app.add_subcommand("queue", "look at queued mail and steer it");
     queues->require_subcommand(1);
     const auto looks = [&](const std::string& verb, const std::string& help) {

@@ -6,14 +6,11 @@
 #pragma once
 
 #include "control/cli/admin_client.h"
+#include "control/cli/command.h"
 
 #include <cstdint>
 #include <functional>
 #include <string>
-
-namespace CLI {
-class App;
-}
 
 namespace control::cli {
 
@@ -26,12 +23,8 @@ struct QueueOptions {
     bool everything = false, dry_run = false, dsn = false, no_dsn = false;
 };
 
-/// Adds the commands below `app`. `add` makes a command that, when it is chosen, runs what it is given;
-/// `client` is asked for only then.
-void add_queue_commands(
-    CLI::App& app, QueueOptions& options, const bool& json,
-    const std::function<CLI::App*(CLI::App&, const std::string& name, const std::string& help,
-                                  std::function<int()>)>& add,
-    const std::function<AdminClient()>& client);
+/// Adds the commands below `app`; `client` is asked for only when one of them runs.
+void add_queue_commands(CLI::App& app, QueueOptions& options, const bool& json,
+                        const AddCommand& add, const std::function<AdminClient()>& client);
 
 } // namespace control::cli

@@ -390,10 +390,10 @@ std::vector<Contention> contention(double seconds) {
                 long mine = 0;
                 const long before = sleeps();
                 const double begin = wall_us();
-                while (wall_us() < begin + seconds * 1e6) {
+                do { // once at least, however late this thread is let run: a rate of 0 has no inverse
                     static_cast<void>(shake(*client, *server, nullptr, false));
                     ++mine;
-                }
+                } while (wall_us() < begin + seconds * 1e6);
                 count += mine;
                 slept += sleeps() - before;
             } catch (const std::exception&) { // told below: threads have nobody to throw to

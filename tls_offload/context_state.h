@@ -43,7 +43,7 @@ struct LibraryState final : base::RefCounted<LibraryState>, private base::TurnEn
     unsigned steps_left = handshake_steps_per_turn;
     base::WaitQueue next_turn{"tls: next handshake step"};
     LibCtxPtr openssl;
-    BioMethodHandle bio_method; // a stream's lower side; see tls_stream.cc
+    BioMethodHandle bio_method; // a stream's lower side; see connection.cc
     CipherHandle ticket_cipher; // fetched once: each fetch takes the library's locks
     TicketKeysPtr ticket_keys;
     BlockPool blocks;

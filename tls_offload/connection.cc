@@ -171,7 +171,12 @@ void Connection::seal() noexcept {
     if (!has_room()) return;
     ERR_clear_error();
     std::size_t written = 0;
+    // Behind a full record comes another, nearly always: OpenSSL may keep its buffer for that one. The last
+    // record of what is written, which is a short one, has it released.
+    const bool full = staged_bytes_ == record_bytes_max;
+    if (full) SSL_clear_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
     const int result = SSL_write_ex(ssl_.get(), staged_->data(), staged_bytes_, &written);
+    if (full) SSL_set_mode(ssl_.get(), SSL_MODE_RELEASE_BUFFERS);
     if (result == 1) {
         CHECK(written == staged_bytes_); // no SSL_MODE_ENABLE_PARTIAL_WRITE
         seal_due_ = false;

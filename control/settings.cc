@@ -44,7 +44,7 @@ constexpr std::array all_settings{
     Setting{
         "server", "scrub_rate", size, optional, "\"16MiB\"", 0, tib, "", start,
         "Bytes a second, at most, with which each shard reads its queued mail once a day to find "
-        "rot in time. 0 leaves rot to be found on delivery."},
+        "rot in time. 0B leaves rot to be found on delivery."},
     Setting{"server", "commit", choice, optional, "\"auto\"", 0, 0, "auto|dsync|flush", start,
             "How accepted mail is made safe: each write by itself (dsync), or all writes that have "
             "landed by one flush of the device. auto measures both at start; see spool.md."},

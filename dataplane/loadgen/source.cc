@@ -104,6 +104,11 @@ SourceTls Source::draw_tls() noexcept {
     return draw < options_.tls_share ? options_.tls : SourceTls::none;
 }
 
+void Source::remember(std::string_view stage, base::NetError error) {
+    if (error == base::NetError::cancelled) return; // by stop(): nobody's fault
+    tally_.last_error = std::string(stage) + ": " + std::string(base::to_string(error));
+}
+
 void Source::refresh_date() {
     const auto second = std::chrono::floor<std::chrono::seconds>(loop_.wall_now());
     if (second == date_second_ && !date_.empty()) return;
@@ -157,6 +162,12 @@ void Source::count(const Attempt& attempt, const Message& message, base::TimePoi
 
 base::Task<void> Source::run_connection(std::size_t number) {
     const base::SocketAddress target = options_.targets[number % options_.targets.size()];
+    if (options_.ramp.count() != 0) {
+        const base::Duration wait = base::Duration(options_.ramp) * static_cast<int>(number) /
+                                    static_cast<int>(options_.connections);
+        static_cast<void>(co_await base::sleep_for(loop_, wait, &stop_sleeping_));
+        last_good_ = loop_.now();
+    }
     while (more()) {
         const SessionEnd end = co_await run_session(target);
         if (end != SessionEnd::broken) {
@@ -171,17 +182,22 @@ base::Task<void> Source::run_connection(std::size_t number) {
 }
 
 base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target) {
-    auto connected = co_await transport_.connect(target, std::nullopt, reply_deadline());
+    auto connected = co_await transport_.connect(target, std::nullopt, opening_deadline());
     if (!connected) {
-        tally_.last_error =
-            std::string("connect: ") + std::string(base::to_string(connected.error()));
-        co_return SessionEnd::broken;
+        remember("connect", connected.error());
+        co_return connected.error() == base::NetError::cancelled ? SessionEnd::no_more
+                                                                 : SessionEnd::broken;
     }
     ++tally_.connections_made;
     ++tally_.connections_open;
     Dialogue dialogue(std::move(*connected));
     const auto offered = co_await open(dialogue);
     SessionEnd end = SessionEnd::broken;
+    if (!offered && offered.error() == base::NetError::cancelled) {
+        dialogue.abort();
+        --tally_.connections_open;
+        co_return SessionEnd::no_more;
+    }
     if (offered) {
         const Offers server = *offered;
         last_good_ = loop_.now();
@@ -246,9 +262,9 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
         const auto secured = co_await secure(dialogue);
         if (!secured) co_return std::unexpected(secured.error());
     }
-    const auto greeting = co_await dialogue.read_reply(reply_deadline());
+    const auto greeting = co_await dialogue.read_reply(opening_deadline());
     if (!greeting) {
-        tally_.last_error = "greeting: " + std::string(base::to_string(greeting.error()));
+        remember("greeting", greeting.error());
         co_return std::unexpected(greeting.error());
     }
     if (!greeting->positive()) {
@@ -259,7 +275,7 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
     if (!offered) co_return offered;
 
     if (tls == SourceTls::starttls) {
-        const auto ready = co_await dialogue.exchange("STARTTLS", reply_deadline());
+        const auto ready = co_await dialogue.exchange("STARTTLS", opening_deadline());
         if (!ready) co_return std::unexpected(ready.error());
         if (!ready->positive()) {
             tally_.last_error = "STARTTLS: " + std::to_string(ready->code) + ' ' + ready->text;
@@ -274,7 +290,7 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
         using namespace std::string_literals;
         const std::string command =
             "AUTH PLAIN " + base64("\0"s + options_.user + "\0"s + options_.password);
-        const auto known = co_await dialogue.exchange(command, reply_deadline());
+        const auto known = co_await dialogue.exchange(command, opening_deadline());
         if (!known) co_return std::unexpected(known.error());
         if (!known->positive()) {
             tally_.last_error = "AUTH: " + std::to_string(known->code) + ' ' + known->text;
@@ -289,9 +305,9 @@ base::Task<base::NetResult<>> Source::secure(Dialogue& dialogue) {
     if (options_.resumption_share < 1 &&
         static_cast<double>(scramble(++draws_) >> 11) * 0x1.0p-53 >= options_.resumption_share)
         tls = fresh_tls_;
-    auto secured = co_await dialogue.start_tls(*tls, reply_deadline());
+    auto secured = co_await dialogue.start_tls(*tls, opening_deadline());
     if (!secured) {
-        tally_.last_error = "TLS: " + std::string(base::to_string(secured.error()));
+        remember("TLS", secured.error());
         co_return secured;
     }
     ++tally_.tls_connections;
@@ -302,7 +318,7 @@ base::Task<base::NetResult<>> Source::secure(Dialogue& dialogue) {
 base::Task<base::NetResult<Source::Offers>> Source::greet(Dialogue& dialogue) {
     std::string lines;
     const std::string command = "EHLO " + options_.helo_name;
-    const auto reply = co_await dialogue.exchange(command, reply_deadline(), &lines);
+    const auto reply = co_await dialogue.exchange(command, opening_deadline(), &lines);
     if (!reply) co_return std::unexpected(reply.error());
     if (!reply->positive()) {
         tally_.last_error = "EHLO: " + std::to_string(reply->code) + ' ' + reply->text;

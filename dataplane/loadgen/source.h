@@ -40,6 +40,9 @@ struct SourceOptions {
     std::string user, password;  // AUTH PLAIN when there is a user
     std::string helo_name = "bench.example";
     std::uint64_t messages_per_connection = 0; // 0: as many as there are
+    // The first connections are made spread over this: a relay with a short listen queue drops some of
+    // many that come at once, and a client that waits for a greeting never hears of it.
+    std::chrono::milliseconds ramp{0};
     std::chrono::milliseconds reply_limit{60'000};
     std::chrono::milliseconds reconnect_limit{
         10'000}; // how long to go on trying after a connection broke
@@ -74,7 +77,8 @@ public:
 
     /// Starts every connection's task.
     void start();
-    /// Stops taking new messages; what is under way is finished.
+    /// Stops taking new messages; those under way are finished, connections that are still being opened
+    /// are given up.
     void stop() noexcept {
         settle_overdue();
         stopping_ = true;
@@ -117,6 +121,10 @@ private:
     [[nodiscard]] base::Deadline reply_deadline() const noexcept {
         return base::Deadline::in(loop_, options_.reply_limit);
     }
+    [[nodiscard]] base::Deadline opening_deadline() noexcept {
+        return base::Deadline::in(loop_, options_.reply_limit, &stop_sleeping_);
+    }
+    void remember(std::string_view stage, base::NetError error);
     void refresh_date();
     void count(const Attempt& attempt, const Message& message, base::TimePoint since);
 

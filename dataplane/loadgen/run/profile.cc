@@ -276,6 +276,7 @@ SourceSection read_source(const Table& table) {
     table.numbers("cpus", section.cpus);
     table.count("connections", options.connections, 1, connections_max);
     table.count("messages_per_connection", options.messages_per_connection, 0, UINT32_MAX);
+    table.time("ramp", options.ramp, 3600);
     table.flag("pipelining", options.pipelining);
     table.flag("chunking", options.chunking);
     table.real("rate", options.rate_per_s, 0, 1e7);

@@ -136,6 +136,9 @@ std::string to_json(const RunResult& result) {
               {"rate_per_s", result.rate_per_s},
               {"accepted_per_s", result.accepted_per_s()},
               {"delivered_per_s", result.delivered_per_s()},
+              {"settled_s", result.settled_s},
+              {"settled", result.settled},
+              {"settled_per_s", result.settled_per_s()},
               {"accept_ms_p50", result.latency_ms(0.5)},
               {"accept_ms_p99", result.latency_ms(0.99)},
               {"accept_ms_p999", result.latency_ms(0.999)},
@@ -203,6 +206,8 @@ RunResult result_from_json(const std::string& text) try {
     result.doubts = json.at("doubts");
     result.seconds = json.at("seconds");
     result.rate_per_s = json.at("rate_per_s");
+    result.settled_s = json.value("settled_s", 0.0);
+    result.settled = json.value("settled", std::uint64_t{0});
     each_count(
         [&](const char* name, std::uint64_t RunResult::* count) { result.*count = json.at(name); });
     result.last_error = json.at("last_error");
@@ -269,6 +274,10 @@ Facts headline(const RunResult& result) {
                                        number(result.accepted) + " in " + shown(result.seconds) +
                                        " s");
     facts.emplace_back("delivered", shown(result.delivered_per_s()) + " recipients/s");
+    if (result.settled_s > 0)
+        facts.emplace_back("until all had arrived", shown(result.settled_per_s()) +
+                                                        " recipients/s over " +
+                                                        shown(result.settled_s) + " s");
     facts.emplace_back("accept latency", "p50 " + shown(result.latency_ms(0.5)) + ", p99 " +
                                              shown(result.latency_ms(0.99)) + ", p99.9 " +
                                              shown(result.latency_ms(0.999)) + ", max " +

@@ -76,6 +76,9 @@ struct RunResult {
     std::uint64_t overdue = 0;
     std::uint64_t bytes = 0;
     std::uint64_t delivered = 0; // recipients, in the measured time
+    // From the measured time's begin until all that was ever accepted had arrived.
+    double settled_s = 0;      // 0: that was not seen
+    std::uint64_t settled = 0; // recipients, in that time
     std::uint64_t connections = 0;
     std::uint64_t connections_broken = 0;
     std::uint64_t tls_connections = 0;
@@ -96,6 +99,9 @@ struct RunResult {
     }
     [[nodiscard]] double delivered_per_s() const noexcept {
         return seconds > 0 ? static_cast<double>(delivered) / seconds : 0;
+    }
+    [[nodiscard]] double settled_per_s() const noexcept {
+        return settled_s > 0 ? static_cast<double>(settled) / settled_s : 0;
     }
     [[nodiscard]] double latency_ms(double share) const noexcept {
         return static_cast<double>(latency_ns.percentile(share)) / 1e6;

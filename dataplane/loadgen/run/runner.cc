@@ -101,9 +101,10 @@ public:
 private:
     struct Stretch { // what drive() has seen
         double seconds = 0;
-        Totals base;  // when the warm-up was over
-        Totals end;   // when the sources were told to stop
-        Totals final; // when they had
+        Steady::time_point began; // the measuring
+        Totals base;              // when the warm-up was over
+        Totals end;               // when the sources were told to stop
+        Totals final;             // when they had
         ProcessUse relay_base, relay_end;
     };
 
@@ -114,7 +115,8 @@ private:
     /// Looks and sleeps until `until`, or until `done` says so.
     template <class Done>
     void watch(Steady::time_point until, Done done);
-    void drain(Steady::duration limit);
+    /// Returns whether all that was accepted had arrived before the limit.
+    bool drain(Steady::duration limit);
     void search();
     void sample();
     void report(const Sample& one) const;
@@ -138,6 +140,8 @@ private:
     bool measuring_ = false;
     bool stop_ = false;
     double rate_now_ = 0;
+    std::uint64_t arrived_ = 0; // recipients, at the last look
+    Steady::time_point last_arrival_;
     // As of the last sample.
     Steady::time_point sampled_at_;
     Totals sampled_;
@@ -293,7 +297,15 @@ template <class Done>
 void Runner::watch(Steady::time_point until, Done done) {
     while (!done()) {
         const Steady::time_point now = Steady::now();
+        if (const std::uint64_t all = totals().sink.unique; all != arrived_) {
+            arrived_ = all;
+            last_arrival_ = now;
+        }
         if (take_signals().stop) {
+            if (!evidence_.interrupted && !orders_.quiet)
+                std::fputs("interrupted: waiting for the answers that are due and for what was "
+                           "accepted; interrupt again to wait no longer\n",
+                           stderr);
             evidence_.interrupted = stop_ = true;
             return;
         }
@@ -326,9 +338,9 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
     }
     stretch.base = totals();
     stretch.relay_base = process_use(pids_);
-    const Steady::time_point measured_from = Steady::now();
-    if (!stop_) watch(measured_from + duration, never);
-    stretch.seconds = seconds(Steady::now() - measured_from);
+    stretch.began = Steady::now();
+    if (!stop_) watch(stretch.began + duration, never);
+    stretch.seconds = seconds(Steady::now() - stretch.began);
     stretch.end = totals();
     stretch.relay_end = process_use(pids_);
     for (const auto& worker : workers_) {
@@ -347,14 +359,14 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
     return stretch;
 }
 
-void Runner::drain(Steady::duration limit) {
-    if (profile_.sinks.empty()) return;
+bool Runner::drain(Steady::duration limit) {
+    if (profile_.sinks.empty()) return false;
     phase_ = "draining";
     measuring_ = false;
     const bool was_stopped = std::exchange(stop_, false);
     watch(Steady::now() + limit, [this] { return totals().backlog() == 0; });
-    if (totals().backlog() == 0) watch(Steady::now() + 300ms, [] { return false; }); // late copies
     stop_ = stop_ || was_stopped;
+    return totals().backlog() == 0;
 }
 
 void Runner::search() {
@@ -498,7 +510,11 @@ RunResult Runner::run() {
     phase_ = "warming up";
     const Stretch stretch = drive(rate, profile_.warm_up, profile_.duration, "measuring");
     fill(stretch, rate);
-    drain(profile_.drain);
+    if (drain(profile_.drain) && last_arrival_ > stretch.began) {
+        result_.settled_s = seconds(last_arrival_ - stretch.began);
+        result_.settled = totals().sink.unique - stretch.base.sink.unique;
+        watch(Steady::now() + 300ms, [] { return false; }); // for late copies
+    }
     const MachineUse machine_end = machine_use();
     evidence_.listen_drops = machine_end.listen_drops - machine_base.listen_drops;
     if (machine_end.total_s > machine_base.total_s)

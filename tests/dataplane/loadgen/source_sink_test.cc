@@ -164,6 +164,28 @@ TEST(SourceSink, SourceGivesUpWhenNobodyListensAnyMore) {
     EXPECT_NE(world.source->tally().last_error.find("refused"), std::string::npos);
 }
 
+TEST(SourceSink, StopGivesUpConnectionsThatAreStillBeingOpened) {
+    World world;
+    world.start({.manner = {.tarpit = 1h}}, {.connections = 3, .time = 24h, .reply_limit = 2h}, {});
+    tests::run_until(world.loop, world.clock, [] { return false; }, 1s);
+    EXPECT_EQ(world.source->tally().connections_open, 3U);
+    world.source->stop();
+    EXPECT_TRUE(
+        tests::run_until(world.loop, world.clock, [&] { return world.source->finished(); }, 1s));
+    EXPECT_EQ(world.source->tally().connections_open, 0U);
+    EXPECT_EQ(world.source->tally().connections_broken, 0U);
+    EXPECT_EQ(world.source->tally().last_error, "");
+}
+
+TEST(SourceSink, TheFirstConnectionsAreSpreadOverTheRamp) {
+    World world;
+    world.start({}, {.connections = 10, .messages = 1000, .rate_per_s = 10, .ramp = 10s}, {});
+    tests::run_until(world.loop, world.clock, [] { return false; }, 4500ms);
+    EXPECT_EQ(world.source->tally().connections_made, 5U);
+    tests::run_until(world.loop, world.clock, [] { return false; }, 10s);
+    EXPECT_EQ(world.source->tally().connections_made, 10U);
+}
+
 TEST(SourceSink, SinkCountsASecondCopyAsDuplicate) {
     World world;
     world.start({}, {.messages = 5}, {});

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""bench_run_test.py: millrace-bench run, report and diff against the real relay: the 20-second profile, and its report.
+"""bench_run_test.py: millrace-bench run, report and diff against the real relay: the 20-second profile, and its report;
+a run on our own TCP/IP, one that is interrupted, and scripts/compare, which measures with it.
 
 The report is read as XML, every plot is looked at for what it draws, and where Chromium is installed it opens it and
 must have nothing to complain of.
@@ -7,10 +8,12 @@ must have nothing to complain of.
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import xml.etree.ElementTree as xml
 
-from harness import Relay, binary, expect, free_port, run_cases
+from harness import ROOT, HarnessError, MemifNetwork, Relay, Skipped, binary, expect, free_port, run_cases
 
 BENCH_SECONDS = 120
 
@@ -114,7 +117,104 @@ def the_20_second_profile_measures_the_relay(folder):
     relay.stop()
 
 
+def a_profile_runs_on_our_own_tcp_ip(folder):
+    """transport = "dpdk": relay and bench are the two ends of a memif, without huge pages, and no kernel socket is in between."""
+    network = MemifNetwork(memory_mb=256)
+    relay = Relay(folder, smart_host=f"{network.peer}:2526", network=network, memory="128MiB")
+    try:
+        relay.start()
+    except HarnessError:
+        refusals = re.findall("DPDK (?:may not start|finds too little memory|does not start).*", relay.logs())
+        if refusals:
+            raise Skipped(refusals[0])
+        raise
+    profile = folder / "memif.toml"
+    profile.write_text(f"""
+duration = "3s"
+warm_up = "1s"
+drain = "20s"
+transport = "dpdk"
+{network.bench_section}
+[message]
+size = "2KB-6KB"
+recipients = "1-2"
+[[source]]
+target = "{network.relay}:{relay.relay}"
+connections = 10
+messages_per_connection = 20
+chunking = true
+rate = 100
+[[sink]]
+listen = "{network.peer}:2526"
+""")
+    result, report = folder / "memif.json", folder / "memif.html"
+    done = bench("run", profile, "--relay-pid", relay.daemon.pid, "--json", result, "--report", report)
+    expect(done.returncode in (0, 3), f"status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    figures = json.loads(result.read_text())
+    expect(figures["due"] >= 290 and figures["accepted"] > 0.5 * figures["due"], f"accepted {figures['accepted']}")
+    audit = figures["audit"]
+    expect(audit["arrived"] == audit["promised"] > figures["accepted"], f"audit {audit}")
+    for fault in ("lost", "duplicated", "altered", "unexplained"):
+        expect(audit[fault]["count"] == 0, f"{fault}: {audit[fault]}")
+    expect(figures["connections"] > 10, f"{figures['connections']} connections")
+    expect("our own TCP/IP on net_memif0" in figures["machine"]["transport of the bench"], f"{figures['machine']}")
+    expect(0 < figures["settled_s"] < 23 and figures["settled"] > 0, f"settled {figures['settled_s']}")
+    plots_are_drawn(report)
+    relay.stop()
+
+
+def an_interrupted_run_has_a_result(folder):
+    """The first Ctrl-C ends the measuring: what was accepted is still waited for, and the result says that it is a part."""
+    port = free_port()
+    relay = Relay(folder, smart_host=f"127.0.0.1:{port}").start()
+    result, report = folder / "part.json", folder / "part.html"
+    command = [binary("millrace-bench"), "run", "ci", "--target", f"127.0.0.1:{relay.relay}", "--listen",
+               f"127.0.0.1:{port}", "--warm-up", "1", "--seconds", "60", "--json", result, "--report", report]
+    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        seen = ""
+        while seen.count("measuring") < 4:  # its own seconds, however slow the machine is
+            line = run.stderr.readline()
+            expect(line, f"it ended by itself: {seen}")
+            seen += line
+        run.send_signal(signal.SIGINT)
+        out, rest = run.communicate(timeout=BENCH_SECONDS)
+    finally:
+        run.kill()
+    expect(run.returncode == 3, f"status {run.returncode}: {out} {rest[-1000:]}")
+    expect("interrupted: waiting" in rest and "NOT TO BE TRUSTED: it was interrupted" in out, f"{rest} {out}")
+    figures = json.loads(result.read_text())
+    expect(2 < figures["seconds"] < 50, f"{figures['seconds']} s were measured")
+    expect(figures["accepted"] > 0 and "it was interrupted" in figures["doubts"], f"{figures['doubts']}")
+    audit = figures["audit"]
+    expect(audit["arrived"] + audit["refused"] == audit["promised"] and audit["lost"]["count"] == 0, f"audit {audit}")
+    expect("it was interrupted" in report.read_text(), "the report says so")
+    relay.stop()
+
+
+def the_comparison_is_a_table_and_a_page(folder):
+    """scripts/compare with one system and a few seconds: what it says, and that its page is drawn."""
+    page, rows = folder / "compare.html", folder / "compare.json"
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "compare.py"), "--systems", "millrace", "--sizes", "4096",
+                           "--tls", "off", "--seconds", "2", "--connections", "10", "--json", str(rows), "--html", str(page)],
+                          capture_output=True, text=True, timeout=BENCH_SECONDS)
+    expect(done.returncode == 0, f"status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    row, = json.loads(rows.read_text())
+    expect(row["messages"] > 0 and row["lost"] == row["altered"] == row["duplicated"] == 0, f"{row}")
+    expect(row["accept_per_s"] > 0 and row["end_to_end_per_s"] > 0 and row["accept_ms_p99"] > 0, f"{row}")
+    expect(row["cpu_s_per_1000"] > 0 and row["memory_mb_max"] > 5, f"{row}")
+    expect(re.search(r"^millrace +4,096 ", done.stdout, re.M), done.stdout)
+    text = page.read_text()
+    plots = xml.fromstring(text).findall(".//svg")
+    expect(len(plots) == 4 and all(plot.find("rect") is not None for plot in plots), f"{len(plots)} plots")
+    expect(not re.search(r"https?://|src=|@import|@[A-Z]+@", text), "the page loads something, or is not filled in")
+    chromium_opens(page, folder)
+
+
 if __name__ == "__main__":
     run_cases([("the_shipped_profiles_are_right", the_shipped_profiles_are_right),
                ("a_mistake_is_named_with_its_line", a_mistake_is_named_with_its_line),
-               ("the_20_second_profile_measures_the_relay", the_20_second_profile_measures_the_relay)])
+               ("the_20_second_profile_measures_the_relay", the_20_second_profile_measures_the_relay),
+               ("a_profile_runs_on_our_own_tcp_ip", a_profile_runs_on_our_own_tcp_ip),
+               ("an_interrupted_run_has_a_result", an_interrupted_run_has_a_result),
+               ("the_comparison_is_a_table_and_a_page", the_comparison_is_a_table_and_a_page)])

@@ -228,13 +228,20 @@ addresses = ["{self.relay}/24"]
 
 
 class MemifNetwork(DpdkNetwork):
-    """A shared-memory interface between the relay and millrace-bench load."""
+    """A shared-memory interface between the relay and millrace-bench."""
 
-    def __init__(self):
+    def __init__(self, memory_mb=1024):
         self.socket = socket_folder() / "memif.sock"
         self.bench = ["--device", f"net_memif0,role=client,id=0,socket={self.socket},rsize=11", "--own-address",
                       f"{self.peer}/24"]
-        super().__init__(f"net_memif0,role=server,id=0,socket={self.socket},rsize=11")
+        # The same as a profile of millrace-bench run says it.
+        self.bench_section = f"""
+[dpdk]
+device = "{self.bench[1]}"
+addresses = ["{self.peer}/24"]
+memory_mb = 512
+"""
+        super().__init__(f"net_memif0,role=server,id=0,socket={self.socket},rsize=11", memory_mb)
 
 
 CONFIG = """\

@@ -55,6 +55,13 @@ MAIN = {
 }
 
 
+def let_through(folder):
+    """For what runs as a user of its own: every folder above must let it pass."""
+    for path in folder.parents:
+        if path != pathlib.Path("/") and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+
+
 class Postfix:
     def __init__(self, folder, port, settings, smtpd_max="-", smtp_max="-"):
         """settings: further main.cf lines, by name. One with the value None is left out."""
@@ -70,10 +77,7 @@ class Postfix:
         self.etc, self.queue, self.data = (short / "postfix" / name for name in ("etc", "spool", "data"))
         for path in (self.etc, self.queue, self.data):
             path.mkdir()
-        # Its processes run as postfix: every folder above must let it through.
-        for path in self.folder.parents:
-            if path != pathlib.Path("/") and not path.stat().st_mode & 0o001:
-                path.chmod(path.stat().st_mode | 0o011)
+        let_through(self.folder)
         shutil.chown(self.data, "postfix", "postfix")
         self.log = self.folder / "postfix.log"
         main = dict(MAIN, queue_directory=str(self.queue), data_directory=str(self.data), maillog_file=str(self.log))

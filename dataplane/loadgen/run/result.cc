@@ -292,10 +292,10 @@ Facts headline(const RunResult& result) {
         facts.emplace_back("relay CPU", shown(result.cpu_s_per_1000()) + " s per 1,000 messages");
         facts.emplace_back("relay memory", shown(result.relay.memory_max_mb) + " MB at most");
     }
-    facts.emplace_back("connections", number(result.connections) + ", " +
-                                          number(result.tls_connections) + " with TLS, " +
-                                          number(result.tls_resumed) + " resumed, " +
-                                          number(result.connections_broken) + " broken");
+    facts.emplace_back("connections made", number(result.connections) + ", " +
+                                               number(result.tls_connections) + " with TLS, " +
+                                               number(result.tls_resumed) + " resumed, " +
+                                               number(result.connections_broken) + " broken");
     return facts;
 }
 

@@ -173,7 +173,6 @@ void Runner::start_workers() {
             workers_.push_back(std::make_unique<Worker>(std::move(plan)));
         }
     }
-    bool first = true;
     unsigned number = 0;
     for (const SourceSection& section : profile.sources) {
         for (unsigned i = 0; i < section.threads; ++i) {
@@ -188,7 +187,7 @@ void Runner::start_workers() {
             plan.pattern.seed += number;
             // Addresses differ between sources too: a refusal is known by its recipient alone.
             plan.pattern.recipient = "s" + std::to_string(number++) + "." + plan.pattern.recipient;
-            if (std::exchange(first, false)) plan.hostile = profile.hostile;
+            if (profile.dpdk) plan.hostile = profile.hostile;
             plan.cpu = cpu_of(section.cpus, i);
             if (profile.dpdk && !workers_.empty()) { // one device, one thread
                 const WorkerPlan& sink = workers_.front()->plan();
@@ -199,6 +198,10 @@ void Runner::start_workers() {
             workers_.push_back(std::make_unique<Worker>(std::move(plan)));
         }
     }
+    // On a thread of their own: what they do must not make the source late.
+    if (profile.hostile.any() && !profile.dpdk)
+        workers_.push_back(
+            std::make_unique<Worker>(WorkerPlan{.hostile = profile.hostile, .net = profile.net}));
     for (const auto& worker : workers_)
         worker->start();
     worker_cpu_.resize(workers_.size());
@@ -323,7 +326,11 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
         sources += worker->plan().source ? 1 : 0;
     const double whole = profile_rate();
     for (const auto& worker : workers_) {
-        if (!worker->plan().source) continue; // as the profile shares it out, or evenly
+        if (!worker->plan().source) {
+            if (worker->plan().hostile.any()) worker->send(0);
+            continue;
+        }
+        // As the profile shares it out, or evenly.
         const double share = whole > 0 ? worker->plan().source->rate_per_s / whole
                                        : 1.0 / static_cast<double>(sources);
         worker->send(rate_per_s * share);

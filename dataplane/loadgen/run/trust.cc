@@ -13,7 +13,8 @@ constexpr double clock_step_max_s = 0.1;
 constexpr double lateness_max_ms = 1; // or a fifth of the p99 it is part of
 constexpr double others_max = 0.1;    // of all cores
 constexpr double stolen_max = 0.02;
-constexpr double drift_max = 0.15; // between the measured time's first and last third
+constexpr double refused_max = 0.01; // of the messages sent
+constexpr double drift_max = 0.15;   // between the measured time's first and last third
 constexpr std::size_t samples_min = 10;
 
 std::vector<double> column(const std::vector<Sample>& samples, double Sample::* field) {
@@ -69,6 +70,13 @@ std::vector<std::string> doubts(const RunResult& result, const Evidence& evidenc
             all.push_back("the rate was still moving (" + shown(first) + "/s at first, " +
                           shown(last) + "/s at last): warm up or measure for longer");
     }
+    const auto refused = static_cast<double>(result.transient + result.permanent);
+    if (const double share = result.sent == 0 ? 0 : refused / static_cast<double>(result.sent);
+        share > refused_max)
+        all.push_back("the relay turned away " + shown(percent(share)) + " % of what was sent (" +
+                      (result.last_error.empty() ? "no reason given" : result.last_error) +
+                      "): a relay that takes in more than it hands on fills up; set a rate below "
+                      "that, or let it open more connections to the sink");
     const auto cpus = static_cast<double>(evidence.cpus);
     if (const double share = mean(&Sample::others_cpu) / cpus; share > others_max)
         all.push_back("other processes took " + shown(percent(share)) +

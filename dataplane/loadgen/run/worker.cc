@@ -80,6 +80,8 @@ private:
     }
 
     void begin(double rate) {
+        if (!std::exchange(intruding_, true)) intruders_.start();
+        if (!worker_.plan_.source) return;
         retire_source();
         SourceOptions options = *worker_.plan_.source;
         options.rate_per_s = rate;
@@ -90,7 +92,6 @@ private:
                                            std::move(options), MessageMaker(worker_.plan_.pattern),
                                            client_tls_.get(), &worker_.ledger_, fresh_tls_.get());
         source_->start();
-        if (!std::exchange(intruding_, true)) intruders_.start();
     }
 
     void retire_source() {
@@ -135,7 +136,9 @@ Worker::~Worker() {
 
 void Worker::start() {
     thread_ = std::thread([this] { run(); });
-    pthread_setname_np(thread_.native_handle(), plan_.source ? "bench-source" : "bench-sink");
+    pthread_setname_np(thread_.native_handle(), plan_.source ? "bench-source"
+                                                : plan_.sink ? "bench-sink"
+                                                             : "bench-hostile");
     for (;;) {
         std::this_thread::sleep_for(start_poll);
         const std::lock_guard held(lock_);

@@ -1,4 +1,4 @@
-// worker.h: one thread of a run, with a source, a sink, or both.
+// worker.h: one thread of a run, with a source, a sink, or both, or with intruders.
 //
 // Scope      The thread's loop and transport, what it is told to do, and a copy of its tallies ten
 //            times a second. When to send, and what the figures mean, is runner.h's business.

@@ -45,6 +45,15 @@ TEST(Trust, EachReasonIsNamed) {
         sample.others_cpu = 0.5;
     EXPECT_NE(only(busy, {.cpus = 2}).find("other processes took 25"), std::string::npos);
 
+    RunResult full = quiet_run();
+    full.sent = 1000;
+    full.transient = 20;
+    full.last_error = "452 4.3.1 full";
+    EXPECT_NE(only(full, {}).find("turned away 2 % of what was sent (452 4.3.1 full)"),
+              std::string::npos);
+    full.transient = 10;
+    EXPECT_TRUE(doubts(full, {}).empty());
+
     EXPECT_NE(only(quiet_run(), {.interrupted = true}).find("interrupted"), std::string::npos);
     EXPECT_NE(only(quiet_run(), {.clock_step_s = -2}).find("clock stepped"), std::string::npos);
     EXPECT_NE(only(quiet_run(), {.wake_lateness_p99_ms = 5}).find("itself was late"),

@@ -383,6 +383,11 @@ TEST(Intruders, EachKindComesAgainAndTheHonestStillGetThrough) {
     for (std::size_t kind = 0; kind < mischief_count; ++kind)
         EXPECT_GT(intruders.tally()[kind].connections, 6U)
             << to_string(static_cast<Mischief>(kind));
+    // It hangs up itself once it is told to go on, and does not sit its life out.
+    const IntruderTally& aborts =
+        intruders.tally()[static_cast<std::size_t>(Mischief::abort_in_data)];
+    EXPECT_GT(aborts.connections, 100U);
+    EXPECT_EQ(aborts.ended, 0U);
     EXPECT_TRUE(tests::run_until(
         world.loop, world.clock, [&] { return world.sink->tally().connections_open == 0; }, 1min));
 }

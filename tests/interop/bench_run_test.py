@@ -43,11 +43,12 @@ def a_mistake_is_named_with_its_line(folder):
 
 
 def plots_are_drawn(path):
-    """Well-formed, self-contained, and each plot has lines or bars with points in them."""
+    """Well-formed, self-contained, and each plot has lines or bars with points in them: rate, latency and its histogram,
+    backlog, CPU, the relay's memory and its threads."""
     text = path.read_text()
     tree = xml.fromstring(text)
     plots = tree.findall(".//svg")
-    expect(len(plots) == 6, f"{len(plots)} plots")
+    expect(len(plots) == 7, f"{len(plots)} plots")
     for plot in plots:
         title = plot.get("aria-label")
         lines = [shape.get("d") for shape in plot.iter("path") if "line" in shape.get("class", "").split()]
@@ -141,7 +142,7 @@ recipients = "1-2"
 [[source]]
 target = "{network.relay}:{relay.relay}"
 connections = 10
-messages_per_connection = 20
+messages_per_connection = 5
 chunking = true
 rate = 100
 [[sink]]

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace dataplane::loadgen {
 namespace {
+
+constexpr std::size_t lines_max = 5; // in a chart: more cannot be told apart
 
 constexpr std::string_view style = R"css(
 :root { color-scheme: light dark; --ink: #1c2630; --paper: #fdfdfb; --faint: #8a949e; --rule: #dde2e6; --shade: #e8f0e4;
@@ -168,6 +171,24 @@ std::string charts(const RunResult& result) {
         memory.y_label = "MB resident";
         memory.lines = {{"relay", column(result, &Sample::relay_mb)}};
         html += draw(memory);
+    }
+    if (!result.relay.over_time.empty()) {
+        Chart threads = rate;
+        threads.title = "Relay's CPU by thread";
+        threads.y_label = "cores";
+        threads.lines.clear();
+        std::vector<const ThreadUse*> busiest;
+        for (const ThreadUse& thread : result.relay.over_time)
+            busiest.push_back(&thread);
+        const auto sum = [](const ThreadUse* thread) {
+            return std::accumulate(thread->cores.begin(), thread->cores.end(), 0.0);
+        };
+        std::stable_sort(busiest.begin(), busiest.end(),
+                         [&](const ThreadUse* a, const ThreadUse* b) { return sum(a) > sum(b); });
+        busiest.resize(std::min(busiest.size(), lines_max));
+        for (const ThreadUse* thread : busiest)
+            threads.lines.push_back({thread->name, thread->cores});
+        html += draw(threads);
     }
     if (result.capacity.searched) {
         Chart search{.title = "The search: rate of each trial",

@@ -150,10 +150,14 @@ std::string to_json(const RunResult& result) {
         Json threads = Json::object();
         for (const NamedValue& thread : result.relay.threads)
             threads[thread.name] = thread.value;
+        Json over_time = Json::object();
+        for (const ThreadUse& thread : result.relay.over_time)
+            over_time[thread.name] = thread.cores;
         json["relay"] = {{"cpu_s", result.relay.cpu_s},
                          {"cpu_s_per_1000", result.cpu_s_per_1000()},
                          {"memory_max_mb", result.relay.memory_max_mb},
-                         {"cpu_s_by_thread", threads}};
+                         {"cpu_s_by_thread", threads},
+                         {"cores_by_thread", over_time}};
     }
     Json audit{{"promised", result.audit.promised},
                {"refused", result.audit.refused},
@@ -217,6 +221,10 @@ RunResult result_from_json(const std::string& text) try {
             .known = true, .cpu_s = relay.at("cpu_s"), .memory_max_mb = relay.at("memory_max_mb")};
         for (const auto& [name, value] : relay.at("cpu_s_by_thread").items())
             result.relay.threads.push_back({name, value});
+        if (relay.contains("cores_by_thread")) { // results of an earlier version have none
+            for (const auto& [name, values] : relay.at("cores_by_thread").items())
+                result.relay.over_time.push_back({name, values});
+        }
     }
     const Json& audit = json.at("audit");
     result.audit.promised = audit.at("promised");

@@ -42,11 +42,18 @@ struct NamedValue {
 };
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
+/// A thread's share of a core, second by second.
+struct ThreadUse {
+    std::string name;
+    std::vector<double> cores; // one for each sample
+};
+
 struct RelayUse {
     bool known = false;
     double cpu_s = 0; // over the measured time
     double memory_max_mb = 0;
     std::vector<NamedValue> threads; // CPU seconds by thread name, the number in it cut off
+    std::vector<ThreadUse> over_time;
 };
 
 struct CapacityResult {

@@ -4,6 +4,7 @@
 #include "dataplane/loadgen/run/trust.h"
 #include "dataplane/loadgen/run/worker.h"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <array>
 #include <cerrno>
@@ -257,6 +258,17 @@ void Runner::sample() {
     const ProcessUse relay = process_use(pids_);
     const MachineUse machine = machine_use();
     const double own = own_cpu_s();
+    for (const NamedValue& thread : relay.threads) {
+        double before = 0;
+        for (const NamedValue& earlier : relay_.threads)
+            before += earlier.name == thread.name ? earlier.value : 0;
+        auto& lines = result_.relay.over_time;
+        auto line = std::find_if(lines.begin(), lines.end(),
+                                 [&](const ThreadUse& known) { return known.name == thread.name; });
+        if (line == lines.end()) line = lines.insert(lines.end(), {.name = thread.name});
+        line->cores.resize(result_.samples.size()); // nothing until now, when it is new
+        line->cores.push_back(std::max(0.0, (thread.value - before) / span));
+    }
     if (relay.alive) {
         one.relay_cpu = std::max(0.0, (relay.cpu_s - relay_.cpu_s) / span);
         one.relay_mb = relay.memory_mb;

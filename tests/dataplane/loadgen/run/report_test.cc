@@ -49,6 +49,19 @@ TEST(Report, DrawsEveryChartAndLoadsNothing) {
     EXPECT_EQ(html.find("inf "), std::string::npos);
 }
 
+TEST(Report, TheRelaysBusiestThreadsHaveAChart) {
+    RunResult result = sample_run();
+    for (int i = 0; i < 8; ++i) {
+        const double cores = i / 10.0;
+        result.relay.over_time.push_back(
+            {"thread" + std::to_string(i), std::vector<double>(result.samples.size(), cores)});
+    }
+    const std::string html = make_report(result);
+    EXPECT_EQ(count_of(html, "<svg "), 7U);
+    EXPECT_NE(html.find("<title>thread7</title>"), std::string::npos);
+    EXPECT_EQ(html.find("<title>thread2</title>"), std::string::npos); // five are enough
+}
+
 TEST(Report, TextFromOutsideStaysText) {
     const std::string html = make_report(sample_run());
     EXPECT_EQ(html.find("<script"), std::string::npos);

@@ -43,6 +43,9 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     result.audit.lost.add("r", 17);
     result.providers = {{.name = "gmail", .taken = 4, .greylisted = 2}};
     result.relay = {.known = true, .cpu_s = 3.5, .memory_max_mb = 120, .threads = {{"shard", 3.1}}};
+    result.relay.over_time = {{"shard", {0.5, 0.75}}};
+    result.settled_s = 12.5;
+    result.settled = 5000;
     result.capacity = {.searched = true, .knee = 900, .knees = {890, 910}, .bounds = "b"};
     result.capacity.trials.push_back({.facts = {.rate = 900, .due = 9000}, .why_not = "p99"});
     result.hostile = {{"silent", 3}};
@@ -56,6 +59,9 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     EXPECT_EQ(again.samples[7].accepted_per_s, result.samples[7].accepted_per_s);
     EXPECT_EQ(again.providers.at(0).greylisted, 2U);
     EXPECT_EQ(again.relay.threads.at(0).name, "shard");
+    EXPECT_EQ(again.relay.over_time.at(0).name, "shard");
+    EXPECT_EQ(again.relay.over_time.at(0).cores, (std::vector<double>{0.5, 0.75}));
+    EXPECT_EQ(again.settled_per_s(), 400);
     EXPECT_EQ(again.capacity.knees, result.capacity.knees);
     EXPECT_EQ(again.capacity.trials.at(0).facts.due, 9000U);
     EXPECT_EQ(again.doubts, result.doubts);

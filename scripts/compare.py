@@ -179,7 +179,8 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/compare")
     parser.add_argument("--json", help="writes the rows")
     parser.add_argument("--html", help="writes one page with the table and its plots")
-    parser.add_argument("--systems", default=",".join(SYSTEMS))
+    parser.add_argument("--systems", default=",".join(name for name, system in SYSTEMS.items() if system.durable),
+                        help="of " + ", ".join(SYSTEMS) + "; default: those that are durable")
     parser.add_argument("--sizes", default="4096,32768")
     parser.add_argument("--tls", nargs="?", const="on", default="off,on,dkim",
                         help="off, on (both legs), dkim (TLS in, every message signed); default: all three")

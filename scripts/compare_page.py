@@ -46,8 +46,9 @@ def all_rows(rows):
     for row in rows:
         line = []
         for _, key, decimals in COLUMNS:
-            fault = key in ("lost", "altered") and row[key] != 0 or key == "durable" and not row[key]
-            line.append((shown(row[key], decimals), css_class("n fault" if fault else "n" if decimals is not None else "")))
+            fault = (key in ("lost", "altered") and row[key] != 0) or (key == "durable" and not row[key])
+            text = ("yes" if row[key] else "NO") if key == "durable" else shown(row[key], decimals)
+            line.append((text, css_class(" ".join(["n"] * (decimals is not None) + ["fault"] * fault))))
         lines.append(line)
     return table([(title, css_class("n" if decimals is not None else "")) for title, _, decimals in COLUMNS], lines)
 

@@ -18,6 +18,7 @@ constexpr std::size_t recipient_overhead_bytes = 32;
 } // namespace
 
 void ServerSession::on(const Mail& mail) {
+    put_off_ = false;
     if (helo_.empty()) return refuse(replies::say_hello_first);
     if (transaction_ != Transaction::none) return refuse(replies::mail_twice);
     if (mail.extended && !extended_) return refuse(replies::unknown_parameter); // HELO knows none
@@ -114,6 +115,7 @@ void ServerSession::end_transaction(bool sent) {
     transaction_ = Transaction::none;
     draft_ = queue::Draft{};
     drop_signer();
+    put_off_ = false;
     recipients_tried_ = false;
     too_many_recipients_told_ = false;
     spoiled_ = false;

@@ -180,6 +180,9 @@ void ServerSession::count_error() {
 }
 
 void ServerSession::refuse(const ServerReply& reply) {
+    // What a client sent behind a MAIL that was told to wait, before it could know, is no mistake either
+    // (RFC 2920 §3.1).
+    if (put_off_ && &reply == &replies::mail_first) return say(reply);
     shard_.stats.add(Counter::rejected_syntax);
     say(reply);
     count_error();
@@ -191,8 +194,11 @@ void ServerSession::reject(const ServerReply& reply, Counter reason, std::string
     say(reply);
     if (reply.code == 421) {
         open_ = false;
-    } else if (reply.code >= 500) { // a client that is told to wait has made no mistake
+    } else if (reply.code >= 500) {
         count_error();
+    } else if (transaction_ ==
+               Transaction::none) { // a client that is told to wait has made no mistake
+        put_off_ = true;
     }
 }
 

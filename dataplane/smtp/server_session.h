@@ -143,6 +143,7 @@ private:
     bool open_ = true;
     std::string replies_; // not yet written
     std::uint32_t errors_ = 0;
+    bool put_off_ = false; // the last MAIL was told to wait
     std::uint32_t auth_failures_ = 0;
     std::uint32_t messages_ = 0;
     std::uint32_t idle_commands_ = 0;

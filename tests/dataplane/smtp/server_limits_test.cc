@@ -383,6 +383,23 @@ TEST(Spool, AFullDiskIsTold452AndNothingIsLost) {
     EXPECT_EQ(world.stored.size(), accepted);
 }
 
+// Goal: a client that pipelines is not cut off because the relay could not take its mail. Method: whole groups behind
+// a MAIL that is told to wait, far more often than errors are forgiven; then one without a MAIL, which counts.
+TEST(Spool, WhatWasPipelinedBehindAMailThatMustWaitIsNoError) {
+    ServerHarness world{{.disk_bytes = 10U << 20}};
+    auto client = greeted(world);
+    for (int i = 0; i < 100; ++i) {
+        client.send("MAIL FROM:<a@b.example> SIZE=40000000\r\nRCPT TO:<c@d.example>\r\nDATA\r\n");
+        ASSERT_EQ(client.reply().substr(0, 9), "452 4.3.1") << i;
+        ASSERT_EQ(client.reply().substr(0, 9), "503 5.5.1") << i;
+        ASSERT_EQ(client.reply().substr(0, 9), "503 5.5.1") << i;
+    }
+    EXPECT_EQ(world.count(Counter::rejected_syntax), 0U);
+    EXPECT_EQ(client.ask("RSET").substr(0, 3), "250");
+    EXPECT_EQ(client.ask("RCPT TO:<c@d.example>").substr(0, 9), "503 5.5.1");
+    EXPECT_EQ(world.count(Counter::rejected_syntax), 1U);
+}
+
 TEST(Spool, MemoryAtItsBoundPushesBackThenRefuses) {
     ServerHarness world;
     std::vector<ServerHarness::Client> hoarders;

@@ -2,6 +2,7 @@
 
 #include "queue/core.h"
 #include "queue/disk/crc32c.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <cstring>
@@ -85,7 +86,8 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
                                                                      : SpoolError::timed_out);
         }
         if (job.result && copy > 1) core_.count_mended();
-        if (job.result || copy >= core_.disk().copies()) break;
+        if (job.result || copy >= core_.disk().copies() || SEEDED_DEFECT(mirror_one_half_read))
+            break;
         start(job, copy);
     }
     if (!job.result) co_return std::unexpected(job.result.error());

@@ -112,23 +112,35 @@ base::Task<SpoolResult<>> Recovery::read_superblock() {
         co_return refuse(SpoolError::full, "the pool is too small for a spool");
     }
     BlockMemory blocks{superblock_copies * block_bytes};
-    auto read = co_await disk_.read(0, blocks.span());
-    if (!read) co_return refuse(SpoolError::read_failed, "cannot read the superblock");
-
-    const SuperblockChoice choice = choose_superblock(
-        std::span<const std::byte>{blocks.span()}.first<superblock_copies * block_bytes>());
+    std::vector<SuperblockChoice> halves; // of a mirror
+    bool readable = false;
+    for (unsigned copy = 0; copy < disk_.copies(); ++copy) {
+        if (SEEDED_DEFECT(mirror_one_superblock) && copy > 0) break;
+        bool all = true;
+        co_await read_piece(copy, 0, blocks.span(), &all);
+        readable = readable || all;
+        halves.push_back(choose_superblock(
+            std::span<const std::byte>{blocks.span()}.first<superblock_copies * block_bytes>()));
+    }
+    const SuperblockChoice choice = choose_superblock(halves);
     if (choice.later_version) {
         co_return refuse(SpoolError::damaged,
                          "the pool was written by a later version of this program");
     }
     if (choice.newest) {
-        const auto holds = [&](std::uint32_t copy) {
-            const SuperblockChoice::Copy& found = choice.copies[copy];
-            return found && found->generation == choice.newest->generation;
+        // Whether both of these copies are the newest on one of the halves.
+        const auto held = [&](std::uint32_t first) {
+            return std::ranges::any_of(halves, [&](const SuperblockChoice& half) {
+                const auto holds = [&](const SuperblockChoice::Copy& copy) {
+                    return copy && copy->generation == choice.newest->generation;
+                };
+                return holds(half.copies[first]) && holds(half.copies[first + 1]);
+            });
         };
-        front_half_only_ = holds(0) && holds(1) && !(holds(2) && holds(3));
+        front_half_only_ = held(0) && !held(2);
         co_return adopt(*choice.newest);
     }
+    if (!readable) co_return refuse(SpoolError::read_failed, "cannot read the superblock");
 
     // Formatting writes copies 0 and 1, then 2 and 3, then segments: zeros in the second half and no
     // segment mean that it never got that far.
@@ -156,12 +168,16 @@ SpoolResult<> Recovery::adopt(const Superblock& superblock) {
 
 base::Task<SpoolResult<bool>> Recovery::any_segment_header() {
     BlockMemory block{block_bytes};
+    const std::span<const std::byte> bytes = block.span();
     for (std::uint64_t at = superblock_area_bytes; at + block_bytes <= disk_.size_bytes();
          at += segment_granule) {
-        auto read = co_await disk_.read(at, block.span());
-        if (!read) co_return refuse(SpoolError::read_failed, "cannot read the pool");
-        const std::span<const std::byte> bytes = block.span();
-        if (decode_segment_header(bytes.first<block_bytes>(), 0)) co_return true;
+        bool readable = false;
+        for (unsigned copy = 0; copy < disk_.copies(); ++copy) {
+            auto read = co_await disk_.read_copy(copy, at, block.span());
+            readable = readable || read.has_value();
+            if (read && decode_segment_header(bytes.first<block_bytes>(), 0)) co_return true;
+        }
+        if (!readable) co_return refuse(SpoolError::read_failed, "cannot read the pool");
     }
     co_return false;
 }
@@ -212,10 +228,12 @@ base::Task<void> Recovery::probe(std::uint32_t slot) {
     const BlockMemory memory{probe_bytes};
     UsedSegment segment{.slot = slot};
     bool blank = false;
-    for (unsigned copy = 0; copy < disk_.copies() && segment.seq == 0; ++copy) {
+    // Every copy: one may have missed the newest header. But a header is everywhere before anything else is, so
+    // that what is blank on one and has no header on any was never used.
+    for (unsigned copy = 0; copy < disk_.copies(); ++copy) {
         bool readable = true;
         co_await read_piece(copy, core_->log().segments().begin_of(slot), memory.span(), &readable);
-        if (copy == 0) blank = readable && all_zero(memory.span());
+        blank = blank || (readable && all_zero(memory.span()));
         read_headers(memory.span(), segment);
     }
     if (blank && segment.seq == 0) {

@@ -40,14 +40,16 @@ base::Task<bool> KeyRotation::wrap_again(Segment segment) {
 base::Task<bool> KeyRotation::write_header(Segment segment) {
     const std::uint64_t begin = log_.segments().begin_of(segment.slot);
     const BlockMemory memory{segment_header_bytes};
-    auto read = co_await disk_.read(begin, memory.span());
-    if (!read) co_return false;
     std::optional<SegmentHeader> header;
-    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        auto found = decode_segment_header(
-            memory.span().subspan(copy * block_bytes).first<block_bytes>(), copy);
-        if (found && found->segment_seq == segment.seq && found->slot == segment.slot)
-            header = *found;
+    for (unsigned half = 0; half < disk_.copies() && !header; ++half) { // of a mirror
+        auto read = co_await disk_.read_copy(half, begin, memory.span());
+        if (!read) continue;
+        for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+            auto found = decode_segment_header(
+                memory.span().subspan(copy * block_bytes).first<block_bytes>(), copy);
+            if (found && found->segment_seq == segment.seq && found->slot == segment.slot)
+                header = *found;
+        }
     }
     if (!header) co_return false;
     if (!header->key) co_return true;

@@ -44,6 +44,12 @@ enum class SeededDefect : std::uint8_t {
     forget_reserve,            // new mail may take the last segments
     forget_chunks,             // a finished message's chunks stay alive
     tomb_before_report,        // a message ends before the report on it is durable (delivery)
+    mirror_lazy_half, // acknowledged when one half has it: the other's write is not durable
+    mirror_keeps_refused_half, // a half that refused a write counts as before
+    mirror_blind_copy,         // one half is copied over the other, whatever is whole on it
+    mirror_one_superblock,     // the superblock is chosen from one half
+    mirror_first_generation,   // of two generations of a segment that of the first half counts
+    mirror_one_half_read, // a record that does not check out is not looked for on the other half
 };
 
 #ifdef MILLRACE_SEEDED_DEFECTS

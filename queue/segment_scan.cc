@@ -118,37 +118,67 @@ private:
     return newest;
 }
 
-} // namespace
+/// The generation that a copy of the header names; 0: it is no header of this slot.
+[[nodiscard]] std::uint64_t header_seq_of(std::span<const std::byte> segment, std::uint32_t copy,
+                                          const PoolId& pool, std::uint32_t shard,
+                                          std::uint32_t slot) noexcept {
+    auto header =
+        decode_segment_header(segment.subspan(copy * block_bytes).first<block_bytes>(), copy);
+    const bool ours =
+        header && header->pool == pool && header->shard == shard && header->slot == slot;
+    return ours ? header->segment_seq : 0;
+}
 
-SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
-                         std::uint32_t shard, std::uint32_t slot) {
+[[nodiscard]] std::uint64_t header_seq(std::span<const std::byte> segment, const PoolId& pool,
+                                       std::uint32_t shard, std::uint32_t slot) noexcept {
+    std::uint64_t newest = 0;
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy)
+        newest = std::max(newest, header_seq_of(segment, copy, pool, shard, slot));
+    return newest;
+}
+
+/// Of one generation.
+[[nodiscard]] SegmentScan scan_as(std::span<const std::byte> segment, std::uint64_t seq,
+                                  std::uint32_t seed, std::uint32_t shard) {
     SegmentScan scan;
-    if (segment.size() < segment_header_bytes || segment.size() % block_bytes != 0) return scan;
-    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
-        auto header =
-            decode_segment_header(segment.subspan(copy * block_bytes).first<block_bytes>(), copy);
-        if (!header || header->pool != pool || header->shard != shard || header->slot != slot)
-            continue;
-        scan.segment_seq = std::max(scan.segment_seq, header->segment_seq);
-    }
-    const std::uint32_t seed = pool_seed(pool, shard);
-    if (scan.segment_seq == 0) scan.segment_seq = newest_frame_seq(segment, seed, shard);
-    if (scan.segment_seq == 0) return scan;
+    scan.segment_seq = seq;
     Scanner{segment, seed, shard, scan}.run();
     return scan;
 }
 
-std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
-                         const PoolId& pool, std::uint32_t shard, std::uint32_t slot) {
-    const SegmentScan good = scan_segment(other, pool, shard, slot);
-    const SegmentScan scan = scan_segment(segment, pool, shard, slot);
-    if (good.segment_seq == 0) return 0;
-    if (scan.segment_seq == 0) {
-        std::ranges::copy(other, segment.begin());
-        return good.records.size();
+} // namespace
+
+SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
+                         std::uint32_t shard, std::uint32_t slot) {
+    if (segment.size() < segment_header_bytes || segment.size() % block_bytes != 0) return {};
+    const std::uint32_t seed = pool_seed(pool, shard);
+    std::uint64_t seq = header_seq(segment, pool, shard, slot);
+    if (seq == 0) seq = newest_frame_seq(segment, seed, shard);
+    if (seq == 0) return {};
+    return scan_as(segment, seq, seed, shard);
+}
+
+MendedSegment mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
+                           const PoolId& pool, std::uint32_t shard, std::uint32_t slot) {
+    const std::uint32_t seed = pool_seed(pool, shard);
+    // Of two generations the newer counts: a slot is used again when nothing in it is wanted any more, and the
+    // copy that has the older one has missed that. Headers before frames: they name their slot, frames do not.
+    std::uint64_t seq =
+        std::max(header_seq(segment, pool, shard, slot), header_seq(other, pool, shard, slot));
+    if (SEEDED_DEFECT(mirror_first_generation)) seq = header_seq(segment, pool, shard, slot);
+    if (seq == 0) {
+        seq =
+            std::max(newest_frame_seq(segment, seed, shard), newest_frame_seq(other, seed, shard));
     }
-    // Of two generations one was just beginning: nobody was promised anything in it.
-    if (scan.segment_seq != good.segment_seq) return 0;
+    if (seq == 0) return {};
+    const SegmentScan good = scan_as(other, seq, seed, shard);
+    const SegmentScan scan = scan_as(segment, seq, seed, shard);
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+        const std::size_t at = copy * block_bytes;
+        const bool had = header_seq_of(segment, copy, pool, shard, slot) == seq;
+        if (!had && header_seq_of(other, copy, pool, shard, slot) == seq)
+            std::ranges::copy(other.subspan(at, block_bytes), segment.subspan(at).begin());
+    }
     const auto take = [&](std::uint32_t offset, std::size_t bytes) {
         std::ranges::copy(other.subspan(offset, bytes), segment.begin() + offset);
     };
@@ -157,13 +187,19 @@ std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte
         if (!std::ranges::binary_search(scan.frames, frame.header.offset, {}, offset_of))
             take(frame.header.offset, frame_header_bytes);
     }
-    std::size_t mended = 0;
+    MendedSegment mended;
     for (const FoundRecord& record : good.records) {
         if (std::ranges::binary_search(scan.records, record.offset, {}, &FoundRecord::offset))
             continue;
         take(record.offset, record_header_bytes + record.payload.size());
-        ++mended;
+        mended.on_one_only.push_back(record.offset);
+        ++mended.records;
     }
+    for (const FoundRecord& record : scan.records) {
+        if (!std::ranges::binary_search(good.records, record.offset, {}, &FoundRecord::offset))
+            mended.on_one_only.push_back(record.offset);
+    }
+    std::ranges::sort(mended.on_one_only);
     return mended;
 }
 

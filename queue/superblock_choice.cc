@@ -9,6 +9,21 @@
 
 namespace queue {
 
+namespace {
+
+/// One copy alone may be half of an update.
+[[nodiscard]] std::optional<Superblock> agreed(const std::vector<Superblock>& valid) {
+    std::optional<Superblock> newest;
+    for (const Superblock& candidate : valid) {
+        const auto same = std::ranges::count(valid, candidate.generation, &Superblock::generation);
+        if (same < 2) continue;
+        if (!newest || candidate.generation > newest->generation) newest = candidate;
+    }
+    return newest;
+}
+
+} // namespace
+
 SuperblockChoice
 choose_superblock(std::span<const std::byte, superblock_copies * block_bytes> blocks) {
     SuperblockChoice choice;
@@ -20,15 +35,28 @@ choose_superblock(std::span<const std::byte, superblock_copies * block_bytes> bl
         if (copy) valid.push_back(*copy);
         if (!copy && copy.error() == CodecError::unsupported) choice.later_version = true;
     }
-    // One copy alone may be half of an update.
-    for (const Superblock& candidate : valid) {
-        const auto same = std::ranges::count(valid, candidate.generation, &Superblock::generation);
-        if (same < 2) continue;
-        if (!choice.newest || candidate.generation > choice.newest->generation)
-            choice.newest = candidate;
-    }
+    choice.newest = agreed(valid);
     choice.half_blank = std::ranges::all_of(blocks.last<2 * block_bytes>(),
                                             [](std::byte byte) { return byte == std::byte{0}; });
+    return choice;
+}
+
+SuperblockChoice choose_superblock(std::span<const SuperblockChoice> halves) {
+    SuperblockChoice choice;
+    std::vector<Superblock> valid;
+    for (const SuperblockChoice& half : halves) {
+        choice.later_version = choice.later_version || half.later_version;
+        choice.half_blank = choice.half_blank || half.half_blank;
+        if (half.newest &&
+            (!choice.newest || half.newest->generation > choice.newest->generation)) {
+            choice.newest = half.newest;
+            choice.copies = half.copies;
+        }
+        for (const SuperblockChoice::Copy& copy : half.copies) {
+            if (copy) valid.push_back(*copy);
+        }
+    }
+    if (!choice.newest) choice.newest = agreed(valid);
     return choice;
 }
 

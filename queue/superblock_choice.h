@@ -27,6 +27,10 @@ struct SuperblockChoice {
 [[nodiscard]] SuperblockChoice
 choose_superblock(std::span<const std::byte, superblock_copies * block_bytes> blocks);
 
+/// Of a mirror's halves: the newest that one of them would go on from; without one, what two copies agree on,
+/// whichever half they are on. A single copy of each half may be half of an update, and so be the same.
+[[nodiscard]] SuperblockChoice choose_superblock(std::span<const SuperblockChoice> halves);
+
 /// Of the file, without a lock. The error is a sentence for the operator.
 [[nodiscard]] std::expected<Superblock, std::string> read_superblock(const std::string& path);
 

@@ -1,6 +1,7 @@
 #include "dataplane/daemon/spool_pool.h"
 
 #include "queue/codec.h"
+#include "queue/pool_content.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -198,6 +199,7 @@ std::expected<void, std::string> SpoolPool::open_mirror(const policy::StartUp& s
         .told = start_up.durability == policy::Durability::mirror_alone,
         .fresh_pair = random_pair(),
         .pool_of = queue::pool_of_superblock,
+        .content = std::make_shared<queue::PoolContent>(),
         .report = [this](queue::MirrorState state, const std::string& text) {
             note_(state == queue::MirrorState::degraded ? LogLevel::error : LogLevel::info,
                   "spool_mirror", std::string{to_string(state)} + ": " + text);

@@ -7,7 +7,8 @@
 namespace queue {
 namespace {
 
-constexpr std::size_t copy_bytes = 512U << 10;
+constexpr std::size_t unjudged_bytes = 512U << 10; // copied at a time
+constexpr std::size_t head_bytes_max = superblock_copies * block_bytes;
 
 using Result = std::expected<void, DiskError>;
 
@@ -57,8 +58,10 @@ private:
 
 MirrorDisk::MirrorDisk(base::Loop& loop, std::array<MirrorSide, 2> sides,
                        MirrorOptions options) noexcept
-    : loop_(loop), sides_(sides), options_(std::move(options)), record_block_(block_bytes),
-      copy_memory_(copy_bytes) {}
+    : loop_(loop), sides_(sides), options_(std::move(options)), record_block_(block_bytes) {
+    for (BlockMemory& memory : head_memory_)
+        memory = BlockMemory{head_bytes_max};
+}
 
 MirrorDisk::~MirrorDisk() = default;
 
@@ -92,10 +95,14 @@ base::Task<std::expected<void, std::string>> MirrorDisk::begin() {
     bytes_ = disk(source_).size_bytes();
     record_ = plan->record;
     // The source first: from then on the other is known to be older, whatever it says itself.
+    const auto unwritten = std::unexpected(std::string{"the mirror's record cannot be written"});
     const bool told_source = co_await write_record(source_, record_);
-    if (!told_source)
-        co_return std::unexpected(std::string{"the mirror's record cannot be written"});
-    if (!plan->usable) {
+    if (!told_source) {
+        // Of two that both have everything, the other goes on without it.
+        bool left = plan->usable && !plan->copy;
+        if (left) left = co_await leave_behind(source_);
+        if (!left) co_return unwritten;
+    } else if (!plan->usable) {
         other_ = Health::refused;
         report(MirrorState::degraded, std::string{side_name(other)} +
                                           " cannot be opened: mail is kept on one device only");
@@ -106,9 +113,14 @@ base::Task<std::expected<void, std::string>> MirrorDisk::begin() {
         const bool told_other = co_await write_record(other, record_);
         if (!told_other) {
             const bool left = co_await leave_behind(other);
-            if (!left)
-                co_return std::unexpected(std::string{"the mirror's record cannot be written"});
+            if (!left) co_return unwritten;
         }
+    }
+    if (reconciling_) {
+        // What is compared must be what a power cut leaves, not what a cache holds.
+        auto flushed = co_await flush();
+        if (!flushed)
+            co_return std::unexpected(std::string{"neither half of the mirror can be flushed"});
     }
     if (sides_[other].disk != nullptr) {
         mend_task_ = mend();
@@ -340,17 +352,21 @@ base::Task<bool> MirrorDisk::tell_behind() {
 base::Task<bool> MirrorDisk::copy_all() {
     const std::uint64_t epoch = epoch_;
     constexpr std::uint64_t record_end = mirror_record_begin + mirror_record_copies * block_bytes;
+    const bool judged = co_await judge_content();
+    if (epoch != epoch_ || closed_) co_return false;
+    const std::uint64_t most = judged ? mirror_window_bytes : unjudged_bytes;
+    for (BlockMemory& memory : copy_memory_) {
+        if (memory.bytes == 0) memory = BlockMemory{mirror_window_bytes};
+    }
     for (std::uint64_t offset = 0; offset < bytes_;) {
         if (offset == mirror_record_begin) offset = record_end; // each half has its own
-        const std::uint64_t end = offset < mirror_record_begin
-                                      ? mirror_record_begin
-                                      : std::min(bytes_, offset + copy_bytes);
-        copying_ = {offset, std::min<std::uint64_t>(end - offset, copy_bytes)};
-        const std::uint64_t bytes = copying_.bytes;
+        const std::uint64_t end = offset < mirror_record_begin ? mirror_record_begin : bytes_;
+        copying_ = {offset, std::min(end - offset, most)};
         while (overlaps_writes(copying_))
             static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
         bool copied = epoch == epoch_ && !closed_;
-        if (copied) copied = co_await copy_range(copying_);
+        if (copied) copied = co_await copy_piece(judged);
+        const std::uint64_t bytes = copying_.bytes;
         copying_ = {};
         changed_.wake_all();
         if (epoch != epoch_ || closed_) co_return false;
@@ -362,9 +378,9 @@ base::Task<bool> MirrorDisk::copy_all() {
             bytes * 1'000'000'000ULL / std::max<std::uint64_t>(options_.copy_bytes_per_s, 1)};
         static_cast<void>(co_await base::sleep_for(loop_, pause));
     }
-    // The half that was to be given everything has refused a part of it.
+    // A half that was to be given something has refused it.
     if (other_ == Health::good) {
-        static_cast<void>(co_await leave_behind(1 - source_)); // writes will say if that failed
+        static_cast<void>(co_await leave_behind(refused_)); // writes will say if that failed
     } else {
         other_ = Health::refused;
         ++epoch_;
@@ -373,21 +389,97 @@ base::Task<bool> MirrorDisk::copy_all() {
     co_return false;
 }
 
-/// False: the other half refused it. What the source cannot read is lost already, and left out.
-base::Task<bool> MirrorDisk::copy_range(Range range) {
-    const unsigned from = source_;
-    const std::span<std::byte> memory = copy_memory_.span().first(range.bytes);
-    auto read = co_await disk(from).read(range.offset, memory);
-    if (read) {
-        auto written = co_await disk(1 - from).write(range.offset, memory, Durable::yes);
-        co_return written.has_value();
+/// Whether there is something to tell apart yet: a pool that was never formatted has no records.
+base::Task<bool> MirrorDisk::judge_content() {
+    if (!options_.content) co_return false;
+    std::array<std::span<const std::byte>, 2> superblocks;
+    for (unsigned i = 0; i < 2; ++i) {
+        const unsigned side = i == 0 ? source_ : 1 - source_;
+        std::vector<bool> lost;
+        co_await read_blocks(side, 0, head_memory_[i].span(), &lost);
+        superblocks[i] = head_memory_[i].span();
     }
-    for (std::uint64_t at = 0; at < range.bytes; at += block_bytes) {
-        const std::span<std::byte> block = memory.subspan(at, block_bytes);
-        auto one = co_await disk(from).read(range.offset + at, block);
-        if (!one) continue;
-        auto written = co_await disk(1 - from).write(range.offset + at, block, Durable::yes);
+    co_return options_.content->begin(superblocks);
+}
+
+/// What lies in copying_, or its first part, which copying_ is then. False: a half (refused_) did not take it.
+/// What the source cannot read and the other half has not is lost already, and left as it is.
+base::Task<bool> MirrorDisk::copy_piece(bool judged) {
+    const std::array<unsigned, 2> sides{source_, 1 - source_};
+    MirrorContent::Window window;
+    window.offset = copying_.offset;
+    window.both_count = reconciling_;
+    MirrorContent::Extent head;
+    if (judged) head = options_.content->head_of(copying_.offset);
+    for (unsigned i = 0; i < 2; ++i) {
+        MirrorContent::Half& half = window.halves[i];
+        half.bytes = copy_memory_[i].span().first(copying_.bytes);
+        half.write.resize(copying_.bytes / block_bytes);
+        if (head.bytes != 0) {
+            const std::span<std::byte> memory = head_memory_[i].span().first(head.bytes);
+            std::vector<bool> lost;
+            co_await read_blocks(sides[i], head.offset, memory, &lost);
+            half.head = memory;
+        }
+        if (i == 0 || judged || window.both_count)
+            co_await read_blocks(sides[i], copying_.offset, half.bytes, &half.lost);
+    }
+    if (judged) {
+        copying_.bytes = options_.content->judge(window);
+    } else {
+        copy_source(window);
+    }
+    for (unsigned i = 0; i < 2; ++i) {
+        refused_ = sides[i];
+        const bool written = co_await write_blocks(sides[i], copying_.offset, &window.halves[i]);
         if (!written) co_return false;
+    }
+    co_return true;
+}
+
+/// What both have alike is not written again: a crash would tear what is whole.
+void MirrorDisk::copy_source(MirrorContent::Window& window) {
+    const MirrorContent::Half& source = window.halves[0];
+    MirrorContent::Half& other = window.halves[1];
+    for (std::size_t block = 0; block < source.lost.size(); ++block) {
+        const auto from = source.bytes.subspan(block * block_bytes, block_bytes);
+        const auto to = other.bytes.subspan(block * block_bytes, block_bytes);
+        const bool same = window.both_count && !other.lost[block] && std::ranges::equal(from, to);
+        other.write[block] = !same && !source.lost[block];
+        if (other.write[block]) std::ranges::copy(from, to.begin());
+    }
+}
+
+/// Zeros are what the device does not give back.
+base::Task<void> MirrorDisk::read_blocks(unsigned side, std::uint64_t offset,
+                                         std::span<std::byte> bytes, std::vector<bool>* lost) {
+    lost->assign(bytes.size() / block_bytes, false);
+    auto all = co_await disk(side).read(offset, bytes);
+    if (all) co_return;
+    for (std::size_t at = 0; at < bytes.size(); at += block_bytes) {
+        const std::span<std::byte> block = bytes.subspan(at, block_bytes);
+        auto one = co_await disk(side).read(offset + at, block);
+        if (one) continue;
+        std::ranges::fill(block, std::byte{0});
+        (*lost)[at / block_bytes] = true;
+    }
+}
+
+base::Task<bool> MirrorDisk::write_blocks(unsigned side, std::uint64_t offset,
+                                          const MirrorContent::Half* half) {
+    const std::size_t count = half->write.size();
+    for (std::size_t block = 0; block < count;) {
+        std::size_t end = block;
+        while (end < count && half->write[end])
+            ++end;
+        if (end > block) {
+            const std::span<const std::byte> bytes =
+                half->bytes.subspan(block * block_bytes, (end - block) * block_bytes);
+            auto written =
+                co_await disk(side).write(offset + block * block_bytes, bytes, Durable::yes);
+            if (!written) co_return false;
+        }
+        block = end + 1;
     }
     co_return true;
 }

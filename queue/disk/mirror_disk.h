@@ -3,7 +3,8 @@
 // Scope      Writes go to both and succeed when both have; reads come from the source, and from the other
 //            when the source refuses. A half that refuses a write while the other takes it is left behind: that
 //            is written down on the one that goes on (mirror_record.h) before the write counts. A half that
-//            was left behind is given everything again in the background, and then counts again.
+//            was left behind is given everything again in the background, and then counts again; after an end
+//            that was not clean, so do two that count. What is copied is judged first (mirror_content.h).
 // Owns       The copying, its memory, the records. The two disks are the caller's.
 // Threading  Bound to one shard.
 // Failure    A write fails when both halves refuse it, or when the one that took it cannot write down that it
@@ -14,6 +15,7 @@
 #include "dataplane/base/wait.h"
 #include "queue/disk/block_memory.h"
 #include "queue/disk/disk.h"
+#include "queue/disk/mirror_content.h"
 #include "queue/disk/mirror_record.h"
 
 #include <array>
@@ -43,6 +45,8 @@ struct MirrorOptions {
     std::function<std::optional<PoolId>(std::span<const std::byte, block_bytes> block,
                                         std::uint32_t copy)>
         pool_of;
+    /// Tells what is whole from what is not; none: the source is always right.
+    std::shared_ptr<MirrorContent> content;
     /// What an operator must hear: a half was left behind, copying began or ended.
     std::function<void(MirrorState state, const std::string& text)> report;
 };
@@ -68,6 +72,10 @@ public:
     /// Nothing is under way any more: the next start need not copy. Nothing may be written after it.
     [[nodiscard]] base::Task<void> close();
     [[nodiscard]] MirrorState state() const noexcept;
+    /// Whether this half has everything that was acknowledged.
+    [[nodiscard]] bool counts(unsigned side) const noexcept { return readable(side); }
+    /// Both count, and may still differ in what was under way at the last end.
+    [[nodiscard]] bool reconciling() const noexcept { return reconciling_; }
     [[nodiscard]] std::uint64_t copied_bytes() const noexcept { return copied_; }
     /// Reads that the source refused and the other half answered.
     [[nodiscard]] std::uint64_t rescued_reads() const noexcept { return rescued_reads_; }
@@ -99,7 +107,13 @@ private:
     [[nodiscard]] base::Task<void> mend();
     [[nodiscard]] base::Task<bool> tell_behind();
     [[nodiscard]] base::Task<bool> copy_all();
-    [[nodiscard]] base::Task<bool> copy_range(Range range);
+    [[nodiscard]] base::Task<bool> copy_piece(bool judged);
+    [[nodiscard]] base::Task<bool> judge_content();
+    static void copy_source(MirrorContent::Window& window);
+    [[nodiscard]] base::Task<void> read_blocks(unsigned side, std::uint64_t offset,
+                                               std::span<std::byte> bytes, std::vector<bool>* lost);
+    [[nodiscard]] base::Task<bool> write_blocks(unsigned side, std::uint64_t offset,
+                                                const MirrorContent::Half* half);
     [[nodiscard]] base::Task<void> join();
     [[nodiscard]] bool overlaps_writes(Range range) const noexcept;
     [[nodiscard]] bool takes_writes(unsigned side) const noexcept {
@@ -123,13 +137,15 @@ private:
     std::uint64_t epoch_ =
         0; // raised when a half is left behind: copying that began before is void
     bool reconciling_ = false; // copies, though the other is good
+    unsigned refused_ = 0;     // which half did not take what was copied
     bool closed_ = false;
     std::list<Range> writes_; // under way
     Range copying_;           // nothing is written there meanwhile
     std::uint64_t copied_ = 0;
     std::uint64_t rescued_reads_ = 0;
     BlockMemory record_block_;
-    BlockMemory copy_memory_;
+    std::array<BlockMemory, 2> copy_memory_; // a window of each half
+    std::array<BlockMemory, 2> head_memory_;
     base::WaitQueue changed_{"spool mirror"};
     base::Task<void> mend_task_;
 };

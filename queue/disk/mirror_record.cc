@@ -97,8 +97,12 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
 
     const auto& a = halves[0];
     const auto& b = halves[1];
-    if (a.created != b.created) {
-        source_of(a.created ? 1 : 0);
+    // Made just now, or so that a crash came before its first record.
+    const auto empty = [](const MirrorHalf& half) {
+        return half.created || (!half.record && half.blank);
+    };
+    if (empty(a) != empty(b)) {
+        source_of(empty(a) ? 1 : 0);
         if (plan.record.state == State::stale && !told)
             return refuse(std::string{side_name(plan.source)} +
                           " holds the older half of a mirror, and the newer one is gone. Bring it "
@@ -107,7 +111,7 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
         plan.record.state = State::alone; // until the copy is whole
         return plan;
     }
-    if (a.created) {
+    if (empty(a)) {
         source_of(0);
         plan.record.state = State::paired;
         return plan;
@@ -121,7 +125,7 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
         const MirrorHalf& other = halves[1 - side];
         if (!halves[side].record || halves[side].record->state != State::alone || other.record)
             continue;
-        if (!other.blank && !(other.pool && other.pool == halves[side].pool)) continue;
+        if (!other.pool || other.pool != halves[side].pool) continue;
         source_of(side);
         plan.copy = true;
         return plan;

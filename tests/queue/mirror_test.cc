@@ -1,8 +1,12 @@
-// mirror_test.cc: a queue on two disks of which each has rotted elsewhere.
+// mirror_test.cc: a queue on two disks of which each has rotted elsewhere, or missed something else.
 #include "queue/codec.h"
+#include "queue/disk/crc32c.h"
 #include "queue/disk/mirror_disk.h"
+#include "queue/pool_content.h"
 #include "queue/quarantine.h"
 #include "queue/queue.h"
+#include "queue/segment_scan.h"
+#include "queue/superblock_choice.h"
 #include "tests/queue/spool_keys.h"
 #include "tests/queue/spool_world.h"
 
@@ -50,7 +54,11 @@ protected:
         MirrorOptions with;
         with.fresh_pair = {std::byte{1}};
         with.pool_of = pool_of_superblock;
-        with.report = [](MirrorState, const std::string&) {};
+        with.content = std::make_shared<PoolContent>();
+        whole = 0;
+        with.report = [this](MirrorState state, const std::string&) {
+            if (state == MirrorState::whole) ++whole;
+        };
         const std::array<MirrorSide, 2> sides{MirrorSide{&world->disk, fresh},
                                               MirrorSide{other.get(), fresh}};
         auto opened = world->run(MirrorDisk::open(world->loop, sides, with));
@@ -78,6 +86,15 @@ protected:
         mirror.reset();
         return {tests::SimMedium{world->disk.bytes()}, tests::SimMedium{other->bytes()}};
     }
+    /// The power goes: the next start does not know that they are alike.
+    Images crash() {
+        world->stop();
+        world->queue.reset();
+        world->loop.drop_tasks();
+        mirror.reset();
+        Images images{tests::SimMedium{world->disk.crash()}, tests::SimMedium{other->crash()}};
+        return images;
+    }
     /// Mail in several segments, all of it deferred for a month.
     void submit(int count = 40) {
         letters = count;
@@ -100,6 +117,11 @@ protected:
         const std::size_t begin =
             entry.place.slot == 0 ? superblock_area_bytes : entry.place.slot * segment_bytes;
         return begin + entry.place.offset;
+    }
+    static std::uint32_t epoch_of(const std::vector<std::byte>& disk) {
+        const auto choice =
+            choose_superblock(std::span{disk}.first<superblock_copies * block_bytes>());
+        return choice.newest ? choice.newest->epoch : 0;
     }
     /// Every other letter rots on the one half, the rest on the other: header or payload.
     void rot(std::array<std::vector<std::byte>*, 2> disks) {
@@ -134,6 +156,7 @@ protected:
     std::uint64_t boots = 0;
     int quarantined = 0;
     int letters = 0;
+    int whole = 0; // times in this boot that the copying came to its end
 };
 
 INSTANTIATE_TEST_SUITE_P(Plain, MirroredQueue, testing::Values(false));
@@ -212,6 +235,353 @@ TEST_P(MirroredQueue, CollectionCopiesTheHalfThatIsWhole) {
     EXPECT_GE(world->queue->counters().mended_records, 8U)
         << "half of them had rotted where they are read first";
     expect_all_content(kept);
+}
+
+// Copying makes the halves alike after a crash. What is whole on one half only must outlive it.
+TEST_P(MirroredQueue, CopyingAfterACrashCostsNothingThatOneHalfHasWhole) {
+    open();
+    submit();
+    note_places();
+    Images images = crash();
+    rot({&images[0].visible, &images[1].visible});
+    for (tests::SimMedium& image : images)
+        image.safe = image.visible;
+    open(std::move(images));
+    ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 60s));
+    expect_all_content();
+    images = crash(); // and once more, for what was written meanwhile
+    open(std::move(images));
+    ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 60s));
+    EXPECT_EQ(world->report.messages_recovered, static_cast<std::uint64_t>(letters));
+    EXPECT_EQ(world->report.records_damaged, 0U);
+    expect_all_content();
+}
+
+TEST_P(MirroredQueue, CopyingAfterACrashMakesTheHalfThatRottedWholeAgain) {
+    for (const unsigned rotten : {0U, 1U}) {
+        open();
+        submit();
+        note_places();
+        Images images = crash();
+        std::vector<std::byte>& bytes = images[rotten].visible;
+        for (const std::size_t at : places)
+            bytes[at + record_header_bytes + 7] ^= std::byte{1};
+        std::fill_n(bytes.begin() + segment_bytes, segment_header_bytes, std::byte{0});
+        images[rotten].safe = bytes;
+        images[rotten].unreadable.insert(places[5] / block_bytes + 1);
+        open(std::move(images));
+        ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 60s));
+        const std::vector<std::byte>& here = world->disk.bytes();
+        for (const std::size_t at : places) {
+            EXPECT_TRUE(std::equal(here.begin() + static_cast<std::ptrdiff_t>(at),
+                                   here.begin() + static_cast<std::ptrdiff_t>(at + 20'000),
+                                   other->bytes().begin() + static_cast<std::ptrdiff_t>(at)))
+                << "rotten " << rotten << ", at " << at;
+        }
+        expect_all_content();
+        world->queue.reset();
+        TearDown();
+        ids.clear();
+        places.clear();
+    }
+}
+
+// A half that was left behind is given everything by the other one, which may have rotted meanwhile.
+TEST_P(MirroredQueue, AHalfThatIsGivenEverythingKeepsWhatTheOtherHasLost) {
+    open();
+    submit();
+    note_places();
+    const std::size_t rotten = places[9] + record_header_bytes + 9'000;
+    world->disk.bytes()[rotten] ^= std::byte{4};
+    other->fail_writes(SimDisk::Fault::io, 1);
+    auto sent = world->submit("one more");
+    ASSERT_TRUE(sent);
+    EXPECT_EQ(mirror->state(), MirrorState::degraded);
+    ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 300s));
+    EXPECT_EQ(mirror->state(), MirrorState::whole);
+    expect_all_content();
+}
+
+TEST_P(MirroredQueue, SuperblocksOfTheHalfThatHasTheNewerOnesCount) {
+    for (const unsigned stale : {0U, 1U}) {
+        open();
+        submit(10);
+        Images images = end();
+        const std::vector<std::byte> before = images[stale].visible;
+        open(std::move(images));
+        submit(10);
+        const std::uint32_t epoch = epoch_of(other->bytes());
+        images = crash();
+        std::copy_n(before.begin(), superblock_copies * block_bytes, images[stale].visible.begin());
+        images[stale].safe = images[stale].visible;
+        open(std::move(images));
+        EXPECT_EQ(epoch_of(world->disk.bytes()), epoch + 1) << stale;
+        EXPECT_EQ(epoch_of(other->bytes()), epoch + 1) << stale;
+        EXPECT_EQ(world->report.messages_recovered, 20U) << stale;
+        world->queue.reset();
+        TearDown();
+        ids.clear();
+    }
+}
+
+// A write of a header that never reached one half, or reached another place: there it is the slot's last generation
+// but one that looks valid, and the mail of this one stands behind it.
+TEST_P(MirroredQueue, AStartBelievesTheNewerOfTwoGenerationsOfASegment) {
+    for (const unsigned stale : {0U, 1U}) {
+        open();
+        submit();
+        note_places();
+        const auto mark = static_cast<std::uint32_t>(places.back() / segment_bytes);
+        ASSERT_GE(mark, 1U);
+        Images images = stale == 0 ? end() : crash();
+        for (std::uint32_t slot = 1; slot <= mark; ++slot) {
+            for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+                const std::span<std::byte, block_bytes> block =
+                    std::span{images[stale].visible}
+                        .subspan(slot * segment_bytes + copy * block_bytes)
+                        .first<block_bytes>();
+                auto header = decode_segment_header(block, copy);
+                ASSERT_TRUE(header);
+                header->segment_seq = 1 + slot; // of a boot before the first
+                encode_segment_header(block, *header, copy);
+            }
+        }
+        images[stale].safe = images[stale].visible;
+        open(std::move(images));
+        EXPECT_EQ(world->report.messages_recovered, static_cast<std::uint64_t>(letters)) << stale;
+        EXPECT_EQ(world->report.records_damaged, 0U) << stale;
+        expect_all_content();
+        world->queue.reset();
+        TearDown();
+        ids.clear();
+        places.clear();
+    }
+}
+
+// --- The bytes -----------------------------------------------------------------------------------
+
+constexpr PoolId pool{std::byte{9}};
+constexpr std::uint32_t slot = 1;
+constexpr std::uint32_t record_count = 6;
+constexpr std::uint32_t record_payload =
+    5000; // more than a block, so that each block has parts of two
+constexpr std::uint32_t frame_offset = segment_header_bytes;
+
+std::uint32_t record_offset(std::uint32_t number) {
+    return frame_offset + frame_header_bytes + number * record_bytes(record_payload);
+}
+
+/// A segment with one frame of some records.
+std::vector<std::byte> segment_of(std::uint64_t seq, std::byte fill) {
+    std::vector<std::byte> bytes(segment_bytes);
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy)
+        encode_segment_header(std::span{bytes}.subspan(copy * block_bytes).first<block_bytes>(),
+                              {.pool = pool, .slot = slot, .segment_seq = seq}, copy);
+    const std::uint32_t seed = pool_seed(pool, 0);
+    for (std::uint32_t i = 0; i < record_count; ++i) {
+        const std::span<std::byte> record = std::span{bytes}.subspan(record_offset(i));
+        const std::span<std::byte> payload = record.subspan(record_header_bytes, record_payload);
+        std::ranges::fill(payload, fill);
+        const RecordSeeds seeds = record_seeds(seed, seq, record_offset(i));
+        encode_record_header(record.first<record_header_bytes>(),
+                             {.payload_crc = crc32c(seeds.payload, payload),
+                              .type = static_cast<std::uint16_t>(RecordType::body_chunk),
+                              .payload_bytes = record_payload,
+                              .lsn = seq * 100 + i,
+                              .id = {i + 1}},
+                             seeds);
+    }
+    const std::uint32_t used = record_offset(record_count) - frame_offset;
+    encode_frame_header(
+        std::span{bytes}.subspan(frame_offset).first<frame_header_bytes>(),
+        {.segment_seq = seq,
+         .batch_seq = 1,
+         .epoch = 1,
+         .offset = frame_offset,
+         .bytes = static_cast<std::uint32_t>((used + block_bytes - 1) / block_bytes * block_bytes),
+         .used = used,
+         .records = record_count},
+        seed);
+    return bytes;
+}
+
+void damage(std::vector<std::byte>& segment, std::uint32_t record) {
+    segment[record_offset(record) + record_header_bytes + 100] ^= std::byte{1};
+}
+
+/// Numbers of the records that check out.
+std::vector<std::uint32_t> found_in(std::span<const std::byte> segment, std::uint64_t seq) {
+    const SegmentScan scan = scan_segment(segment, pool, 0, slot);
+    EXPECT_EQ(scan.segment_seq, seq);
+    std::vector<std::uint32_t> numbers;
+    for (const FoundRecord& record : scan.records)
+        numbers.push_back(static_cast<std::uint32_t>(record.header.lsn % 100));
+    return numbers;
+}
+
+const std::vector<std::uint32_t> all_records{0, 1, 2, 3, 4, 5};
+
+TEST(MendedSegment, TakesWhatChecksOutInTheOtherOnly) {
+    std::vector<std::byte> one = segment_of(7, std::byte{1}), two = one;
+    damage(one, 1);
+    damage(two, 4);
+    EXPECT_EQ(mend_segment(one, two, pool, 0, slot).on_one_only,
+              (std::vector{record_offset(1), record_offset(4)}));
+    EXPECT_EQ(found_in(one, 7), all_records);
+}
+
+TEST(MendedSegment, IsOfTheNewerGenerationWhicheverCopyHasIt) {
+    const std::vector<std::byte> older = segment_of(7, std::byte{1});
+    const std::vector<std::byte> newer = segment_of(8, std::byte{2});
+    std::vector<std::byte> one = older;
+    EXPECT_EQ(mend_segment(one, newer, pool, 0, slot).records, record_count);
+    EXPECT_EQ(found_in(one, 8), all_records);
+    std::vector<std::byte> two = newer;
+    EXPECT_EQ(mend_segment(two, older, pool, 0, slot).records, 0U);
+    EXPECT_EQ(two, newer);
+}
+
+// The header of the new generation is everywhere before its first frame is anywhere: a copy that has only the header
+// of it is still right about the rest, which is nobody's any more.
+TEST(MendedSegment, OfAGenerationThatIsJustBeginningHasNothingOfTheOneBefore) {
+    const std::vector<std::byte> older = segment_of(7, std::byte{1});
+    std::vector<std::byte> begun = segment_of(8, std::byte{2});
+    std::copy(older.begin() + segment_header_bytes, older.end(),
+              begun.begin() + segment_header_bytes);
+    std::vector<std::byte> one = older;
+    EXPECT_EQ(mend_segment(one, begun, pool, 0, slot).records, 0U);
+    EXPECT_TRUE(found_in(one, 8).empty());
+}
+
+// A header names its slot. Frames do not: those of another slot's segment may have gone astray to this one.
+TEST(MendedSegment, BelievesAHeaderBeforeFrames) {
+    const std::vector<std::byte> right = segment_of(7, std::byte{1});
+    std::vector<std::byte> astray = segment_of(8, std::byte{2});
+    std::fill_n(astray.begin(), segment_header_bytes, std::byte{0});
+    EXPECT_EQ(mend_segment(astray, right, pool, 0, slot).records, record_count);
+    EXPECT_EQ(found_in(astray, 7), all_records);
+}
+
+class JudgedCopy : public testing::Test {
+protected:
+    void judge(bool both_count) {
+        PoolContent content;
+        std::vector<std::byte> superblocks(superblock_copies * block_bytes);
+        Superblock superblock;
+        superblock.pool = pool;
+        superblock.generation = 1;
+        superblock.pool_bytes = 16 * segment_bytes;
+        superblock.segment_bytes = segment_bytes;
+        superblock.segment_count = 16;
+        for (std::uint32_t copy = 0; copy < superblock_copies; ++copy)
+            encode_superblock(
+                std::span{superblocks}.subspan(copy * block_bytes).first<block_bytes>(), superblock,
+                copy);
+        const std::vector<std::byte> nothing(superblock_copies * block_bytes);
+        ASSERT_TRUE(content.begin({superblocks, nothing}));
+        const MirrorContent::Extent head = content.head_of(slot * segment_bytes);
+        ASSERT_EQ(head.offset, slot * segment_bytes);
+        before = halves;
+        window.offset = slot * segment_bytes;
+        window.both_count = both_count;
+        for (unsigned half = 0; half < 2; ++half) {
+            window.halves[half] = {.head = std::span{before[half]}.first(segment_header_bytes),
+                                   .bytes = halves[half],
+                                   .lost = std::vector<bool>(segment_bytes / block_bytes),
+                                   .write = std::vector<bool>(segment_bytes / block_bytes)};
+            if (lost[half] != 0) {
+                window.halves[half].lost[lost[half]] = true;
+                std::fill_n(halves[half].begin() + lost[half] * block_bytes, block_bytes,
+                            std::byte{0});
+            }
+        }
+        EXPECT_EQ(content.judge(window), segment_bytes);
+        // What is on the disks then: only what is to be written has changed.
+        for (unsigned half = 0; half < 2; ++half) {
+            for (std::size_t block = 0; block < segment_bytes / block_bytes; ++block) {
+                if (window.halves[half].write[block]) {
+                    ++written[half];
+                } else {
+                    std::copy_n(
+                        before[half].begin() + static_cast<std::ptrdiff_t>(block * block_bytes),
+                        block_bytes,
+                        halves[half].begin() + static_cast<std::ptrdiff_t>(block * block_bytes));
+                }
+            }
+        }
+    }
+
+    std::array<std::vector<std::byte>, 2> halves{segment_of(7, std::byte{1}),
+                                                 segment_of(7, std::byte{1})};
+    std::array<std::vector<std::byte>, 2> before;
+    std::array<std::size_t, 2> lost{}; // a block of each that cannot be read; 0: none
+    std::array<int, 2> written{};
+    MirrorContent::Window window;
+};
+
+TEST_F(JudgedCopy, WritesNothingWhereBothHaveTheSame) {
+    judge(true);
+    EXPECT_EQ(written, (std::array{0, 0}));
+}
+
+TEST_F(JudgedCopy, GoesEitherWayAfterACrash) {
+    damage(halves[0], 0);
+    damage(halves[1], 3);
+    judge(true);
+    EXPECT_EQ(found_in(halves[0], 7), all_records);
+    EXPECT_EQ(found_in(halves[1], 7), all_records);
+    EXPECT_EQ(written, (std::array{1, 1})) << "no more than the blocks that differ";
+}
+
+TEST_F(JudgedCopy, LeavesABlockWithPartsThatOnlyItsOwnHalfHas) {
+    // In one block: where one record ends and the next begins.
+    const std::size_t end = record_offset(2);
+    ASSERT_EQ((end - 20) / block_bytes, (end + 4) / block_bytes);
+    halves[0][end - 20] ^= std::byte{1};
+    halves[1][end + 4] ^= std::byte{1};
+    judge(true);
+    EXPECT_EQ(written, (std::array{0, 0}));
+    EXPECT_EQ(found_in(before[0], 7), found_in(halves[0], 7));
+    EXPECT_EQ(found_in(before[1], 7), found_in(halves[1], 7));
+    EXPECT_EQ(mend_segment(halves[0], halves[1], pool, 0, slot).records, 1U);
+    EXPECT_EQ(found_in(halves[0], 7), all_records);
+}
+
+TEST_F(JudgedCopy, KeepsWhatTheSourceHasLostOnAHalfThatIsGivenEverything) {
+    damage(halves[0], 1);
+    damage(halves[1], 4);
+    judge(false);
+    EXPECT_EQ(written[0], 0) << "the source alone counts";
+    EXPECT_EQ(found_in(halves[1], 7), all_records);
+}
+
+TEST_F(JudgedCopy, FillsAHalfThatHasNothing) {
+    halves[1].assign(segment_bytes, std::byte{0});
+    damage(halves[0], 2); // goes along: its envelope may be whole
+    judge(false);
+    EXPECT_EQ(halves[1], halves[0]);
+}
+
+TEST_F(JudgedCopy, OverwritesAnOlderGeneration) {
+    halves[1] = segment_of(6, std::byte{3});
+    judge(false);
+    EXPECT_EQ(halves[1], halves[0]);
+    halves = {segment_of(6, std::byte{3}), segment_of(7, std::byte{1})};
+    judge(true); // and the half that is asked first is the one that has missed it
+    EXPECT_EQ(found_in(halves[0], 7), all_records);
+}
+
+TEST_F(JudgedCopy, OverwritesWhatAHalfThatDoesNotCountHadBegun) {
+    halves[1] = segment_of(8, std::byte{3});
+    judge(false);
+    EXPECT_EQ(halves[1], halves[0]);
+}
+
+TEST_F(JudgedCopy, WritesAgainWhatCannotBeReadOnOneHalf) {
+    lost = {3, 0};
+    judge(true);
+    EXPECT_EQ(found_in(halves[0], 7), all_records);
+    EXPECT_EQ(written[1], 0);
 }
 
 } // namespace

@@ -245,13 +245,126 @@ TEST(MirrorDisk, HalfThatWasReplacedByAnEmptyOneIsFilled) {
 
 TEST(MirrorDisk, CopyingKeepsToItsRate) {
     Images images = blank();
-    Boot boot(images, 10);
+    {
+        Boot first(images, 10);
+        ASSERT_TRUE(first.open(both, both)->has_value());
+        images = first.crash();
+    }
+    Boot boot(images, 100);
     ASSERT_TRUE(boot.open(both, {false, true}, {.copy_bytes_per_s = 1 << 20})->has_value());
     boot.run([] { return false; }, 300ms);
     EXPECT_LT(boot.mirror->copied_bytes(), disk_bytes);
     boot.run([&] { return boot.mirror->state() == MirrorState::whole; });
     EXPECT_GE(boot.loop.now().time_since_epoch() - base::ManualClock{}.now().time_since_epoch(),
               500ms);
+}
+
+TEST(MirrorDisk, SourceThatRefusesAtTheStartIsLeftBehind) {
+    Images images = blank();
+    {
+        Boot boot(images, 11);
+        ASSERT_TRUE(boot.open(both, both)->has_value());
+        ASSERT_TRUE(boot.write(first_free, std::byte{5}));
+        images = boot.crash();
+    }
+    Boot boot(images, 110);
+    boot.disks[0].fail_writes(SimDisk::Fault::io, SimDisk::always);
+    ASSERT_TRUE(boot.open(both, neither)->has_value());
+    EXPECT_EQ(boot.mirror->state(), MirrorState::degraded);
+    EXPECT_EQ(boot.read(first_free), std::byte{5});
+    EXPECT_TRUE(boot.write(first_free + block_bytes, std::byte{6}));
+}
+
+TEST(MirrorDisk, StartAfterACrashNeedsAHalfThatCanBeFlushed) {
+    Images images = blank();
+    {
+        Boot boot(images, 12);
+        ASSERT_TRUE(boot.open(both, both)->has_value());
+        images = boot.crash();
+    }
+    {
+        Boot neither_can(images, 120);
+        neither_can.disks[0].fail_flushes(1);
+        neither_can.disks[1].fail_flushes(1);
+        EXPECT_FALSE(neither_can.open(both, neither)->has_value());
+    }
+    Boot one_can(images, 121);
+    one_can.disks[1].fail_flushes(1);
+    ASSERT_TRUE(one_can.open(both, neither)->has_value());
+    EXPECT_EQ(one_can.mirror->state(), MirrorState::degraded);
+}
+
+TEST(MirrorDisk, CrashBeforeTheFirstRecordsIsABeginning) {
+    Images images = blank();
+    for (int records = 0; records < 2; ++records) { // how many landed
+        Boot boot(images, 13);
+        ASSERT_TRUE(boot.open(both, neither)->has_value()) << records;
+        boot.run([&] { return boot.mirror->state() == MirrorState::whole; });
+        EXPECT_TRUE(boot.write(first_free, std::byte{1}));
+        EXPECT_EQ(boot.mirror->state(), MirrorState::whole);
+        images = {boot.crash()[0], blank()[1]};
+    }
+}
+
+/// A block counts as whole when its first byte and its last are the same.
+class ToyContent final : public MirrorContent {
+public:
+    bool begin(std::array<std::span<const std::byte>, 2>) override { return true; }
+    [[nodiscard]] Extent head_of(std::uint64_t) const noexcept override {
+        return {first_free, block_bytes};
+    }
+    std::size_t judge(Window& window) const override {
+        for (const Half& half : window.halves)
+            heads_right = heads_right && half.head.size() == block_bytes;
+        const std::size_t looked_at = std::min(window.halves[0].bytes.size(), most);
+        for (std::size_t at = 0; at < looked_at; at += block_bytes) {
+            std::array<std::span<std::byte>, 2> blocks;
+            std::array<bool, 2> whole{};
+            for (unsigned half = 0; half < 2; ++half) {
+                blocks[half] = window.halves[half].bytes.subspan(at, block_bytes);
+                whole[half] = blocks[half].front() == blocks[half].back() &&
+                              !window.halves[half].lost[at / block_bytes];
+            }
+            if (whole[0] == whole[1]) continue;
+            const unsigned from = whole[0] ? 0 : 1;
+            if (from == 1 && !window.both_count) continue;
+            std::ranges::copy(blocks[from], blocks[1 - from].begin());
+            window.halves[1 - from].write[at / block_bytes] = true;
+        }
+        return looked_at;
+    }
+
+    mutable bool heads_right = true;
+    std::size_t most = 5 * block_bytes; // does not divide anything
+};
+
+TEST(MirrorDisk, WhatIsCopiedIsJudgedFirst) {
+    Images images = blank();
+    std::uint64_t blocks = 40;
+    {
+        Boot boot(images, 14);
+        ASSERT_TRUE(boot.open(both, both)->has_value());
+        for (std::uint64_t i = 0; i < blocks; ++i)
+            ASSERT_TRUE(boot.write(first_free + i * block_bytes, static_cast<std::byte>(i + 1)));
+        images = boot.crash();
+    }
+    for (std::uint64_t i = 0; i < blocks; ++i) { // every block has rotted on one half
+        images[i % 2].visible[first_free + i * block_bytes] = std::byte{0};
+        if (i % 5 == 0) images[i % 2].unreadable.insert(first_free / block_bytes + i);
+    }
+    for (tests::SimMedium& image : images)
+        image.safe = image.visible;
+    Boot boot(images, 140);
+    const auto content = std::make_shared<ToyContent>();
+    ASSERT_TRUE(boot.open(both, neither, {.content = content})->has_value());
+    EXPECT_TRUE(boot.mirror->reconciling());
+    boot.run([&] { return !boot.mirror->reconciling(); });
+    EXPECT_TRUE(content->heads_right);
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        for (unsigned copy = 0; copy < 2; ++copy)
+            EXPECT_EQ(boot.read(first_free + i * block_bytes, copy), static_cast<std::byte>(i + 1))
+                << i;
+    }
 }
 
 // --- What the records decide -------------------------------------------------------------------
@@ -322,6 +435,10 @@ TEST(MirrorRecord, HalfWithoutARecordIsACopyOnlyIfItHoldsNothingElse) {
     EXPECT_FALSE(
         settle_mirror({alone(), {.present = true, .pool = PoolId{std::byte{8}}}}, {}, false));
     EXPECT_TRUE(settle_mirror({alone(), {.present = true, .blank = true}}, {}, false)->copy);
+    EXPECT_TRUE(
+        settle_mirror({half(State::paired, 3), {.present = true, .blank = true}}, {}, false)->copy);
+    EXPECT_FALSE(
+        settle_mirror({half(State::stale, 3), {.present = true, .blank = true}}, {}, false));
     EXPECT_TRUE(
         settle_mirror({alone(), {.present = true, .pool = PoolId{std::byte{7}}}}, {}, false)->copy);
 }

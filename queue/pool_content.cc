@@ -1,0 +1,256 @@
+#include "queue/pool_content.h"
+
+#include "queue/seeded_defect.h"
+#include "queue/superblock_choice.h"
+
+#include <algorithm>
+
+namespace queue {
+namespace {
+
+using Window = MirrorContent::Window;
+using Half = MirrorContent::Half;
+
+[[nodiscard]] std::span<const std::byte, block_bytes> block_at(std::span<const std::byte> bytes,
+                                                               std::size_t at) noexcept {
+    return bytes.subspan(at).first<block_bytes>();
+}
+
+/// Where only the source counts, what has no meaning goes over as it is.
+void copy_block(Window& window, std::size_t at) {
+    const std::size_t block = at / block_bytes;
+    if (window.both_count || window.halves[0].lost[block]) return;
+    std::ranges::copy(block_at(window.halves[0].bytes, at),
+                      window.halves[1].bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    window.halves[1].write[block] = true;
+}
+
+} // namespace
+
+/// One frame of a window, as each half has it.
+class PoolContent::Frame {
+public:
+    Frame(Window& window, std::size_t at, const FrameHeader& header, std::uint32_t seed) noexcept
+        : window_(window), at_(at), header_(header), seed_(seed) {}
+
+    void judge(std::array<bool, 2> with_header) {
+        const bool lost = any_lost(0) || any_lost(1);
+        if (window_.both_count && !lost && std::ranges::equal(bytes(0), bytes(1))) return;
+        find(0, with_header[0]);
+        // Where the source has everything, the other can have nothing that it has not.
+        if (!whole(with_header[0])) find(1, with_header[1]);
+        leave_what_only_one_has();
+        const std::vector<std::byte> before{bytes(0).begin(), bytes(0).end()};
+        // From here on the source's bytes are what both should hold.
+        for (std::size_t block = 0; block < blocks(); ++block) {
+            if (lost_block(0, block)) copy(1, 0, block * block_bytes, block_bytes);
+        }
+        for (const Item& item : found_[1])
+            copy(1, 0, item.from, item.bytes);
+        for (std::size_t block = 0; block < blocks(); ++block) {
+            const std::size_t number = at_ / block_bytes + block;
+            const bool other =
+                (!window_.both_count || lost_block(1, block) || differs(bytes(1), block)) &&
+                !lost_block(0, block) && !holds_[1][block];
+            const bool source = window_.both_count &&
+                                (lost_block(0, block) || differs(before, block)) &&
+                                !holds_[0][block] && holds_[1][block];
+            window_.halves[1].write[number] = other;
+            window_.halves[0].write[number] = source;
+            if (other) copy(0, 1, block * block_bytes, block_bytes);
+        }
+    }
+
+private:
+    struct Item { // the header, or a record
+        std::uint32_t from = 0;
+        std::uint32_t bytes = 0;
+    };
+
+    [[nodiscard]] std::span<std::byte> bytes(unsigned half) const noexcept {
+        return window_.halves[half].bytes.subspan(at_, header_.bytes);
+    }
+    [[nodiscard]] std::size_t blocks() const noexcept { return header_.bytes / block_bytes; }
+    [[nodiscard]] bool lost_block(unsigned half, std::size_t block) const {
+        return window_.halves[half].lost[at_ / block_bytes + block];
+    }
+    [[nodiscard]] bool any_lost(unsigned half) const {
+        for (std::size_t block = 0; block < blocks(); ++block) {
+            if (lost_block(half, block)) return true;
+        }
+        return false;
+    }
+    void copy(unsigned from, unsigned to, std::size_t at, std::size_t count) const {
+        std::ranges::copy(bytes(from).subspan(at, count), bytes(to).subspan(at).begin());
+    }
+
+    void find(unsigned half, bool with_header) {
+        std::vector<Item>& items = found_[half];
+        if (with_header) items.push_back({0, frame_header_bytes});
+        const std::span<const std::byte> frame = bytes(half);
+        std::uint32_t at = frame_header_bytes;
+        while (header_.used - std::min(at, header_.used) >= record_header_bytes) {
+            const RecordSeeds seeds = record_seeds(seed_, header_.segment_seq, header_.offset + at);
+            const auto header = decode_record_header(frame.subspan(at, record_header_bytes),
+                                                     header_.used - at, seeds);
+            if (!header) {
+                at += record_alignment;
+                continue;
+            }
+            const auto payload = frame.subspan(at + record_header_bytes, header->stored_bytes());
+            if (payload_valid(*header, payload, seeds))
+                items.push_back({at, record_header_bytes + header->stored_bytes()});
+            at += record_bytes(*header);
+        }
+    }
+    /// The source has the frame's header and every record.
+    [[nodiscard]] bool whole(bool with_header) const noexcept {
+        return with_header && found_[0].size() == header_.records + 1U;
+    }
+    /// What the other half has as well puts no block in danger.
+    void leave_what_only_one_has() {
+        const std::array<std::vector<Item>, 2> all = found_;
+        for (unsigned half = 0; half < 2; ++half) {
+            std::erase_if(found_[half], [&](const Item& item) {
+                return std::ranges::binary_search(all[1 - half], item.from, {}, &Item::from);
+            });
+            holds_[half].resize(blocks());
+            for (const Item& item : found_[half]) {
+                for (std::size_t at = item.from / block_bytes;
+                     at <= (item.from + item.bytes - 1) / block_bytes; ++at)
+                    holds_[half][at] = true;
+            }
+        }
+    }
+    /// From what both should hold.
+    [[nodiscard]] bool differs(std::span<const std::byte> frame, std::size_t block) const noexcept {
+        return !std::ranges::equal(bytes(0).subspan(block * block_bytes, block_bytes),
+                                   frame.subspan(block * block_bytes, block_bytes));
+    }
+
+    Window& window_;
+    std::size_t at_;
+    FrameHeader header_;
+    std::uint32_t seed_;
+    std::array<std::vector<Item>, 2> found_; // in their order; in the end: on this half only
+    std::array<std::vector<bool>, 2> holds_; // blocks with a part of those
+};
+
+bool PoolContent::begin(std::array<std::span<const std::byte>, 2> superblocks) {
+    constexpr std::size_t bytes = superblock_copies * block_bytes;
+    const std::array<SuperblockChoice, 2> choices{choose_superblock(superblocks[0].first<bytes>()),
+                                                  choose_superblock(superblocks[1].first<bytes>())};
+    const SuperblockChoice choice = choose_superblock(choices);
+    if (!choice.newest || SEEDED_DEFECT(mirror_blind_copy)) return false;
+    superblock_ = *choice.newest; // its geometry never changes
+    seed_ = pool_seed(superblock_.pool, superblock_.shard);
+    return true;
+}
+
+std::optional<PoolContent::Slot> PoolContent::slot_at(std::uint64_t offset) const noexcept {
+    const std::uint64_t number = offset / superblock_.segment_bytes;
+    if (offset < superblock_area_bytes || number >= superblock_.segment_count) return std::nullopt;
+    const std::uint64_t begin =
+        number == 0 ? superblock_area_bytes : number * superblock_.segment_bytes;
+    return Slot{static_cast<std::uint32_t>(number), begin,
+                (number + 1) * superblock_.segment_bytes - begin};
+}
+
+MirrorContent::Extent PoolContent::head_of(std::uint64_t offset) const noexcept {
+    const auto slot = slot_at(offset);
+    return slot ? Extent{slot->begin, segment_header_bytes} : Extent{};
+}
+
+/// 0: no header of this slot.
+std::uint64_t PoolContent::seq_of(std::span<const std::byte> block, std::uint32_t copy,
+                                  std::uint32_t slot) const noexcept {
+    const auto header = decode_segment_header(block.first<block_bytes>(), copy);
+    const bool ours = header && header->pool == superblock_.pool &&
+                      header->shard == superblock_.shard && header->slot == slot;
+    return ours ? header->segment_seq : 0;
+}
+
+std::size_t PoolContent::judge(Window& window) const {
+    const std::size_t bytes = window.halves[0].bytes.size();
+    const auto slot = slot_at(window.offset);
+    if (!slot) {
+        // The start writes all superblocks itself, once it has chosen among those of both halves.
+        const std::size_t end =
+            window.offset < superblock_area_bytes
+                ? std::min<std::size_t>(bytes, superblock_area_bytes - window.offset)
+                : bytes;
+        for (std::size_t at = 0; at < end; at += block_bytes)
+            copy_block(window, at);
+        return end;
+    }
+    std::array<std::uint64_t, 2> named{};
+    for (unsigned half = 0; half < 2; ++half) {
+        for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+            const auto block = window.halves[half].head.subspan(copy * block_bytes);
+            named[half] = std::max(named[half], seq_of(block, copy, slot->number));
+        }
+    }
+    // A half that does not count may have begun what the source never did.
+    const bool believe = window.both_count || named[0] == 0;
+    const std::uint64_t seq = believe ? std::max(named[0], named[1]) : named[0];
+    const std::uint64_t first = window.offset - slot->begin;
+    const std::size_t end = std::min<std::size_t>(bytes, slot->bytes - first);
+    std::size_t at = 0;
+    if (first == 0) {
+        judge_header(window, slot->number, seq);
+        at = segment_header_bytes;
+    }
+    while (at < end) {
+        std::array<bool, 2> with_header{};
+        std::optional<FrameHeader> header;
+        bool cut = false; // a frame that goes on behind the window
+        for (unsigned half = 0; half < 2 && seq != 0; ++half) {
+            const auto found = frame_at(window.halves[half], at, first + at, seq);
+            if (!found) cut = cut || found.error() == CodecError::truncated;
+            with_header[half] = found.has_value();
+            if (found && !header) header = *found;
+        }
+        if (header && at + header->bytes <= end) {
+            Frame{window, at, *header, seed_}.judge(with_header);
+            at += header->bytes;
+            continue;
+        }
+        if (at > 0 && (cut || header)) return at;
+        copy_block(window, at);
+        at += block_bytes;
+    }
+    return end;
+}
+
+void PoolContent::judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const {
+    for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
+        const std::size_t at = copy * block_bytes;
+        std::array<bool, 2> good{};
+        for (unsigned half = 0; half < 2; ++half) {
+            const std::span<const std::byte> block = window.halves[half].bytes.subspan(at);
+            good[half] = seq != 0 && seq_of(block, copy, slot) == seq;
+        }
+        // Two that are good may still have their key in different wrappings: keys are just being changed.
+        if (good[0] == good[1] || !window.both_count) {
+            if (good[0] || !good[1]) copy_block(window, at);
+            continue;
+        }
+        const unsigned from = good[0] ? 0 : 1;
+        std::ranges::copy(block_at(window.halves[from].bytes, at),
+                          window.halves[1 - from].bytes.subspan(at).begin());
+        window.halves[1 - from].write[copy] = true;
+    }
+}
+
+std::expected<FrameHeader, CodecError> PoolContent::frame_at(const Half& half, std::size_t at,
+                                                             std::uint64_t in_slot,
+                                                             std::uint64_t seq) const {
+    auto header =
+        decode_frame_header(half.bytes.subspan(at), seed_, static_cast<std::uint32_t>(in_slot));
+    if (!header) return header;
+    if (header->segment_seq != seq || header->shard != superblock_.shard || header->bytes == 0)
+        return std::unexpected(CodecError::not_ours);
+    return header;
+}
+
+} // namespace queue

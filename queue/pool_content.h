@@ -1,0 +1,42 @@
+// pool_content.h: which half of a mirror has what whole, for copying between them.
+//
+// Scope      The rule: no block is written over that holds a part of something that checks out on its own half
+//            only. A frame is looked at record by record: what checks out on one half goes to the other, in
+//            both directions where both halves count. What neither half knows as a frame of its slot's
+//            generation is nobody's: left alone, or copied where the source alone counts. Sans-I/O.
+// Threading  Any.
+#pragma once
+
+#include "queue/codec.h"
+#include "queue/disk/mirror_content.h"
+
+#include <optional>
+
+namespace queue {
+
+class PoolContent final : public MirrorContent {
+public:
+    [[nodiscard]] bool begin(std::array<std::span<const std::byte>, 2> superblocks) override;
+    [[nodiscard]] Extent head_of(std::uint64_t offset) const noexcept override;
+    [[nodiscard]] std::size_t judge(Window& window) const override;
+
+private:
+    struct Slot {
+        std::uint32_t number = 0;
+        std::uint64_t begin = 0;
+        std::uint64_t bytes = 0;
+    };
+    class Frame;
+
+    [[nodiscard]] std::optional<Slot> slot_at(std::uint64_t offset) const noexcept;
+    [[nodiscard]] std::uint64_t seq_of(std::span<const std::byte> block, std::uint32_t copy,
+                                       std::uint32_t slot) const noexcept;
+    void judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const;
+    [[nodiscard]] std::expected<FrameHeader, CodecError>
+    frame_at(const Half& half, std::size_t at, std::uint64_t in_slot, std::uint64_t seq) const;
+
+    Superblock superblock_;
+    std::uint32_t seed_ = 0;
+};
+
+} // namespace queue

@@ -52,8 +52,6 @@ private:
         ChunkPrefix prefix;
         Place place;
         std::uint32_t bytes = 0; // of body
-        std::uint64_t rank = 0;  // rank_of()
-        [[nodiscard]] bool on_both() const noexcept { return (rank >> 63) != 0; }
     };
     struct Found { // a message's newest record
         std::uint64_t lsn = 0;
@@ -61,8 +59,6 @@ private:
         MessagePrefix prefix;
         std::uint32_t payload_bytes = 0;
         std::vector<std::byte> envelope;
-        std::uint64_t rank = 0; // rank_of()
-        [[nodiscard]] bool on_both() const noexcept { return (rank >> 63) != 0; }
     };
     // The frames of one boot, for finding what is missing among them.
     struct Epoch {
@@ -134,7 +130,6 @@ private:
     [[nodiscard]] bool says_nothing(const SegmentScan& scan) const;
     [[nodiscard]] static bool logged(const SegmentScan& scan) noexcept;
     [[nodiscard]] SpoolResult<> take_record(std::uint32_t slot, const FoundRecord& record);
-    [[nodiscard]] std::uint64_t rank_of(const FoundRecord& record) const noexcept;
     void take_status(const FoundRecord& record);
     void take_message(std::uint32_t slot, const FoundRecord& record);
     void take_rotten(std::uint32_t slot, FoundRecord& record, const SegmentScan& scan);
@@ -159,10 +154,9 @@ private:
     bool front_half_only_ = false; // where it was found
     CheckpointEnd checkpoint_;
     bool with_checkpoint_ = false;
-    BlockMemory buffer_;                     // the segment that is looked at
-    BlockMemory other_;                      // the same from another copy of the disk
-    std::vector<std::uint32_t> on_one_only_; // records in it that only one of the copies has
-    Envelope envelope_;                      // of the message being built
+    BlockMemory buffer_; // the segment that is looked at
+    BlockMemory other_;  // the same from another copy of the disk
+    Envelope envelope_;  // of the message being built
     QueueCore* core_ = nullptr;
     std::vector<UsedSegment> used_;
     std::vector<std::uint32_t> blank_;

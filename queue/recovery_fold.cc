@@ -90,17 +90,16 @@ std::optional<Place> Recovery::place_of(const CheckpointPart& part) const {
 /// made of may be overwritten.
 std::optional<Place> Recovery::place_of_chunk(MessageId id, std::size_t number,
                                               const CheckpointPart& part) const {
-    std::uint64_t best = 0;
+    std::uint64_t newest = 0;
     std::optional<Place> place = place_of(part);
-    const bool stands = place.has_value();
     const auto found = chunks_.find(id.value);
     if (found == chunks_.end()) return place;
     for (const ChunkFound& copy : found->second) {
-        if (copy.lsn < messages_from_ || copy.rank < best || copy.prefix.index != number ||
-            copy.bytes != part.payload_bytes || (stands && !copy.on_both())) {
+        if (copy.lsn < std::max(messages_from_, newest) || copy.prefix.index != number ||
+            copy.bytes != part.payload_bytes) {
             continue;
         }
-        best = copy.rank;
+        newest = copy.lsn;
         place = copy.place;
     }
     return place;
@@ -112,8 +111,8 @@ void Recovery::enter_entry(const CheckpointEntry& found) {
     const std::uint64_t id = found.id.value;
     if (finished_.contains(id) || index.find(found.id) != no_entry) return;
     const auto copy = found_.find(id);
-    std::optional<Place> place = place_of(found.place);
-    if (copy != found_.end() && (copy->second.on_both() || !place)) place = copy->second.place;
+    std::optional<Place> place =
+        copy != found_.end() ? std::optional{copy->second.place} : place_of(found.place);
     std::vector<Chunk> chunks;
     for (std::size_t i = 0; i < found.chunks.size(); ++i) {
         const auto at = place_of_chunk(found.id, i, found.chunks[i]);
@@ -169,7 +168,7 @@ void Recovery::enter_message(MessageId id, const Found& found) {
         std::vector<ChunkFound>& parts = chunks_[id.value];
         std::ranges::sort(parts, [](const ChunkFound& a, const ChunkFound& b) {
             return a.prefix.index != b.prefix.index ? a.prefix.index < b.prefix.index
-                                                    : a.rank > b.rank;
+                                                    : a.lsn > b.lsn;
         });
         std::uint64_t body_bytes = 0;
         for (const ChunkFound& part : parts) {

@@ -108,7 +108,6 @@ base::Task<SpoolResult<>> Recovery::read_log(std::vector<UsedSegment> read) {
     if (!read.empty()) buffer_ = BlockMemory{superblock_.segment_bytes};
     for (const UsedSegment& segment : read) {
         const std::span<std::byte> bytes = buffer_.span().first(segments.bytes_of(segment.slot));
-        on_one_only_.clear();
         bool readable = co_await read_bytes(0, segments.begin_of(segment.slot), bytes);
         for (unsigned copy = 1; copy < disk_.copies(); ++copy) {
             const bool all = co_await mend(copy, segment.slot, bytes);
@@ -130,9 +129,8 @@ base::Task<bool> Recovery::mend(unsigned copy, std::uint32_t slot, std::span<std
     if (other_.bytes == 0) other_ = BlockMemory{superblock_.segment_bytes};
     const std::span<std::byte> other = other_.span().first(segment.size());
     const bool readable = co_await read_bytes(copy, core_->log().segments().begin_of(slot), other);
-    MendedSegment mended = mend_segment(segment, other, superblock_.pool, superblock_.shard, slot);
-    core_->recovery_report().records_mended += mended.records;
-    on_one_only_ = std::move(mended.on_one_only);
+    core_->recovery_report().records_mended +=
+        mend_segment(segment, other, superblock_.pool, superblock_.shard, slot);
     co_return readable;
 }
 
@@ -293,15 +291,8 @@ void Recovery::take_status(const FoundRecord& record) {
     kept = std::move(status);
 }
 
-/// What a copy of a message or chunk counts among others, the more the better: the newest, as it did before the
-/// crash, for an older one would bring segments back to life that the collector had emptied. But one that only one
-/// half of a mirror has may never have been waited for, and the older one stands on both.
-std::uint64_t Recovery::rank_of(const FoundRecord& record) const noexcept {
-    constexpr std::uint64_t on_both = std::uint64_t{1} << 63; // LSNs are far below
-    return record.header.lsn |
-           (std::ranges::binary_search(on_one_only_, record.offset) ? 0 : on_both);
-}
-
+/// Of several copies the newest counts, as it did before the crash: an older one would bring segments back
+/// to life that the collector had emptied.
 void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
     if (record.header.lsn < messages_from_ || finished_.contains(record.header.id.value)) return;
     auto prefix =
@@ -312,15 +303,13 @@ void Recovery::take_message(std::uint32_t slot, const FoundRecord& record) {
         return;
     }
     Found& found = found_[record.header.id.value];
-    const std::uint64_t rank = rank_of(record);
-    if (found.rank > rank) return;
+    if (found.lsn > record.header.lsn) return;
     const auto envelope = record.payload.subspan(message_prefix_bytes, prefix->envelope_bytes);
     found = {.lsn = record.header.lsn,
              .place = {slot, record.offset},
              .prefix = *prefix,
              .payload_bytes = record.header.payload_bytes,
-             .envelope = {envelope.begin(), envelope.end()},
-             .rank = rank};
+             .envelope = {envelope.begin(), envelope.end()}};
 }
 
 void Recovery::take_rotten(std::uint32_t slot, FoundRecord& record, const SegmentScan& scan) {

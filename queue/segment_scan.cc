@@ -158,8 +158,8 @@ SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
     return scan_as(segment, seq, seed, shard);
 }
 
-MendedSegment mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
-                           const PoolId& pool, std::uint32_t shard, std::uint32_t slot) {
+std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
+                         const PoolId& pool, std::uint32_t shard, std::uint32_t slot) {
     const std::uint32_t seed = pool_seed(pool, shard);
     // Of two generations the newer counts: a slot is used again when nothing in it is wanted any more, and the
     // copy that has the older one has missed that. Headers before frames: they name their slot, frames do not.
@@ -170,7 +170,7 @@ MendedSegment mend_segment(std::span<std::byte> segment, std::span<const std::by
         seq =
             std::max(newest_frame_seq(segment, seed, shard), newest_frame_seq(other, seed, shard));
     }
-    if (seq == 0) return {};
+    if (seq == 0) return 0;
     const SegmentScan good = scan_as(other, seq, seed, shard);
     const SegmentScan scan = scan_as(segment, seq, seed, shard);
     for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
@@ -187,19 +187,13 @@ MendedSegment mend_segment(std::span<std::byte> segment, std::span<const std::by
         if (!std::ranges::binary_search(scan.frames, frame.header.offset, {}, offset_of))
             take(frame.header.offset, frame_header_bytes);
     }
-    MendedSegment mended;
+    std::size_t mended = 0;
     for (const FoundRecord& record : good.records) {
         if (std::ranges::binary_search(scan.records, record.offset, {}, &FoundRecord::offset))
             continue;
         take(record.offset, record_header_bytes + record.payload.size());
-        mended.on_one_only.push_back(record.offset);
-        ++mended.records;
+        ++mended;
     }
-    for (const FoundRecord& record : scan.records) {
-        if (!std::ranges::binary_search(good.records, record.offset, {}, &FoundRecord::offset))
-            mended.on_one_only.push_back(record.offset);
-    }
-    std::ranges::sort(mended.on_one_only);
     return mended;
 }
 

@@ -51,14 +51,9 @@ struct SegmentScan {
 [[nodiscard]] SegmentScan scan_segment(std::span<const std::byte> segment, const PoolId& pool,
                                        std::uint32_t shard, std::uint32_t slot);
 
-struct MendedSegment {
-    std::size_t records = 0; // taken from the other copy
-    std::vector<std::uint32_t>
-        on_one_only; // offsets of the records that check out in one of the two only
-};
-
 /// Puts into one copy of a segment what checks out in the other only, of the newer generation of the two.
-MendedSegment mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
-                           const PoolId& pool, std::uint32_t shard, std::uint32_t slot);
+/// \return  how many records that were
+std::size_t mend_segment(std::span<std::byte> segment, std::span<const std::byte> other,
+                         const PoolId& pool, std::uint32_t shard, std::uint32_t slot);
 
 } // namespace queue

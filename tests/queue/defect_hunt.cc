@@ -79,6 +79,12 @@ constexpr std::array known{
     DEFECT(forget_reserve, 22),
     DEFECT(forget_chunks, 3),
     DEFECT(tomb_before_report, 1),
+    DEFECT(mirror_lazy_half, 1),
+    DEFECT(mirror_keeps_refused_half, 1),
+    DEFECT(mirror_blind_copy, 1),
+    DEFECT(mirror_one_superblock, 1),
+    DEFECT(mirror_first_generation, 1),
+    DEFECT(mirror_one_half_read, 1),
 };
 #undef DEFECT
 

@@ -122,8 +122,7 @@ void Oracle::acknowledged(World& world, const queue::Message& message) {
                        "not in the index: " + message.id.to_string());
     const auto safe = [&](queue::Place place, std::uint32_t payload_bytes) {
         const std::uint64_t begin = core.log().segments().begin_of(place.slot) + place.offset;
-        return world.disk.safe(begin,
-                               core.log().segments().record_bytes_in(place.slot, payload_bytes));
+        return world.safe(begin, core.log().segments().record_bytes_in(place.slot, payload_bytes));
     };
     const queue::Entry& entry = index[ref];
     bool all = safe(entry.place, entry.payload_bytes);
@@ -148,7 +147,7 @@ void Oracle::handed(World& world, const queue::Message& message, const std::stri
     mail.unannounced = mail.due_max > world.loop.wall_now();
     const bool whole = !harmed(world);
     if (content == nullptr) {
-        if (whole)
+        if (whole && !mail.unsure)
             violate(Invariant::acknowledged_survives, "unreadable: " + message.id.to_string());
     } else if (digest(*content) != mail.content) {
         violate(Invariant::nothing_false_is_handed_out,
@@ -222,25 +221,41 @@ void Oracle::boot_ends(World& world) {
     last_boot_end_ = world.loop.now().time_since_epoch().count();
     static_cast<void>(harmed(world));
     changed_.clear();
+    for (auto& [id, mail] : mails_) {
+        mail.unsure = mail.unsure && !world.halves_agreed();
+        const bool last_moment = !mail.acknowledged || mail.settled != mail.settled_for_good ||
+                                 mail.refused != mail.refused_for_good ||
+                                 mail.attempts != mail.attempts_synced ||
+                                 mail.states != mail.states_synced;
+        mail.loose = mail.loose || (world.second && last_moment);
+        mail.ended_once = mail.ended_once || mail.settled || mail.refused;
+        mail.attempts_ever = std::max(mail.attempts_ever, mail.attempts);
+    }
 }
 
 bool Oracle::harmed(const World& world) noexcept {
-    if (world.disk.damage_count() != 0) damaged_ = true;
+    if (world.damage_count() != 0) damaged_ = true;
     return damaged_;
 }
 
 // --- After a boot ------------------------------------------------------------------------------
 
-/// What is on the disk now is what there is.
-void Oracle::take_over(Mail& mail, const queue::Message& message) {
+/// What is on the disk now is what there is. On two halves that still differ in what was under way it may be on one
+/// of them, and go with it.
+void Oracle::take_over(World& world, Mail& mail, const queue::Message& message) {
+    const bool in_doubt = world.halves_in_doubt();
+    mail.unsure = in_doubt && (mail.unsure || !mail.acknowledged);
     mail.acknowledged = true;
     mail.settled = mail.settled_for_good = mail.refused = mail.refused_for_good = false;
     mail.report = 0;
-    mail.attempts = mail.attempts_synced = message.attempts;
+    mail.attempts = message.attempts;
     mail.states.clear();
     for (const queue::RecipientStatus& status : message.status)
         mail.states.push_back(status.state);
-    mail.states_synced = mail.states;
+    if (!in_doubt) {
+        mail.attempts_synced = mail.attempts;
+        mail.states_synced = mail.states;
+    }
     mail.acknowledged_at = 0;
 }
 
@@ -253,7 +268,7 @@ void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) 
         if (message.attempts < mail.attempts_synced)
             violate(Invariant::status_is_monotonic, "attempts lost: " + id);
     }
-    if (message.attempts > mail.attempts)
+    if (message.attempts > (mail.loose ? mail.attempts_ever : mail.attempts))
         violate(Invariant::status_is_monotonic, "attempts that nobody made: " + id + ": " +
                                                     std::to_string(message.attempts) + " of " +
                                                     std::to_string(mail.attempts));
@@ -267,7 +282,8 @@ void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) 
         const RecipientState synced = mail.states_synced[i];
         if (!damaged_ && synced != RecipientState::pending && state != synced)
             violate(Invariant::done_stays_done, "a recipient is attempted again: " + id);
-        if (state != RecipientState::pending && state != mail.states[i] && !mail.settled)
+        if (state != RecipientState::pending && state != mail.states[i] && !mail.settled &&
+            !mail.loose)
             violate(Invariant::status_is_monotonic, "a state that nobody reached: " + id);
     }
     if (digest(message.envelope) != mail.envelope)
@@ -275,23 +291,28 @@ void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) 
     auto content =
         world.content(world.run(world.queue->load(message.id, base::Deadline::never())).value());
     if (!content) {
-        if (!harmed(world)) violate(Invariant::acknowledged_survives, "unreadable: " + id);
+        if (!harmed(world) && !mail.unsure)
+            violate(Invariant::acknowledged_survives, "unreadable: " + id);
     } else if (digest(*content) != mail.content) {
         violate(Invariant::nothing_false_is_handed_out, "content differs: " + id);
     }
 }
 
-void Oracle::check_missing(std::uint64_t id, Mail& mail, bool alarm) {
+void Oracle::check_missing(World& world, std::uint64_t id, Mail& mail, bool alarm) {
     if (mail.lost) return;
+    if (mail.loose && mail.ended_once && mail.acknowledged) mail.settled = true;
     if (mail.settled) {
         const auto report = mails_.find(mail.report);
         if (mail.report != 0 && (report == mails_.end() || !report->second.acknowledged))
             violate(Invariant::status_is_monotonic, "ended without a report: " + name(id));
-        mail.settled_for_good = true;
+        mail.settled_for_good = mail.settled_for_good || !(mail.loose || world.halves_in_doubt());
         return;
     }
-    if (!mail.acknowledged) {
-        mail.refused = mail.refused_for_good = true; // it is not there, and never comes
+    if (!mail.acknowledged || mail.unsure) {
+        mail.refused = true; // it is not there, and never comes
+        // But what was never promised may lie on a half that is away or was left behind, and come back with it.
+        if (!world.second) mail.refused_for_good = true;
+        mail.acknowledged = mail.unsure = false;
         return;
     }
     const bool told = alarm || (damaged_ && mail.boot == boot_ - 1 &&
@@ -339,7 +360,7 @@ void Oracle::check_opened(World& world) {
         }
         auto message = world.run(world.queue->load(id, base::Deadline::never()));
         if (!message) {
-            if (over_in_doubt(at->second)) continue;
+            if (over_in_doubt(at->second) || at->second.unsure) continue;
             if (!harmed(world))
                 violate(Invariant::acknowledged_survives,
                         "unreadable: " + id.to_string() + ": " +
@@ -356,10 +377,10 @@ void Oracle::check_opened(World& world) {
                           std::to_string(((*message)->due - world.loop.wall_now()).count()) + " ms";
         }
         check_one(world, at->second, **message);
-        take_over(at->second, **message);
+        take_over(world, at->second, **message);
     }
     for (auto& [id, mail] : mails_) {
-        if (!found.contains(id) && mail.boot != boot_) check_missing(id, mail, alarm);
+        if (!found.contains(id) && mail.boot != boot_) check_missing(world, id, mail, alarm);
     }
     if (!harmed(world) && again > report.possible_duplicates)
         violate(Invariant::duplicates_bounded,
@@ -407,12 +428,36 @@ void Oracle::check_accounting(World& world) {
     }
 }
 
+namespace {
+
+/// Of each copy of a segment, as far as it is of the newest generation. One that rots is asked last, and only for
+/// what the other says is there.
+std::vector<queue::SegmentScan> scans_of(World& world, std::uint32_t slot) {
+    queue::QueueCore& core = queue::QueueProbe::core(*world.queue);
+    const queue::Superblock& superblock = core.log().superblock();
+    const queue::SegmentTable& segments = core.log().segments();
+    std::vector<queue::SegmentScan> scans;
+    std::uint64_t newest = 0;
+    for (const unsigned side : world.copies()) {
+        const std::span<const std::byte> bytes = world.half(side).bytes();
+        scans.push_back(
+            queue::scan_segment(bytes.subspan(segments.begin_of(slot), segments.bytes_of(slot)),
+                                superblock.pool, superblock.shard, slot));
+        if (!world.rots(side)) newest = std::max(newest, scans.back().segment_seq);
+    }
+    std::erase_if(scans, [&](const queue::SegmentScan& scan) {
+        return scan.segment_seq == 0 || scan.segment_seq != newest;
+    });
+    return scans;
+}
+
+} // namespace
+
 void Oracle::check_disk(World& world, bool fold) {
     if (harmed(world)) return;
     queue::QueueCore& core = queue::QueueProbe::core(*world.queue);
     const queue::Superblock& superblock = core.log().superblock();
     const queue::SegmentTable& segments = core.log().segments();
-    const std::span<const std::byte> bytes = world.disk.bytes();
     struct Newest {
         std::uint64_t lsn = 0, status_lsn = 0;
         std::uint32_t attempts = 0;
@@ -422,50 +467,48 @@ void Oracle::check_disk(World& world, bool fold) {
     std::vector<queue::RecipientStatus> recipients;
     for (std::uint32_t slot = 0; slot < segments.count(); ++slot) {
         if (superblock.bad(slot)) continue;
-        const auto segment = bytes.subspan(segments.begin_of(slot), segments.bytes_of(slot));
-        const queue::SegmentScan scan =
-            queue::scan_segment(segment, superblock.pool, superblock.shard, slot);
-        if (scan.segment_seq == 0) continue;
-        for (const queue::FoundFrame& frame : scan.frames) {
-            const std::uint64_t place = std::uint64_t{frame.header.epoch} << 32 | slot;
-            const auto [at, fresh] = place_of_segment_.try_emplace(scan.segment_seq, place);
-            if (!fresh && at->second != place)
-                violate(Invariant::numbers_never_repeat,
-                        "segment number " + std::to_string(scan.segment_seq));
-        }
-        for (const queue::FoundRecord& record : scan.records) {
-            const queue::RecordHeader& header = record.header;
-            std::vector<std::byte> opened{record.payload.begin(), record.payload.end()};
-            // The keys of what is overwritten next are gone already.
-            const bool readable = scan.segment_seq == segments.seq_of(slot) &&
-                                  core.log().open_record({slot, record.offset}, header, opened);
-            if (!readable && header.encrypted()) continue;
-            opened.resize(header.payload_bytes);
-            const std::span<const std::byte> payload = opened;
-            const std::uint64_t what =
-                std::uint64_t{queue::crc32c(header.type, payload)} << 32 ^ header.id.value;
-            const auto [at, fresh] = record_of_lsn_.try_emplace(header.lsn, what);
-            if (!fresh && at->second != what)
-                violate(Invariant::numbers_never_repeat, "LSN " + std::to_string(header.lsn));
-            Newest& newest = messages[header.id.value];
-            switch (static_cast<queue::RecordType>(header.type)) {
-            case queue::RecordType::message:
-            case queue::RecordType::message_commit:
-                newest.lsn = std::max(newest.lsn, header.lsn);
-                break;
-            case queue::RecordType::tomb:
-            case queue::RecordType::abort:
-                finished.insert(header.id.value);
-                break;
-            case queue::RecordType::status:
-                if (header.lsn < newest.status_lsn) break;
-                if (auto view = queue::decode_status(payload, recipients)) {
-                    newest.status_lsn = header.lsn;
-                    newest.attempts = view->attempts;
+        for (const queue::SegmentScan& scan : scans_of(world, slot)) {
+            for (const queue::FoundFrame& frame : scan.frames) {
+                const std::uint64_t place = std::uint64_t{frame.header.epoch} << 32 | slot;
+                const auto [at, fresh] = place_of_segment_.try_emplace(scan.segment_seq, place);
+                if (!fresh && at->second != place)
+                    violate(Invariant::numbers_never_repeat,
+                            "segment number " + std::to_string(scan.segment_seq));
+            }
+            for (const queue::FoundRecord& record : scan.records) {
+                const queue::RecordHeader& header = record.header;
+                std::vector<std::byte> opened{record.payload.begin(), record.payload.end()};
+                // The keys of what is overwritten next are gone already.
+                const bool readable = scan.segment_seq == segments.seq_of(slot) &&
+                                      core.log().open_record({slot, record.offset}, header, opened);
+                if (!readable && header.encrypted()) continue;
+                opened.resize(header.payload_bytes);
+                const std::span<const std::byte> payload = opened;
+                const std::uint64_t what =
+                    std::uint64_t{queue::crc32c(header.type, payload)} << 32 ^ header.id.value;
+                const auto [at, fresh] = record_of_lsn_.try_emplace(header.lsn, what);
+                if (!fresh && at->second != what)
+                    violate(Invariant::numbers_never_repeat, "LSN " + std::to_string(header.lsn));
+                Newest& newest = messages[header.id.value];
+                switch (static_cast<queue::RecordType>(header.type)) {
+                case queue::RecordType::message:
+                case queue::RecordType::message_commit:
+                    newest.lsn = std::max(newest.lsn, header.lsn);
+                    break;
+                case queue::RecordType::tomb:
+                case queue::RecordType::abort:
+                    finished.insert(header.id.value);
+                    break;
+                case queue::RecordType::status:
+                    if (header.lsn < newest.status_lsn) break;
+                    if (auto view = queue::decode_status(payload, recipients)) {
+                        newest.status_lsn = header.lsn;
+                        newest.attempts = view->attempts;
+                    }
+                    break;
+                default:
+                    break;
                 }
-                break;
-            default:
-                break;
             }
         }
     }
@@ -474,7 +517,9 @@ void Oracle::check_disk(World& world, bool fold) {
         const auto at = messages.find(entry.id.value);
         const std::string id = entry.id.to_string();
         const auto mail = mails_.find(entry.id.value);
-        if (mail != mails_.end() && over_in_doubt(mail->second)) return true;
+        if (mail != mails_.end() && (over_in_doubt(mail->second) || mail->second.unsure ||
+                                     (mail->second.loose && mail->second.ended_once)))
+            return true;
         if (at == messages.end() || at->second.lsn == 0) {
             violate(Invariant::index_is_the_log, "in the index, and not on the disk: " + id);
         } else if (finished.contains(entry.id.value)) {
@@ -503,11 +548,15 @@ void Oracle::check_bounds(World& world) {
     if (counters.resident_bytes > arena)
         violate(Invariant::memory_is_bounded, "more content than there is memory");
     // Batches, one frame of the collector or a checkpoint, a header and a superblock.
-    const std::uint64_t pending_max =
+    std::uint64_t pending_max =
         (queue::batch_buffer_count + 1) * std::uint64_t{queue::batch_bytes_max} + 65536;
-    if (world.disk.pending_bytes_max() > pending_max)
-        violate(Invariant::memory_is_bounded,
-                std::to_string(world.disk.pending_bytes_max()) + " bytes of writes at once");
+    if (world.second) pending_max += queue::mirror_window_bytes + queue::block_bytes;
+    for (unsigned side = 0; side < (world.second ? 2 : 1); ++side) {
+        const std::uint64_t bytes = world.half(side).pending_bytes_max();
+        if (bytes > pending_max)
+            violate(Invariant::memory_is_bounded,
+                    std::to_string(bytes) + " bytes of writes at once");
+    }
 }
 
 void Oracle::check_drained(World& world) {

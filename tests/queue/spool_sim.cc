@@ -8,6 +8,7 @@
 #include "tests/queue/spool_world.h"
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <functional>
 #include <optional>
@@ -37,6 +38,14 @@ struct Setting {
     // Boots from which mail is encrypted, and from which under a new key; not within the run: never.
     unsigned encrypted_from = UINT_MAX;
     unsigned rotated_from = UINT_MAX;
+    // Two halves. What damages bytes happens on one of them, always the same; it never refuses on the other one.
+    bool mirrored = false;
+    std::optional<unsigned> rotten;
+    std::chrono::seconds retry{30};
+    std::uint64_t copy_bytes_per_s = 0;
+    unsigned missing_percent = 0; // of boots without one of them
+    unsigned failing_percent = 0; // of boots in which one of them begins to refuse
+    unsigned stale_percent = 0;   // of boots between which the one that rots goes back in a part
 };
 
 template <class T>
@@ -76,7 +85,6 @@ void draw_media(Setting& setting, std::mt19937_64& random) {
     }
 }
 
-// Encryption and mirroring are drawn here as well once the queue's options have them: each seed has its own.
 Setting draw(std::uint64_t seed, std::mt19937_64& random) {
     Setting setting;
     {
@@ -153,6 +161,18 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random) {
         setting.encrypted_from = static_cast<unsigned>(keys() % 2);
         setting.rotated_from = 1 + static_cast<unsigned>(keys() % 4);
     }
+    std::mt19937_64 halves{seed ^ 0x68616C766573};
+    if (halves() % 4 == 0) {
+        setting.mirrored = true;
+        if (setting.media) {
+            setting.rotten = static_cast<unsigned>(halves() % 2);
+            setting.stale_percent = pick<unsigned>(halves, {0, 50});
+        }
+        setting.retry = pick<std::chrono::seconds>(halves, {1s, 2s, 30s});
+        setting.copy_bytes_per_s = pick<std::uint64_t>(halves, {4 << 20, 64 << 20, 1 << 30});
+        setting.missing_percent = pick<unsigned>(halves, {0, 0, 30});
+        setting.failing_percent = pick<unsigned>(halves, {0, 40, 80});
+    }
     return setting;
 }
 
@@ -207,9 +227,24 @@ void rot(SimMedium& medium, std::mt19937_64& random) {
     medium.safe = medium.visible;
 }
 
+/// A part of it is as it was a boot ago, whole and wrong: writes that never arrived.
+void go_back(SimMedium& medium, const std::vector<std::byte>& earlier, std::mt19937_64& random) {
+    const std::uint64_t blocks = medium.visible.size() / queue::block_bytes;
+    const bool superblocks = random() % 3 == 0;
+    const std::uint64_t first = superblocks ? 0 : random() % blocks;
+    const std::uint64_t count =
+        superblocks ? queue::superblock_copies : std::min(blocks - first, 1 + random() % 64);
+    std::copy_n(earlier.begin() + static_cast<std::ptrdiff_t>(first * queue::block_bytes),
+                count * queue::block_bytes,
+                medium.visible.begin() + static_cast<std::ptrdiff_t>(first * queue::block_bytes));
+    medium.safe = medium.visible;
+}
+
 class Run {
 public:
-    explicit Run(std::uint64_t seed) : random_(seed), setting_(draw(seed, random_)), seed_(seed) {}
+    explicit Run(std::uint64_t seed)
+        : random_(seed), halves_(seed ^ 0x6D6972726F72), setting_(draw(seed, random_)),
+          seed_(seed) {}
 
     SimResult run() {
         for (unsigned boot = 0; boot < setting_.boots && going(); ++boot)
@@ -224,34 +259,69 @@ public:
 private:
     [[nodiscard]] bool going() const noexcept { return oracle_.good() && !refused_; }
 
-    std::unique_ptr<World> begin() {
-        SimDiskOptions disk = setting_.disk;
-        disk.seed = seed_ * 64 + result_.boots++;
+    std::unique_ptr<World> begin(bool whole) {
         oracle_.boot_begins();
+        if (std::exchange(replace_, false)) {
+            media_[*setting_.rotten] = {};
+            created_[*setting_.rotten] = true;
+        }
+        if (std::exchange(begin_anew_, false)) {
+            media_ = {};
+            created_ = {true, true};
+        }
+        const std::uint64_t number = seed_ * 64 + result_.boots++;
         queue::QueueOptions options = setting_.options;
         if (result_.boots > setting_.encrypted_from)
             options.keys = spool_keys(seed_, result_.boots > setting_.rotated_from, result_.boots);
-        auto world = std::make_unique<World>(disk, options, std::move(medium_), wall_);
-        medium_ = {};
+        auto world =
+            std::make_unique<World>(half_options(0, number), options, std::move(media_[0]), wall_);
         world->ready_max = setting_.ready_max;
+        if (setting_.mirrored) add_twin(*world, number, whole);
+        media_ = {};
         return world;
+    }
+
+    [[nodiscard]] SimDiskOptions half_options(unsigned side, std::uint64_t number) const {
+        SimDiskOptions disk = setting_.disk;
+        disk.seed = side == 0 ? number : ~number;
+        if (!setting_.rotten || setting_.rotten == side) return disk;
+        disk.faults = {.slow = disk.faults.slow, .slow_max = disk.faults.slow_max};
+        return disk;
+    }
+
+    void add_twin(World& world, std::uint64_t number, bool whole) {
+        Twin twin{.disk = half_options(1, number), .medium = std::move(media_[1])};
+        twin.created = created_;
+        twin.rotten = setting_.rotten;
+        twin.retry = setting_.retry;
+        twin.copy_bytes_per_s = setting_.copy_bytes_per_s;
+        missing_ = !whole && chance(halves_, setting_.missing_percent);
+        if (missing_) twin.present[setting_.rotten.value_or(halves_() % 2)] = false;
+        created_ = {};
+        world.add_twin(std::move(twin));
     }
 
     void end(World& world, bool kill) {
         oracle_.boot_ends(world);
         note(world.disk.event_count());
         note(world.clock.now().time_since_epoch().count());
-        result_.operations += world.disk.operation_count();
+        result_.operations += world.operation_count();
         wall_ = world.loop.wall_now() + milliseconds{random_() % 10'000};
         if (setting_.clock_jumps && random_() % 2 == 0) {
             const auto by = std::chrono::hours{random_() % 100};
             wall_ += random_() % 3 == 0 ? -by : by;
         }
-        medium_ = kill ? world.kill() : SimMedium{world.crash()};
+        media_ = world.end_both(kill);
         killed_ = kill;
+        if (setting_.stale_percent != 0) {
+            SimMedium& medium = media_[*setting_.rotten];
+            if (!earlier_.empty() && chance(halves_, setting_.stale_percent))
+                go_back(medium, earlier_, halves_);
+            earlier_ = medium.visible;
+        }
         if (!setting_.rot || random_() % 2 == 0) return;
-        rot(medium_, random_);
-        oracle_.damage_done();
+        rot(media_[setting_.rotten.value_or(0)], random_);
+        if (!setting_.mirrored) oracle_.damage_done();
     }
 
     void note(std::uint64_t fact) noexcept {
@@ -261,15 +331,31 @@ private:
     /// Whether the boot may fail without anything being wrong with the queue.
     [[nodiscard]] bool excused(const World& world) const {
         return setting_.disk.faults.write_refused != 0 || flush_fails_ || oracle_.damaged() ||
-               world.disk.damage_count() != 0;
+               world.damage_count() != 0;
+    }
+
+    /// Some starts are refused rightly; then the operator does what the text says.
+    void mirror_refused(World& world) {
+        if (missing_ || flush_fails_) return; // it is back, or works, at the next start
+        if (setting_.rotten) { // a half whose record of the mirror has gone is made anew
+            replace_ = true;
+            return;
+        }
+        if (setting_.disk.faults.write_refused != 0) return;
+        oracle_.violate(Invariant::any_image_opens_or_refuses,
+                        "the mirror does not open: " + world.report.problem);
     }
 
     /// False when this boot is over already.
     bool open(World& world, bool may_stop) {
         flush_fails_ = killed_ && may_stop && chance(random_, 30);
-        if (flush_fails_) world.disk.fail_flushes(1);
+        if (flush_fails_) world.fail_flushes(1);
         const auto opened = world.open_early();
         if (!opened) return false;
+        if (world.mirror_refused) {
+            mirror_refused(world);
+            return false;
+        }
         bool good = opened->has_value();
         const bool early = good && may_stop && setting_.early_mail && !flush_fails_;
         if (good) {
@@ -283,18 +369,23 @@ private:
         if (good && flush_fails_)
             oracle_.violate(Invariant::acknowledged_survives, "opened although the flush failed");
         if (!good) {
+            // A half that was damaged before there was any mail leaves nothing to go on from.
+            if (setting_.rotten && oracle_.acknowledged_count() == 0) {
+                begin_anew_ = true;
+                return false;
+            }
             if (!excused(world))
                 oracle_.violate(Invariant::any_image_opens_or_refuses,
                                 "does not open: " + world.report.problem);
-            const bool damaged = oracle_.damaged() || world.disk.damage_count() != 0;
+            const bool damaged = oracle_.damaged() || world.damage_count() != 0;
             if (damaged && world.report.problem.empty())
                 oracle_.violate(Invariant::any_image_opens_or_refuses,
                                 "does not open, and does not say why");
             refused_ = damaged; // told: the operator has it now
             return false;
         }
-        world.disk.stop_after_events(SimDisk::always);
-        if (world.disk.damage_count() != 0) oracle_.damage_done();
+        world.stop_after_events(SimDisk::always);
+        if (world.damage_count() != 0) oracle_.damage_done();
         oracle_.check_opened(world);
         oracle_.check_disk(world, !early);
         if (!early) oracle_.check_accounting(world);
@@ -303,14 +394,14 @@ private:
     }
 
     void live() {
-        const auto owned = begin();
+        const auto owned = begin(false);
         World& world = *owned;
-        if (chance(random_, 30)) world.disk.stop_after_events(random_() % 120);
+        if (chance(random_, 30)) world.stop_after_events(random_() % 120);
         if (open(world, true)) {
             start_deliveries(world, oracle_, setting_.mix);
             start_clients(world, oracle_, setting_.mix);
-            world.disk.stop_after_events(world.disk.event_count() + 1 +
-                                         random_() % setting_.events_max);
+            world.stop_after_events(world.disk.event_count() + 1 + random_() % setting_.events_max);
+            if (setting_.mirrored) fail_half(world);
             if (setting_.clock_jumps) {
                 static_cast<void>(world.run_until([&] { return world.disk.stopped(); }, 100ms));
                 const auto by = std::chrono::hours{random_() % 60};
@@ -322,7 +413,7 @@ private:
             const auto over = [&] {
                 if (hurry != 0 && !hurried && world.queue->counters().write_errors != 0) {
                     hurried = true;
-                    world.disk.stop_after_events(world.disk.event_count() + hurry);
+                    world.stop_after_events(world.disk.event_count() + hurry);
                 }
                 return world.disk.stopped();
             };
@@ -337,12 +428,27 @@ private:
     /// An orderly end.
     bool close(World& world) {
         world.stop();
-        world.disk.stop_after_events(SimDisk::always);
+        world.stop_after_events(SimDisk::always);
         auto closed = world.run(world.queue->close(base::Deadline::in(world.loop, 600s)));
         if (!closed) return false;
-        if (setting_.disk.faults.lied == 0) oracle_.closed_cleanly();
+        if (world.mirror) world.run(close_mirror(world.mirror.get()));
+        if (setting_.disk.faults.lied == 0 || setting_.mirrored) oracle_.closed_cleanly();
         end(world, false);
         return true;
+    }
+
+    /// One of the halves begins to refuse writes: soon, for a while or for good.
+    void fail_half(World& world) {
+        if (!chance(halves_, setting_.failing_percent)) return;
+        const auto count = pick<std::uint64_t>(halves_, {1, 3, 100, SimDisk::always});
+        const auto side = setting_.rotten.value_or(halves_() % 2);
+        const auto fault = static_cast<SimDisk::Fault>(halves_() % 4);
+        world.half(side).fail_writes(fault, count, halves_() % 100);
+    }
+
+    static base::Task<int> close_mirror(queue::MirrorDisk* mirror) {
+        co_await mirror->close();
+        co_return 0;
     }
 
     /// Faults are over: everything that is left is delivered, and then it is gone.
@@ -355,9 +461,9 @@ private:
         mix.operate = false;
         mix.sync_every = 24h;
         {
-            const auto owned = begin();
+            const auto owned = open_whole();
+            if (!owned) return;
             World& world = *owned;
-            if (!open(world, false)) return;
             start_deliveries(world, oracle_, mix);
             const auto empty = [&] { return world.queue->counters().queued_messages == 0; };
             if (!world.run_until(empty, oracle_.damaged() ? 48h : 24h * 60)) give_up(world);
@@ -373,9 +479,9 @@ private:
                 return;
             }
         }
-        const auto owned = begin();
+        const auto owned = open_whole();
+        if (!owned) return;
         World& world = *owned;
-        if (!open(world, false)) return;
         if (world.queue->counters().queued_messages != 0 && !oracle_.damaged())
             oracle_.violate(Invariant::done_stays_done, "something is back after an orderly end");
         start_deliveries(world, oracle_, mix);
@@ -385,15 +491,29 @@ private:
         note(world.disk.event_count());
     }
 
+    /// Null: it did not open.
+    std::unique_ptr<World> open_whole() {
+        auto world = begin(true);
+        bool opened = open(*world, false);
+        if (replace_ || begin_anew_) {
+            end(*world, false);
+            world = begin(true);
+            opened = open(*world, false);
+        }
+        if (!opened) world = nullptr;
+        return world;
+    }
+
     /// What cannot be read is for people; nothing else may be left.
     void give_up(World& world) {
         std::vector<queue::EntryRef> left;
         world.queue->for_each({}, [&](queue::EntryRef ref, const queue::Entry& entry) {
             const std::string error{world.queue->index().error(entry)};
-            const bool told =
-                oracle_.damaged() && (entry.state == queue::EntryState::damaged ||
-                                      error.find("disk") != std::string::npos ||
-                                      error.find("cannot be read") != std::string::npos);
+            const bool unsure = oracle_.mails().at(entry.id.value).unsure;
+            const bool told = (oracle_.damaged() || unsure) &&
+                              (entry.state == queue::EntryState::damaged ||
+                               error.find("disk") != std::string::npos ||
+                               error.find("cannot be read") != std::string::npos);
             if (!told)
                 oracle_.violate(Invariant::everything_ends,
                                 "stays queued: " + entry.id.to_string());
@@ -456,15 +576,21 @@ private:
     }
 
     std::mt19937_64 random_;
+    std::mt19937_64 halves_; // drawn apart, so that a seed without them is otherwise what it was
     Setting setting_;
     std::uint64_t seed_;
     Oracle oracle_;
     SimResult result_;
-    SimMedium medium_;
+    std::array<SimMedium, 2> media_;
     base::WallTime wall_ = base::ManualClock{}.wall_now();
     bool killed_ = false;
     bool flush_fails_ = false;
     bool refused_ = false;
+    std::array<bool, 2> created_{true, true};
+    bool missing_ = false; // a half, at this boot
+    bool replace_ = false; // the half that rots, before the next one
+    bool begin_anew_ = false;
+    std::vector<std::byte> earlier_; // what it held a boot ago
 };
 
 } // namespace

@@ -1,5 +1,9 @@
 #include "tests/queue/spool_world.h"
 
+#include "queue/codec.h"
+#include "queue/pool_content.h"
+#include "queue/seeded_defect.h"
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -22,6 +26,34 @@ base::Task<queue::SpoolResult<queue::MessageRef>> submit_task(queue::MessageQueu
     co_return committed;
 }
 
+namespace {
+
+#ifdef MILLRACE_SEEDED_DEFECTS
+/// A half of a mirror that is not waited for, or whose refusals nobody hears.
+class CarelessDisk final : public queue::Disk {
+public:
+    explicit CarelessDisk(queue::Disk& disk) noexcept : disk_(disk) {}
+    [[nodiscard]] std::uint64_t size_bytes() const noexcept override { return disk_.size_bytes(); }
+    base::Task<std::expected<void, queue::DiskError>>
+    write(std::uint64_t offset, std::span<const std::byte> bytes, queue::Durable durable) override {
+        auto written = co_await disk_.write(
+            offset, bytes, SEEDED_DEFECT(mirror_lazy_half) ? queue::Durable::no : durable);
+        if (SEEDED_DEFECT(mirror_keeps_refused_half)) written = {};
+        co_return written;
+    }
+    base::Task<std::expected<void, queue::DiskError>> read(std::uint64_t offset,
+                                                           std::span<std::byte> bytes) override {
+        return disk_.read(offset, bytes);
+    }
+    base::Task<std::expected<void, queue::DiskError>> flush() override { return disk_.flush(); }
+
+private:
+    queue::Disk& disk_;
+};
+#endif
+
+} // namespace
+
 World::World(SimDiskOptions disk_options, queue::QueueOptions queue_options, SimMedium medium,
              base::WallTime start)
     : clock(start), disk(loop, disk_options,
@@ -37,9 +69,117 @@ void World::end() noexcept {
     tasks_.clear();
     ready.clear();
     queue.reset();
+    mirror.reset();
+}
+
+void World::add_twin(Twin twin) {
+    second = std::make_unique<SimDisk>(loop, twin.disk,
+                                       twin.medium.safe.empty()
+                                           ? SimMedium{std::vector<std::byte>(twin.disk.bytes)}
+                                           : std::move(twin.medium));
+    disk.share_power(*second);
+    rotten_ = twin.rotten;
+    queue::Disk* other = second.get();
+#ifdef MILLRACE_SEEDED_DEFECTS
+    careless = std::make_unique<CarelessDisk>(*other);
+    other = careless.get();
+#endif
+    const std::array<queue::Disk*, 2> disks{&disk, other};
+    for (unsigned side = 0; side < 2; ++side) {
+        if (twin.present[side]) sides_[side] = {disks[side], twin.created[side]};
+    }
+    mirror_options_.copy_bytes_per_s = twin.copy_bytes_per_s;
+    mirror_options_.retry = twin.retry;
+    mirror_options_.fresh_pair = {std::byte{1}};
+    mirror_options_.pool_of = queue::pool_of_superblock;
+    mirror_options_.content = std::make_shared<queue::PoolContent>();
+    mirror_options_.report = [this](queue::MirrorState state, const std::string&) {
+        // Of halves that were compared; one that was given everything had been left behind before.
+        if (state == queue::MirrorState::whole && mirror && in_doubt_ && !left_) {
+            in_doubt_ = false;
+            agreed_ = true;
+        }
+        if (state == queue::MirrorState::degraded) left_ = true;
+    };
+}
+
+std::optional<queue::SpoolResult<>> World::open_mirror() {
+    using Opened = std::expected<std::unique_ptr<queue::MirrorDisk>, std::string>;
+    std::optional<Opened> outcome;
+    auto opening = [](World* world, std::optional<Opened>* out) -> base::Task<void> {
+        auto opened =
+            co_await queue::MirrorDisk::open(world->loop, world->sides_, world->mirror_options_);
+        out->emplace(std::move(opened));
+    };
+    start(opening(this, &outcome));
+    run_until([&] { return outcome.has_value() || disk.stopped(); });
+    if (!outcome) {
+        tasks_.clear(); // it writes to `outcome`
+        return std::nullopt;
+    }
+    if (!*outcome) {
+        mirror_refused = true;
+        report.problem = outcome->error();
+        return std::unexpected(queue::SpoolError::damaged);
+    }
+    mirror = std::move(**outcome);
+    top = mirror.get();
+    in_doubt_ = mirror->reconciling() || left_;
+    counted_ = {mirror->counts(0), mirror->counts(1)};
+    return queue::SpoolResult<>{};
+}
+
+void World::stop_after_events(std::uint64_t events) {
+    disk.stop_after_events(events);
+    if (second) second->stop_after_events(events);
+}
+
+void World::fail_flushes(std::uint64_t count) {
+    disk.fail_flushes(count);
+    if (second) second->fail_flushes(count);
+}
+
+std::uint64_t World::operation_count() const noexcept {
+    return disk.operation_count() + (second ? second->operation_count() : 0);
+}
+
+std::vector<unsigned> World::copies() const {
+    if (!mirror) return {0};
+    std::vector<unsigned> sides;
+    for (unsigned side = 0; side < 2; ++side) {
+        if (mirror->counts(side) && counted_[side]) sides.push_back(side);
+    }
+    if (sides.size() == 2 && rotten_ == sides.front()) std::swap(sides[0], sides[1]);
+    return sides;
+}
+
+bool World::safe(std::uint64_t offset, std::uint64_t bytes) {
+    if (!mirror) return disk.safe(offset, bytes);
+    std::optional<unsigned> first;
+    for (unsigned side = 0; side < 2; ++side) {
+        if (rotten_ == side || !mirror->counts(side)) continue;
+        if (!half(side).safe(offset, bytes)) return false;
+        if (first && std::memcmp(half(*first).bytes().data() + offset,
+                                 half(side).bytes().data() + offset, bytes) != 0)
+            return false;
+        first = side;
+    }
+    return true;
+}
+
+std::array<SimMedium, 2> World::end_both(bool kill) {
+    std::array<SimMedium, 2> media;
+    for (unsigned side = 0; side < (second ? 2 : 1); ++side)
+        media[side] = kill ? half(side).kill() : SimMedium{half(side).crash()};
+    end();
+    return media;
 }
 
 std::optional<queue::SpoolResult<>> World::open_early() {
+    if (second) {
+        auto joined = open_mirror();
+        if (!joined || !*joined) return joined;
+    }
     std::optional<queue::SpoolResult<>> outcome;
     auto opening = [](World* world, std::optional<queue::SpoolResult<>>* out) -> base::Task<void> {
         auto opened = co_await queue::MessageQueue::open(world->loop, *world->top, world->options,

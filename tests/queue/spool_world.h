@@ -2,15 +2,18 @@
 //
 // Scope      Loop, clock, disk and queue of one boot, and the coroutines that use them. crash() ends it as a
 //            power cut would, kill() as the end of the process; the next World begins with what is left.
-//            Who sends and delivers stands in spool_crew.h, what must hold in spool_oracle.h.
+//            With a Twin the disk is one half of a mirror. Who sends and delivers stands in spool_crew.h, what
+//            must hold in spool_oracle.h.
 // Threading  One thread, one ManualClock.
 #pragma once
 
+#include "queue/disk/mirror_disk.h"
 #include "queue/queue.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/sim_net.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -24,12 +27,26 @@
 
 namespace tests {
 
+/// The second half of a mirror, and how the two of them are found.
+struct Twin {
+    SimDiskOptions disk;
+    SimMedium medium;
+    std::array<bool, 2> present{true, true};
+    std::array<bool, 2> created{};
+    std::optional<unsigned>
+        rotten; // the half whose device damages what it has; the other one never does
+    std::chrono::seconds retry{30};
+    std::uint64_t copy_bytes_per_s = 100U << 20;
+};
+
 class World final : public queue::ReadySink {
 public:
     World(SimDiskOptions disk_options, queue::QueueOptions options, SimMedium medium = {},
           base::WallTime start = base::ManualClock{}.wall_now());
     ~World() override;
 
+    /// Before open().
+    void add_twin(Twin twin);
     /// Opens the queue and waits until all mail is found; nothing when the disk stopped meanwhile.
     std::optional<queue::SpoolResult<>> open();
     /// The two halves of it: new mail may come between them.
@@ -63,6 +80,26 @@ public:
     /// Ends this boot at once, with everything in it.
     std::vector<std::byte> crash();
     SimMedium kill();
+    std::array<SimMedium, 2> end_both(bool kill);
+
+    // Of both halves, where there are two.
+    void stop_after_events(std::uint64_t events);
+    void fail_flushes(std::uint64_t count);
+    [[nodiscard]] std::uint64_t operation_count() const noexcept;
+    [[nodiscard]] SimDisk& half(unsigned side) noexcept { return side == 0 ? disk : *second; }
+    /// Faults that left the only copy of something wrong.
+    [[nodiscard]] std::uint64_t damage_count() const noexcept {
+        return second ? 0 : disk.damage_count();
+    }
+    /// Halves that have everything, and were asked at the start; one that rots comes last.
+    [[nodiscard]] std::vector<unsigned> copies() const;
+    [[nodiscard]] bool rots(unsigned side) const noexcept { return rotten_ == side; }
+    /// What was under way at the last end may still be on one half only.
+    [[nodiscard]] bool halves_in_doubt() const noexcept { return in_doubt_; }
+    /// They have been compared to their end.
+    [[nodiscard]] bool halves_agreed() const noexcept { return agreed_; }
+    /// What lies there would be there after a power cut, on every copy that can be relied on.
+    [[nodiscard]] bool safe(std::uint64_t offset, std::uint64_t bytes);
 
     void message_ready(queue::MessageRef message) override {
         ready.push_back(std::move(message));
@@ -75,7 +112,11 @@ public:
     base::ManualClock clock;
     base::Loop loop{clock};
     SimDisk disk;
-    queue::Disk* top = &disk; // what the queue is opened on
+    std::unique_ptr<SimDisk> second;
+    std::unique_ptr<queue::Disk> careless; // before it, with a seeded defect
+    std::unique_ptr<queue::MirrorDisk> mirror;
+    bool mirror_refused = false; // report.problem says why
+    queue::Disk* top = &disk;    // what the queue is opened on
     queue::QueueOptions options;
     queue::RecoveryReport report;
     std::unique_ptr<queue::MessageQueue> queue;
@@ -85,8 +126,15 @@ public:
 
 private:
     void end() noexcept;
+    std::optional<queue::SpoolResult<>> open_mirror();
 
     bool sinking_ = true;
+    std::array<queue::MirrorSide, 2> sides_{};
+    queue::MirrorOptions mirror_options_;
+    std::optional<unsigned> rotten_;
+    bool in_doubt_ = false, agreed_ = false;
+    bool left_ = false;             // a half was left behind
+    std::array<bool, 2> counted_{}; // at the start
 
     std::vector<base::Task<void>> tasks_;
 };

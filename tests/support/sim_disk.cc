@@ -30,7 +30,10 @@ SimDisk::SimDisk(base::Loop& loop, SimDiskOptions options, SimMedium medium)
 SimDisk::~SimDisk() = default;
 
 void SimDisk::event() noexcept {
-    if (++events_ > stop_after_events_) stopped_ = true;
+    count_event();
+    if (other_ == nullptr) return;
+    other_->count_event();
+    stopped_ = other_->stopped_ = stopped_ || other_->stopped_;
 }
 
 bool SimDisk::falls(unsigned rate) {
@@ -95,6 +98,7 @@ SimDisk::Result SimDisk::refuse(std::list<Write>::iterator write, Fault fault) {
     if (fault == Fault::no_space || random_() % 2 == 0) write->bytes.clear();
     if (fault == Fault::timed_out && random_() % 2 == 0) {
         // It is still on its way, for all that anybody knows.
+        write->timed_out = true;
         return std::unexpected(queue::DiskError::timed_out);
     }
     land(*write);
@@ -119,6 +123,9 @@ base::Task<SimDisk::Result> SimDisk::write(std::uint64_t offset, std::span<const
     CHECK(bytes.size() % queue::block_bytes == 0);
     CHECK(reinterpret_cast<std::uintptr_t>(bytes.data()) % queue::block_bytes == 0);
     CHECK(offset + bytes.size() <= size_bytes());
+    std::erase_if(medium_.cached, [&](const Write& other) {
+        return other.timed_out && overlap(offset, bytes.size(), other.offset, other.bytes.size());
+    });
     for (const Write& other : medium_.cached) { // what two overlapping writes leave, nobody can say
         CHECK(other.landed || !overlap(offset, bytes.size(), other.offset, other.bytes.size()));
     }

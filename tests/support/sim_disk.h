@@ -52,7 +52,8 @@ struct SimMedium {
     struct Write {
         std::uint64_t offset = 0;
         std::vector<std::byte> bytes;
-        bool landed = false; // can be read, and is not safe yet
+        bool landed = false;    // can be read, and is not safe yet
+        bool timed_out = false; // nobody waits for it; it may land until its place is written again
     };
     SimMedium() = default;
     SimMedium(std::vector<std::byte> image) : safe(image), visible(std::move(image)) {}
@@ -94,6 +95,11 @@ public:
     /// Operations of any kind from the `first`-th (0: the disk's first) fail.
     void fail_operations(std::uint64_t first, std::uint64_t count);
     static constexpr std::uint64_t always = std::numeric_limits<std::uint64_t>::max();
+    /// Two in one machine: they stop in the same moment, and count each other's events. Before either is used.
+    void share_power(SimDisk& other) noexcept {
+        other_ = &other;
+        other.other_ = this;
+    }
     /// Stops answering when this many operations (of any kind) have begun: a crash point.
     void stop_after(std::uint64_t operations) { stop_after_ = operations; }
     /// The same between all that happens: an operation begins, or it is done and nobody knows yet.
@@ -123,6 +129,9 @@ private:
     base::Task<bool> take_time(); // does not end once the disk has stopped
     base::Task<bool> answer();    // the same, between the deed and its report
     void event() noexcept;
+    void count_event() noexcept {
+        if (++events_ > stop_after_events_) stopped_ = true;
+    }
     [[nodiscard]] bool falls(unsigned rate);
     void land(const Write& write);
     void make_safe(const Write& write);
@@ -131,6 +140,7 @@ private:
     [[nodiscard]] std::uint64_t elsewhere(std::uint64_t offset, std::size_t bytes);
 
     base::Loop& loop_;
+    SimDisk* other_ = nullptr; // with the same power
     SimDiskOptions options_;
     std::mt19937_64 random_;
     SimMedium medium_;

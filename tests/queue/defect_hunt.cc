@@ -37,6 +37,7 @@ struct Known {
     SeededDefect defect;
     const char* name;
     std::uint64_t seed; // that noticed it first, or one_by_one
+    tests::Devices devices = tests::Devices::one;
 };
 
 // Seen only where one record is damaged at a time: spool_sim.h, run_one_damaged_record().
@@ -46,6 +47,10 @@ constexpr std::uint64_t damaged_records = 300;
 #define DEFECT(name, seed)                                                                         \
     Known {                                                                                        \
         SeededDefect::name, #name, seed                                                            \
+    }
+#define MIRROR_DEFECT(name, seed)                                                                  \
+    Known {                                                                                        \
+        SeededDefect::name, #name, seed, tests::Devices::two                                       \
     }
 constexpr std::array known{
     DEFECT(drop_dsync, 1),
@@ -79,14 +84,15 @@ constexpr std::array known{
     DEFECT(forget_reserve, 22),
     DEFECT(forget_chunks, 3),
     DEFECT(tomb_before_report, 1),
-    DEFECT(mirror_lazy_half, 1),
-    DEFECT(mirror_keeps_refused_half, 1),
-    DEFECT(mirror_blind_copy, 1),
-    DEFECT(mirror_one_superblock, 1),
-    DEFECT(mirror_first_generation, 1),
-    DEFECT(mirror_one_half_read, 1),
+    MIRROR_DEFECT(mirror_lazy_half, 2),
+    MIRROR_DEFECT(mirror_keeps_refused_half, 2),
+    MIRROR_DEFECT(mirror_blind_copy, 7),
+    MIRROR_DEFECT(mirror_one_superblock, 116),
+    MIRROR_DEFECT(mirror_first_generation, 16),
+    MIRROR_DEFECT(mirror_one_half_read, 8),
 };
 #undef DEFECT
+#undef MIRROR_DEFECT
 
 // The random course of a seed changes with the queue's code: look a little further than the table says.
 constexpr std::uint64_t seeds_beyond = 400;
@@ -98,7 +104,8 @@ struct Shared {
     std::array<char, 160> what;
 };
 
-void run_child(SeededDefect defect, std::uint64_t first, std::uint64_t last, Shared& shared) {
+void run_child(SeededDefect defect, tests::Devices devices, std::uint64_t first, std::uint64_t last,
+               Shared& shared) {
     queue::seeded_defect = defect;
     const int quiet = dup(STDERR_FILENO);
     static_cast<void>(quiet);
@@ -109,7 +116,7 @@ void run_child(SeededDefect defect, std::uint64_t first, std::uint64_t last, Sha
         setitimer(ITIMER_PROF, &limit, nullptr);
         const tests::SimResult result = seed == one_by_one
                                             ? tests::run_one_damaged_record(damaged_records)
-                                            : tests::run_spool_seed(seed);
+                                            : tests::run_spool_seed(seed, devices);
         if (result.violations.empty()) continue;
         std::strncpy(shared.what.data(), result.violations.front().c_str(), shared.what.size() - 1);
         _exit(1);
@@ -118,11 +125,12 @@ void run_child(SeededDefect defect, std::uint64_t first, std::uint64_t last, Sha
 }
 
 /// Whether any of these seeds notices the defect; `shared` says which, and how.
-bool noticed(SeededDefect defect, std::uint64_t first, std::uint64_t last, Shared& shared) {
+bool noticed(SeededDefect defect, tests::Devices devices, std::uint64_t first, std::uint64_t last,
+             Shared& shared) {
     shared = {};
     std::fflush(stdout);
     const pid_t child = fork();
-    if (child == 0) run_child(defect, first, last, shared);
+    if (child == 0) run_child(defect, devices, first, last, shared);
     int status = 0;
     if (child < 0 || waitpid(child, &status, 0) != child) std::abort();
     if (WIFSIGNALED(status)) {
@@ -135,7 +143,7 @@ bool noticed(SeededDefect defect, std::uint64_t first, std::uint64_t last, Share
 }
 
 bool hunt(const Known& one, std::uint64_t first, std::uint64_t last, Shared& shared) {
-    const bool found = noticed(one.defect, first, last, shared);
+    const bool found = noticed(one.defect, one.devices, first, last, shared);
     if (!found) {
         std::printf("| `%s` | NOT NOTICED in seeds %llu to %llu | |\n", one.name,
                     static_cast<unsigned long long>(first), static_cast<unsigned long long>(last));
@@ -144,7 +152,7 @@ bool hunt(const Known& one, std::uint64_t first, std::uint64_t last, Shared& sha
     const std::uint64_t seed = shared.seed;
     std::printf("| `%s` | %llu | %s |\n", one.name, static_cast<unsigned long long>(seed),
                 shared.what.data());
-    if (!noticed(SeededDefect::none, seed, seed, shared)) return true;
+    if (!noticed(SeededDefect::none, one.devices, seed, seed, shared)) return true;
     std::printf("seed %llu fails without the defect, too: %s\n",
                 static_cast<unsigned long long>(seed), shared.what.data());
     return false;

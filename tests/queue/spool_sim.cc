@@ -85,7 +85,7 @@ void draw_media(Setting& setting, std::mt19937_64& random) {
     }
 }
 
-Setting draw(std::uint64_t seed, std::mt19937_64& random) {
+Setting draw(std::uint64_t seed, std::mt19937_64& random, Devices devices) {
     Setting setting;
     {
         queue::QueueOptions& options = setting.options;
@@ -161,8 +161,8 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random) {
         setting.encrypted_from = static_cast<unsigned>(keys() % 2);
         setting.rotated_from = 1 + static_cast<unsigned>(keys() % 4);
     }
-    std::mt19937_64 halves{seed ^ 0x68616C766573};
-    if (halves() % 4 == 0) {
+    if (devices == Devices::two) {
+        std::mt19937_64 halves{seed ^ 0x68616C766573};
         setting.mirrored = true;
         if (setting.media) {
             setting.rotten = static_cast<unsigned>(halves() % 2);
@@ -242,8 +242,8 @@ void go_back(SimMedium& medium, const std::vector<std::byte>& earlier, std::mt19
 
 class Run {
 public:
-    explicit Run(std::uint64_t seed)
-        : random_(seed), halves_(seed ^ 0x6D6972726F72), setting_(draw(seed, random_)),
+    Run(std::uint64_t seed, Devices devices)
+        : random_(seed), halves_(seed ^ 0x6D6972726F72), setting_(draw(seed, random_, devices)),
           seed_(seed) {}
 
     SimResult run() {
@@ -603,8 +603,8 @@ void SimResult::add(const SimResult& other) {
     lost_and_told += other.lost_and_told;
 }
 
-SimResult run_spool_seed(std::uint64_t seed) {
-    return Run{seed}.run();
+SimResult run_spool_seed(std::uint64_t seed, Devices devices) {
+    return Run{seed, devices}.run();
 }
 
 } // namespace tests

@@ -19,7 +19,10 @@ struct SimResult {
     void add(const SimResult& other);
 };
 
-[[nodiscard]] SimResult run_spool_seed(std::uint64_t seed);
+/// On how many devices the spool is: two are a mirror, of which one half is damaged at most.
+enum class Devices : std::uint8_t { one, two };
+
+[[nodiscard]] SimResult run_spool_seed(std::uint64_t seed, Devices devices = Devices::one);
 
 /// \param stride  only every so many points; 1 is all of them
 [[nodiscard]] SimResult run_crash_at_every_event(std::uint64_t stride);

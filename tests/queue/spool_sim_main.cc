@@ -10,7 +10,7 @@
 namespace {
 
 constexpr const char* usage =
-    R"(Usage: spool_sim [--seed N | --seeds A..B | --exhaustive] [--stride N] [--progress]
+    R"(Usage: spool_sim [--seed N | --seeds A..B | --exhaustive] [--mirror] [--stride N] [--progress]
 
 Runs a spool on a simulated disk: configuration, load, faults, crashes and restarts are drawn from a seed, and
 after each boot an oracle holds what is found against what was promised. Prints what failed, and one line in
@@ -18,6 +18,7 @@ the end.
 
   --seed N       this seed alone
   --seeds A..B   these, both included (default: 1..200)
+  --mirror       on two devices
   --exhaustive   scripts instead: a crash at every event, in every recovery, an error at every operation
   --stride N     only every N-th point of those
   --progress     a line for every thousand seeds
@@ -31,6 +32,7 @@ the end.
 struct Arguments {
     std::uint64_t first = 1, last = 200, stride = 1;
     bool exhaustive = false, progress = false;
+    tests::Devices devices = tests::Devices::one;
 };
 
 [[nodiscard]] bool parse(int count, char** words, Arguments& arguments) {
@@ -38,6 +40,8 @@ struct Arguments {
         const std::string_view word = words[i];
         if (word == "--exhaustive") {
             arguments.exhaustive = true;
+        } else if (word == "--mirror") {
+            arguments.devices = tests::Devices::two;
         } else if (word == "--progress") {
             arguments.progress = true;
         } else if (i + 1 == count) {
@@ -78,8 +82,8 @@ bool run_seeds(const Arguments& arguments) {
     tests::SimResult total;
     for (std::uint64_t seed = arguments.first; seed <= arguments.last; ++seed) {
         std::fprintf(stderr, "seed %llu\r", number(seed)); // the last one when it aborts
-        tests::SimResult result = tests::run_spool_seed(seed);
-        if (seed % 64 == 0 && tests::run_spool_seed(seed).trace != result.trace)
+        tests::SimResult result = tests::run_spool_seed(seed, arguments.devices);
+        if (seed % 64 == 0 && tests::run_spool_seed(seed, arguments.devices).trace != result.trace)
             result.violations.emplace_back("a second run of the same seed went another way");
         for (const std::string& violation : result.violations)
             std::printf("seed %llu: %s\n", number(seed), violation.c_str());

@@ -123,6 +123,7 @@ SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse 
             MessageId::make(superblock.shard & 0xFF, superblock.epoch & 0xFFFF, next_id_++);
     } while (index_.find(message.id) != no_entry);
     message.phase_ = Message::Phase::draft;
+    log_.coming();
     message.envelope.arrival = loop_.wall_now();
     return MessageRef{&message};
 }
@@ -232,6 +233,7 @@ void QueueCore::discard(MessageRef draft) noexcept {
     Message& message = *draft;
     log_.abandon(message.ticket_);
     message.content.clear();
+    if (message.phase_ == Message::Phase::draft) log_.came();
     message.phase_ = Message::Phase::done;
     for (const Chunk& chunk : message.chunks_)
         log_.segments().unpend(chunk.place.slot);

@@ -127,6 +127,7 @@ void QueueCore::write_message(Message& draft, const MessagePrefix& prefix,
     writer.finish(&draft.ticket_);
     draft.submitted_ = true;
     draft.phase_ = Message::Phase::committing;
+    log_.came();
     draft.payload_bytes_ = payload_bytes;
     draft.content_at_ = message_prefix_bytes + prefix.envelope_bytes;
 }

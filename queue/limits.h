@@ -15,6 +15,12 @@ inline constexpr std::uint32_t batch_bytes_max = 1U << 20;
 inline constexpr std::size_t batch_buffer_count = 6;
 // An unfilled batch is held back while this many writes are in flight: what comes meanwhile joins it.
 inline constexpr unsigned natural_writes_in_flight = 2;
+// While this many messages are on their way in (their content comes, or their signatures are being made), a batch is
+// held back until this long after the last write, so that more of them share a commit; but not one that is worth a
+// write already. A client by itself never waits, nor does anybody while commits are rare.
+inline constexpr std::size_t commit_siblings = 8;
+inline constexpr std::chrono::milliseconds commit_gap{2};
+inline constexpr std::uint32_t commit_worth_bytes = 256U << 10;
 // A status or completion record waits this long for company before it is written alone.
 inline constexpr std::chrono::milliseconds lazy_flush{5};
 // After this much silence the last batches' durability is written down, so that recovery can tell

@@ -35,6 +35,12 @@ Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock
               log.begin(RecordType::watermark, MessageId{}, 0).finish(nullptr);
               log.urge();
           },
+          *this),
+      hold_timer_(
+          [](base::Timer& timer) noexcept {
+              Log& log = static_cast<OwnedTimer&>(timer).log;
+              log.loop_.at_turn_end(log.turn_end_);
+          },
           *this) {
     superblock_.encrypted = encrypts_;
     for (Batch& batch : batches_) {
@@ -190,7 +196,7 @@ bool Log::submit(Batch& batch) {
     std::ranges::fill(frame.subspan(batch.used), std::byte{0});
 
     batch.state = Batch::State::writing;
-    batch.begun = loop_.now();
+    batch.begun = submitted_at_ = loop_.now();
     batch.seq = next_batch_seq_++;
     if (batch.filled) last_filled_batch_ = batch.seq;
     batch.watermark = durable_mark();
@@ -212,6 +218,7 @@ bool Log::submit(Batch& batch) {
     if (SEEDED_DEFECT(ack_on_submit)) settle_tickets(batch, Ticket::State::durable);
     lazy_timer_.cancel();
     watermark_timer_.cancel();
+    hold_timer_.cancel();
     batch.task = write_batch(batch);
     batch.task.start();
     return true;
@@ -358,6 +365,7 @@ base::Task<bool> Log::close(base::Deadline deadline) {
     room_.wake_all(); // who waits for room learns that there will be none
     lazy_timer_.cancel();
     watermark_timer_.cancel();
+    hold_timer_.cancel();
     superblock_.clean = true;
     auto written = co_await write_superblock();
     co_return written.has_value();
@@ -373,9 +381,19 @@ void Log::pump() {
     prepare();
     if (open_ != nullptr && open_->records > 0 && open_->urgent &&
         in_flight_ < natural_writes_in_flight) {
-        static_cast<void>(submit(*open_)); // without a segment it stays open until there is one
+        if (held_back(*open_)) {
+            if (!hold_timer_.armed()) loop_.arm(hold_timer_, submitted_at_ + commit_gap);
+        } else {
+            static_cast<void>(submit(*open_)); // without a segment it stays open until there is one
+        }
     }
     arm_timers();
+}
+
+/// Whether more is about to share its commit.
+bool Log::held_back(const Batch& batch) const noexcept {
+    return coming_ >= commit_siblings && batch.used < commit_worth_bytes && !batch.homeless &&
+           loop_.now() < submitted_at_ + commit_gap;
 }
 
 void Log::arm_timers() noexcept {

@@ -10,6 +10,7 @@
 //            again elsewhere. A second failure in a row ends writing: read_only().
 #pragma once
 
+#include "dataplane/base/check.h"
 #include "dataplane/base/loop.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/wait.h"
@@ -118,6 +119,12 @@ public:
                                      std::uint64_t lsn = 0);
     /// Writes the open batch out as soon as possible: somebody waits for it.
     void urge() noexcept;
+    /// A record that somebody will wait for is on its way; came() when it is here, or will never be.
+    void coming() noexcept { ++coming_; }
+    void came() noexcept {
+        CHECK(coming_ > 0);
+        --coming_;
+    }
 
     /// The queue to wait on until a pending ticket is settled; look at its state after each wake.
     [[nodiscard]] base::WaitQueue& settled(Ticket& ticket) noexcept;
@@ -206,6 +213,7 @@ private:
     [[nodiscard]] bool segment_for(std::uint32_t frame_bytes);
     [[nodiscard]] bool find_home(Batch& batch);
     [[nodiscard]] bool submit(Batch& batch);
+    [[nodiscard]] bool held_back(const Batch& batch) const noexcept;
     base::Task<void> write_batch(Batch& batch);
     void succeeded(Batch& batch);
     void failed(Batch& batch);
@@ -253,6 +261,8 @@ private:
     std::array<Batch, batch_buffer_count> batches_;
     Batch* open_ = nullptr;
     unsigned in_flight_ = 0;
+    std::size_t coming_ = 0;
+    base::TimePoint submitted_at_{}; // the last batch
     OpenSegment current_;
     OpenSegment next_;
     bool preparing_ = false;
@@ -284,6 +294,7 @@ private:
     bool stopping_ = false;
     OwnedTimer lazy_timer_;
     OwnedTimer watermark_timer_;
+    OwnedTimer hold_timer_;
     base::WaitQueue room_{"spool room"};
     base::WaitQueue progress_{"spool sync"};
     LogCounters counters_;

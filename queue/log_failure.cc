@@ -91,6 +91,7 @@ void Log::end_writing() noexcept {
     read_only_ = true;
     lazy_timer_.cancel();
     watermark_timer_.cancel();
+    hold_timer_.cancel();
     for (Batch& batch : batches_) {
         if (batch.state == Batch::State::writing) continue; // the device will say
         batch.state = Batch::State::free;

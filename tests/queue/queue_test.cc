@@ -1,3 +1,4 @@
+#include "queue/limits.h"
 #include "queue/queue.h"
 #include "tests/queue/spool_world.h"
 
@@ -68,8 +69,7 @@ TEST_F(QueueTest, WritersOfOneTurnShareAWrite) {
     const std::uint64_t before = world->queue->counters().batches;
     int done = 0;
     auto client = [](World* w, int* count) -> base::Task<void> {
-        auto committed =
-            co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1);
+        auto committed = co_await tests::submit_task(*w->queue, std::string(1000, 'x'), "", 1);
         EXPECT_TRUE(committed.has_value());
         ++*count;
     };
@@ -78,6 +78,50 @@ TEST_F(QueueTest, WritersOfOneTurnShareAWrite) {
     ASSERT_TRUE(world->run_until([&] { return done == 100; }));
     EXPECT_LE(world->queue->counters().batches - before, 2U);
     EXPECT_EQ(world->queue->counters().accepted, 100U);
+}
+
+// Goal: commits are few while many messages are on their way, as where signatures are made, and one by itself does
+// not wait. Method: drafts stand open while others commit, one a turn, with a little time between.
+TEST_F(QueueTest, WritersShareAWriteWhileManyMessagesAreOnTheirWay) {
+    constexpr int messages = 40;
+    SimDiskOptions quick;
+    quick.latency_max = 100us;
+    restart({}, quick);
+    const auto writes_of = [&](std::size_t standing) {
+        std::vector<Draft> drafts;
+        for (std::size_t i = 0; i < standing; ++i) {
+            auto draft = world->queue->begin(100);
+            EXPECT_TRUE(draft.has_value());
+            drafts.push_back(std::move(*draft));
+        }
+        const std::uint64_t before = world->queue->counters().batches;
+        int done = 0;
+        auto client = [](World* w, int* count) -> base::Task<void> {
+            auto committed = co_await tests::submit_task(*w->queue, "x", "", 1);
+            EXPECT_TRUE(committed.has_value());
+            ++*count;
+        };
+        const base::TimePoint begin = world->loop.now();
+        for (int i = 0; i < messages; ++i) {
+            world->start(client(world.get(), &done));
+            const base::TimePoint next = world->clock.now() + 500us;
+            world->run_until([] { return false; }, 500us);
+            world->clock.advance_to(next);
+        }
+        EXPECT_TRUE(world->run_until([&] { return done == messages; }, 10ms));
+        const auto gaps = (world->loop.now() - begin) / commit_gap + 2;
+        const std::uint64_t writes = world->queue->counters().batches - before;
+        if (standing >= commit_siblings) {
+            EXPECT_LE(writes, static_cast<std::uint64_t>(gaps));
+        }
+        return writes;
+    };
+    const std::uint64_t apart = writes_of(0), few = writes_of(commit_siblings - 1),
+                        many = writes_of(commit_siblings);
+    EXPECT_GE(apart, messages * 3U / 4);
+    EXPECT_GE(few, messages * 3U / 4);
+    EXPECT_LE(many, apart / 2);
+    EXPECT_GE(writes_of(0), messages * 3U / 4) << "drafts that are gone count no more";
 }
 
 TEST_F(QueueTest, DeferredMessageComesBackWhenDueAndFromDisk) {

@@ -1,8 +1,9 @@
 // log.h: the write path: records into batches, batches into segments, one durable write per batch.
 //
-// Scope      Group commit without a timer: a batch is written at the end of the turn in which its
-//            first record came, unless enough writes are in flight already; then it collects until one
-//            of them is done. Segments are opened ahead of need. What records mean is the caller's.
+// Scope      Group commit: a batch is written at the end of the turn in which its first record came, unless
+//            enough writes are in flight already; then it collects until one of them is done. While many
+//            messages are on their way it is held back a little, for their company (limits.h); one by
+//            itself never waits. Segments are opened ahead of need. What records mean is the caller's.
 // Owns       The batch buffers, the segment table, the superblock.
 // Threading  Bound to one shard.
 // Failure    A refused or short write fails every ticket of its batch, ends its segment, and is never

@@ -49,12 +49,14 @@ public:
             copy(1, 0, item.from, item.bytes);
         for (std::size_t block = 0; block < blocks(); ++block) {
             const std::size_t number = at_ / block_bytes + block;
+            // A block of which each half has a part alone is written all the same, with both parts: one power cut
+            // has torn it on both, or one half missed it and does not count.
             const bool other =
                 (!window_.both_count || lost_block(1, block) || differs(bytes(1), block)) &&
-                !lost_block(0, block) && !holds_[1][block];
+                !lost_block(0, block) && (holds_[0][block] || !holds_[1][block]);
             const bool source = window_.both_count &&
                                 (lost_block(0, block) || differs(before, block)) &&
-                                !holds_[0][block] && holds_[1][block];
+                                holds_[1][block];
             window_.halves[1].write[number] = other;
             window_.halves[0].write[number] = source;
             if (other) copy(0, 1, block * block_bytes, block_bytes);
@@ -170,6 +172,19 @@ std::uint64_t PoolContent::seq_of(std::span<const std::byte> block, std::uint32_
     return ours ? header->segment_seq : 0;
 }
 
+/// Of the frames in a part of a slot; 0: there is none.
+std::uint64_t PoolContent::newest_frame_seq(std::span<const std::byte> bytes,
+                                            std::uint64_t in_slot) const noexcept {
+    std::uint64_t newest = 0;
+    for (std::size_t at = 0; at < bytes.size(); at += block_bytes) {
+        const auto header =
+            decode_frame_header(bytes.subspan(at), seed_, static_cast<std::uint32_t>(in_slot + at));
+        if (header && header->shard == superblock_.shard)
+            newest = std::max(newest, header->segment_seq);
+    }
+    return newest;
+}
+
 std::size_t PoolContent::judge(Window& window) const {
     const std::size_t bytes = window.halves[0].bytes.size();
     const auto slot = slot_at(window.offset);
@@ -183,6 +198,7 @@ std::size_t PoolContent::judge(Window& window) const {
             copy_block(window, at);
         return end;
     }
+    const std::uint64_t first = window.offset - slot->begin;
     std::array<std::uint64_t, 2> named{};
     for (unsigned half = 0; half < 2; ++half) {
         for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy) {
@@ -190,10 +206,11 @@ std::size_t PoolContent::judge(Window& window) const {
             named[half] = std::max(named[half], seq_of(block, copy, slot->number));
         }
     }
-    // A half that does not count may have begun what the source never did.
-    const bool believe = window.both_count || named[0] == 0;
-    const std::uint64_t seq = believe ? std::max(named[0], named[1]) : named[0];
-    const std::uint64_t first = window.offset - slot->begin;
+    // A half that does not count may have begun what the source never did, or be a generation behind. Where the
+    // source has lost its header, its frames say what it holds.
+    std::uint64_t seq = named[0];
+    if (window.both_count) seq = std::max(named[0], named[1]);
+    if (seq == 0) seq = std::max(named[1], newest_frame_seq(window.halves[0].bytes, first));
     const std::size_t end = std::min<std::size_t>(bytes, slot->bytes - first);
     std::size_t at = 0;
     if (first == 0) {
@@ -233,6 +250,11 @@ void PoolContent::judge_header(Window& window, std::uint32_t slot, std::uint64_t
         // Two that are good may still have their key in different wrappings: keys are just being changed.
         if (good[0] == good[1] || !window.both_count) {
             if (good[0] || !good[1]) copy_block(window, at);
+            // Nor may an older generation stay where the source's header cannot be read.
+            if (!window.both_count && !good[1] && window.halves[0].lost[copy]) {
+                std::ranges::fill(window.halves[1].bytes.subspan(at, block_bytes), std::byte{0});
+                window.halves[1].write[copy] = true;
+            }
             continue;
         }
         const unsigned from = good[0] ? 0 : 1;

@@ -31,6 +31,8 @@ private:
     [[nodiscard]] std::optional<Slot> slot_at(std::uint64_t offset) const noexcept;
     [[nodiscard]] std::uint64_t seq_of(std::span<const std::byte> block, std::uint32_t copy,
                                        std::uint32_t slot) const noexcept;
+    [[nodiscard]] std::uint64_t newest_frame_seq(std::span<const std::byte> bytes,
+                                                 std::uint64_t in_slot) const noexcept;
     void judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const;
     [[nodiscard]] std::expected<FrameHeader, CodecError>
     frame_at(const Half& half, std::size_t at, std::uint64_t in_slot, std::uint64_t seq) const;

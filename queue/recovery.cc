@@ -227,13 +227,12 @@ base::Task<void> Recovery::probe(std::uint32_t slot) {
     if (superblock_.bad(slot)) co_return; // out of use: a table entry's first state
     const BlockMemory memory{probe_bytes};
     UsedSegment segment{.slot = slot};
-    bool blank = false;
-    // Every copy: one may have missed the newest header. But a header is everywhere before anything else is, so
-    // that what is blank on one and has no header on any was never used.
+    bool blank = true;
+    // Every copy: one may have missed the newest header, or have nothing because the other could not be read.
     for (unsigned copy = 0; copy < disk_.copies(); ++copy) {
         bool readable = true;
         co_await read_piece(copy, core_->log().segments().begin_of(slot), memory.span(), &readable);
-        blank = blank || (readable && all_zero(memory.span()));
+        blank = blank && readable && all_zero(memory.span());
         read_headers(memory.span(), segment);
     }
     if (blank && segment.seq == 0) {

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "queue/core.h"
+#include "queue/epoch.h"
 #include "queue/segment_scan.h"
 
 #include <cstdint>
@@ -61,11 +62,6 @@ private:
         std::vector<std::byte> envelope;
     };
     // The frames of one boot, for finding what is missing among them.
-    struct Epoch {
-        std::uint64_t durable = 0;
-        std::vector<FoundFrame> frames;
-        std::set<std::uint64_t> failed;
-    };
     // A record whose payload does not check out.
     struct Rotten {
         MessageId id;
@@ -142,7 +138,7 @@ private:
     [[nodiscard]] std::optional<Place> place_of_chunk(MessageId id, std::size_t number,
                                                       const CheckpointPart& part) const;
     void judge_frames();
-    void judge_epoch(Epoch& epoch, bool last);
+    [[nodiscard]] bool ended(const CheckpointPart& part) const noexcept;
     [[nodiscard]] std::unexpected<SpoolError> refuse(SpoolError error, std::string problem);
 
     base::Loop& loop_;

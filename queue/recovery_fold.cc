@@ -105,6 +105,12 @@ std::optional<Place> Recovery::place_of_chunk(MessageId id, std::size_t number,
     return place;
 }
 
+/// Nothing below the floor was wanted any more, and all of a message lies where it is wanted: it had ended, even if
+/// the record that says so was not durable yet.
+bool Recovery::ended(const CheckpointPart& part) const noexcept {
+    return part.segment_seq < superblock_.segment_floor;
+}
+
 void Recovery::enter_entry(const CheckpointEntry& found) {
     MessageIndex& index = core_->index();
     RecoveryReport& report = core_->recovery_report();
@@ -113,9 +119,11 @@ void Recovery::enter_entry(const CheckpointEntry& found) {
     const auto copy = found_.find(id);
     std::optional<Place> place =
         copy != found_.end() ? std::optional{copy->second.place} : place_of(found.place);
+    if (!place && ended(found.place)) return;
     std::vector<Chunk> chunks;
     for (std::size_t i = 0; i < found.chunks.size(); ++i) {
         const auto at = place_of_chunk(found.id, i, found.chunks[i]);
+        if (!at && ended(found.chunks[i])) return;
         if (!at) place = std::nullopt;
         chunks.push_back({at.value_or(Place{}), found.chunks[i].payload_bytes});
     }
@@ -277,38 +285,14 @@ void Recovery::end(SpoolResult<> result) {
     core_->recovery_ended(!failed_);
 }
 
+/// Of what a crash cut short only the last boot's is news.
 void Recovery::judge_frames() {
-    for (auto& [number, epoch] : epochs_)
-        judge_epoch(epoch, number == superblock_.epoch);
-}
-
-/// Below the watermark everything had been acknowledged, so what is missing there has rotted. Above
-/// it, a crash may have cut writes short that nobody was told of; only the last boot's are news.
-void Recovery::judge_epoch(Epoch& epoch, bool last) {
-    std::ranges::sort(epoch.frames, {},
-                      [](const FoundFrame& frame) { return frame.header.batch_seq; });
-    const auto count_missing = [&](std::uint64_t from, std::uint64_t to) { // batches in [from, to)
-        const auto failed =
-            std::distance(epoch.failed.lower_bound(from), epoch.failed.lower_bound(to));
-        return to > from ? to - from - static_cast<std::uint64_t>(failed) : 0;
-    };
-    std::uint64_t expected = epoch.frames.empty() ? 1 : epoch.frames.front().header.batch_seq;
-    for (const FoundFrame& frame : epoch.frames) {
-        const std::uint64_t seq = frame.header.batch_seq;
-        const std::uint64_t acknowledged = std::min(seq, std::max(expected, epoch.durable + 1));
-        core_->recovery_report().records_damaged += count_missing(expected, acknowledged);
-        if (last) core_->recovery_report().torn_tails += count_missing(acknowledged, seq);
-        if (frame.header.records > frame.records_valid && !epoch.failed.contains(seq)) {
-            if (seq <= epoch.durable) {
-                core_->recovery_report().records_damaged +=
-                    frame.header.records - frame.records_valid;
-            } else if (last) {
-                ++core_->recovery_report().torn_tails;
-            }
-        }
-        expected = std::max(expected, seq + 1);
+    RecoveryReport& report = core_->recovery_report();
+    for (auto& [number, epoch] : epochs_) {
+        const EpochJudgement judgement = judge(epoch);
+        report.records_damaged += judgement.damaged;
+        if (number == superblock_.epoch) report.torn_tails += judgement.torn;
     }
-    core_->recovery_report().records_damaged += count_missing(expected, epoch.durable + 1);
 }
 
 } // namespace queue

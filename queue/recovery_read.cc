@@ -107,8 +107,13 @@ base::Task<SpoolResult<>> Recovery::read_log(std::vector<UsedSegment> read) {
     SegmentTable& segments = core_->log().segments();
     if (!read.empty()) buffer_ = BlockMemory{superblock_.segment_bytes};
     for (const UsedSegment& segment : read) {
+        const std::uint64_t begin = segments.begin_of(segment.slot);
         const std::span<std::byte> bytes = buffer_.span().first(segments.bytes_of(segment.slot));
-        bool readable = co_await read_bytes(0, segments.begin_of(segment.slot), bytes);
+        // What was under way may be on one copy alone, and what is concluded from it must outlive that one.
+        auto alike = co_await disk_.make_alike(begin, bytes.size());
+        if (!alike)
+            co_return refuse(SpoolError::write_failed, "cannot make the copies of a segment alike");
+        bool readable = co_await read_bytes(0, begin, bytes);
         for (unsigned copy = 1; copy < disk_.copies(); ++copy) {
             const bool all = co_await mend(copy, segment.slot, bytes);
             readable = readable || all;

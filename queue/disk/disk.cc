@@ -21,4 +21,8 @@ base::Task<std::expected<void, DiskError>> Disk::read_copy(unsigned, std::uint64
     return read(offset, bytes);
 }
 
+base::Task<std::expected<void, DiskError>> Disk::make_alike(std::uint64_t, std::uint64_t) {
+    co_return std::expected<void, DiskError>{};
+}
+
 } // namespace queue

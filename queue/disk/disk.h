@@ -49,6 +49,10 @@ public:
     [[nodiscard]] virtual unsigned copies() const noexcept { return 1; }
     [[nodiscard]] virtual base::Task<std::expected<void, DiskError>>
     read_copy(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes);
+    /// Makes the copies of a range alike, which the last end may have left different in what was under way. To be
+    /// called before that is relied on: one copy may be gone tomorrow.
+    [[nodiscard]] virtual base::Task<std::expected<void, DiskError>>
+    make_alike(std::uint64_t offset, std::uint64_t bytes);
     /// Everything written before this call is on stable media when the task succeeds.
     [[nodiscard]] virtual base::Task<std::expected<void, DiskError>> flush() = 0;
 };

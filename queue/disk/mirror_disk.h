@@ -3,8 +3,9 @@
 // Scope      Writes go to both and succeed when both have; reads come from the source, and from the other
 //            when the source refuses. A half that refuses a write while the other takes it is left behind: that
 //            is written down on the one that goes on (mirror_record.h) before the write counts. A half that
-//            was left behind is given everything again in the background, and then counts again; after an end
-//            that was not clean, so do two that count. What is copied is judged first (mirror_content.h).
+//            was left behind is given everything again in the background, and then counts again. After an end that
+//            was not clean two that count are made alike: where the start asks for it (make_alike) at once, and
+//            everywhere in the background. What is copied is judged first (mirror_content.h).
 // Owns       The copying, its memory, the records. The two disks are the caller's.
 // Threading  Bound to one shard.
 // Failure    A write fails when both halves refuse it, or when the one that took it cannot write down that it
@@ -68,6 +69,9 @@ public:
     }
     [[nodiscard]] base::Task<std::expected<void, DiskError>>
     read_copy(unsigned copy, std::uint64_t offset, std::span<std::byte> bytes) override;
+    /// Does not wait for the rest of the pool, which is copied in the background.
+    [[nodiscard]] base::Task<std::expected<void, DiskError>>
+    make_alike(std::uint64_t offset, std::uint64_t bytes) override;
 
     /// Nothing is under way any more: the next start need not copy. Nothing may be written after it.
     [[nodiscard]] base::Task<void> close();
@@ -92,6 +96,13 @@ private:
     };
     struct Pair; // the two halves of one write
     class Writing;
+    struct Copying { // a round of it
+        std::uint64_t epoch = 0;
+        bool both_count = false;
+        bool judged = false;             // else everything is copied
+        std::optional<unsigned> refused; // the half that did not take what it was to be given
+    };
+    static constexpr std::size_t head_bytes_max = superblock_copies * block_bytes;
 
     MirrorDisk(base::Loop& loop, std::array<MirrorSide, 2> sides, MirrorOptions options) noexcept;
     [[nodiscard]] base::Task<std::expected<void, std::string>> begin();
@@ -107,13 +118,18 @@ private:
     [[nodiscard]] base::Task<void> mend();
     [[nodiscard]] base::Task<bool> tell_behind();
     [[nodiscard]] base::Task<bool> copy_all();
-    [[nodiscard]] base::Task<bool> copy_piece(bool judged);
-    [[nodiscard]] base::Task<bool> judge_content();
+    [[nodiscard]] base::Task<void> hold(std::uint64_t offset, std::uint64_t bytes);
+    void let_go() noexcept;
+    [[nodiscard]] base::Task<Copying> begin_copying();
+    [[nodiscard]] base::Task<std::uint64_t> copy_piece(Copying* round, std::uint64_t offset,
+                                                       std::uint64_t end);
+    [[nodiscard]] base::Task<void> copy_held(Copying* round);
     static void copy_source(MirrorContent::Window& window);
     [[nodiscard]] base::Task<void> read_blocks(unsigned side, std::uint64_t offset,
                                                std::span<std::byte> bytes, std::vector<bool>* lost);
     [[nodiscard]] base::Task<bool> write_blocks(unsigned side, std::uint64_t offset,
                                                 const MirrorContent::Half* half);
+    [[nodiscard]] base::Task<bool> end_refused(const Copying* round);
     [[nodiscard]] base::Task<void> join();
     [[nodiscard]] bool overlaps_writes(Range range) const noexcept;
     [[nodiscard]] bool takes_writes(unsigned side) const noexcept {
@@ -123,6 +139,9 @@ private:
         return side == source_ || other_ == Health::good;
     }
     [[nodiscard]] Disk& disk(unsigned side) noexcept { return *sides_[side].disk; }
+    [[nodiscard]] static std::string_view side_name(unsigned side) noexcept {
+        return side == 0 ? "spool_dir" : "mirror_dir";
+    }
     void report(MirrorState state, const std::string& text) const;
 
     base::Loop& loop_;
@@ -137,10 +156,9 @@ private:
     std::uint64_t epoch_ =
         0; // raised when a half is left behind: copying that began before is void
     bool reconciling_ = false; // copies, though the other is good
-    unsigned refused_ = 0;     // which half did not take what was copied
     bool closed_ = false;
     std::list<Range> writes_; // under way
-    Range copying_;           // nothing is written there meanwhile
+    Range copying_;           // nothing else is copied or written there meanwhile
     std::uint64_t copied_ = 0;
     std::uint64_t rescued_reads_ = 0;
     BlockMemory record_block_;

@@ -147,7 +147,7 @@ void Oracle::handed(World& world, const queue::Message& message, const std::stri
     mail.unannounced = mail.due_max > world.loop.wall_now();
     const bool whole = !harmed(world);
     if (content == nullptr) {
-        if (whole && !mail.unsure)
+        if (whole)
             violate(Invariant::acknowledged_survives, "unreadable: " + message.id.to_string());
     } else if (digest(*content) != mail.content) {
         violate(Invariant::nothing_false_is_handed_out,
@@ -222,7 +222,6 @@ void Oracle::boot_ends(World& world) {
     static_cast<void>(harmed(world));
     changed_.clear();
     for (auto& [id, mail] : mails_) {
-        mail.unsure = mail.unsure && !world.halves_agreed();
         const bool last_moment = !mail.acknowledged || mail.settled != mail.settled_for_good ||
                                  mail.refused != mail.refused_for_good ||
                                  mail.attempts != mail.attempts_synced ||
@@ -240,11 +239,8 @@ bool Oracle::harmed(const World& world) noexcept {
 
 // --- After a boot ------------------------------------------------------------------------------
 
-/// What is on the disk now is what there is. On two halves that still differ in what was under way it may be on one
-/// of them, and go with it.
-void Oracle::take_over(World& world, Mail& mail, const queue::Message& message) {
-    const bool in_doubt = world.halves_in_doubt();
-    mail.unsure = in_doubt && (mail.unsure || !mail.acknowledged);
+/// What is on the disk now is what there is, and on both halves of a mirror.
+void Oracle::take_over(Mail& mail, const queue::Message& message) {
     mail.acknowledged = true;
     mail.settled = mail.settled_for_good = mail.refused = mail.refused_for_good = false;
     mail.report = 0;
@@ -252,10 +248,8 @@ void Oracle::take_over(World& world, Mail& mail, const queue::Message& message) 
     mail.states.clear();
     for (const queue::RecipientStatus& status : message.status)
         mail.states.push_back(status.state);
-    if (!in_doubt) {
-        mail.attempts_synced = mail.attempts;
-        mail.states_synced = mail.states;
-    }
+    mail.attempts_synced = mail.attempts;
+    mail.states_synced = mail.states;
     mail.acknowledged_at = 0;
 }
 
@@ -291,8 +285,7 @@ void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) 
     auto content =
         world.content(world.run(world.queue->load(message.id, base::Deadline::never())).value());
     if (!content) {
-        if (!harmed(world) && !mail.unsure)
-            violate(Invariant::acknowledged_survives, "unreadable: " + id);
+        if (!harmed(world)) violate(Invariant::acknowledged_survives, "unreadable: " + id);
     } else if (digest(*content) != mail.content) {
         violate(Invariant::nothing_false_is_handed_out, "content differs: " + id);
     }
@@ -305,14 +298,13 @@ void Oracle::check_missing(World& world, std::uint64_t id, Mail& mail, bool alar
         const auto report = mails_.find(mail.report);
         if (mail.report != 0 && (report == mails_.end() || !report->second.acknowledged))
             violate(Invariant::status_is_monotonic, "ended without a report: " + name(id));
-        mail.settled_for_good = mail.settled_for_good || !(mail.loose || world.halves_in_doubt());
+        mail.settled_for_good = mail.settled_for_good || !mail.loose;
         return;
     }
-    if (!mail.acknowledged || mail.unsure) {
+    if (!mail.acknowledged) {
         mail.refused = true; // it is not there, and never comes
         // But what was never promised may lie on a half that is away or was left behind, and come back with it.
         if (!world.second) mail.refused_for_good = true;
-        mail.acknowledged = mail.unsure = false;
         return;
     }
     const bool told = alarm || (damaged_ && mail.boot == boot_ - 1 &&
@@ -360,7 +352,7 @@ void Oracle::check_opened(World& world) {
         }
         auto message = world.run(world.queue->load(id, base::Deadline::never()));
         if (!message) {
-            if (over_in_doubt(at->second) || at->second.unsure) continue;
+            if (over_in_doubt(at->second)) continue;
             if (!harmed(world))
                 violate(Invariant::acknowledged_survives,
                         "unreadable: " + id.to_string() + ": " +
@@ -377,7 +369,7 @@ void Oracle::check_opened(World& world) {
                           std::to_string(((*message)->due - world.loop.wall_now()).count()) + " ms";
         }
         check_one(world, at->second, **message);
-        take_over(world, at->second, **message);
+        take_over(at->second, **message);
     }
     for (auto& [id, mail] : mails_) {
         if (!found.contains(id) && mail.boot != boot_) check_missing(world, id, mail, alarm);
@@ -517,14 +509,15 @@ void Oracle::check_disk(World& world, bool fold) {
         const auto at = messages.find(entry.id.value);
         const std::string id = entry.id.to_string();
         const auto mail = mails_.find(entry.id.value);
-        if (mail != mails_.end() && (over_in_doubt(mail->second) || mail->second.unsure ||
-                                     (mail->second.loose && mail->second.ended_once)))
+        const bool loose = mail != mails_.end() && mail->second.loose;
+        if (mail != mails_.end() &&
+            (over_in_doubt(mail->second) || (loose && mail->second.ended_once)))
             return true;
         if (at == messages.end() || at->second.lsn == 0) {
             violate(Invariant::index_is_the_log, "in the index, and not on the disk: " + id);
         } else if (finished.contains(entry.id.value)) {
             violate(Invariant::index_is_the_log, "in the index, and finished on the disk: " + id);
-        } else if (at->second.status_lsn >= entry.lsn && at->second.status_lsn != 0 &&
+        } else if (!loose && at->second.status_lsn >= entry.lsn && at->second.status_lsn != 0 &&
                    at->second.attempts != entry.attempts) {
             violate(Invariant::index_is_the_log, "the disk's status is another one: " + id);
         }

@@ -55,7 +55,6 @@ struct Mail {
     bool refused = false, refused_for_good = false;
     bool settled = false, settled_for_good = false; // for good: and a sync after it succeeded
     bool lost = false;                              // by damage that was reported
-    bool unsure = false; // found, never promised, and perhaps on one half of a mirror only
     // What a half that is left behind or away has of a last moment comes back with it, in a later boot: the end of
     // mail that had reached it, a round that had been made, mail that nobody was promised.
     bool loose = false, ended_once = false;
@@ -127,7 +126,7 @@ private:
     [[nodiscard]] bool harmed(const World& world) noexcept;
     void check_one(World& world, Mail& mail, const queue::Message& message);
     void check_missing(World& world, std::uint64_t id, Mail& mail, bool alarm);
-    void take_over(World& world, Mail& mail, const queue::Message& message);
+    void take_over(Mail& mail, const queue::Message& message);
 
     std::map<std::uint64_t, Mail> mails_;
     std::set<std::uint64_t> changed_; // since the last sync began

@@ -509,11 +509,10 @@ private:
         std::vector<queue::EntryRef> left;
         world.queue->for_each({}, [&](queue::EntryRef ref, const queue::Entry& entry) {
             const std::string error{world.queue->index().error(entry)};
-            const bool unsure = oracle_.mails().at(entry.id.value).unsure;
-            const bool told = (oracle_.damaged() || unsure) &&
-                              (entry.state == queue::EntryState::damaged ||
-                               error.find("disk") != std::string::npos ||
-                               error.find("cannot be read") != std::string::npos);
+            const bool told =
+                oracle_.damaged() && (entry.state == queue::EntryState::damaged ||
+                                      error.find("disk") != std::string::npos ||
+                                      error.find("cannot be read") != std::string::npos);
             if (!told)
                 oracle_.violate(Invariant::everything_ends,
                                 "stays queued: " + entry.id.to_string());

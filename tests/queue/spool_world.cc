@@ -93,14 +93,6 @@ void World::add_twin(Twin twin) {
     mirror_options_.fresh_pair = {std::byte{1}};
     mirror_options_.pool_of = queue::pool_of_superblock;
     mirror_options_.content = std::make_shared<queue::PoolContent>();
-    mirror_options_.report = [this](queue::MirrorState state, const std::string&) {
-        // Of halves that were compared; one that was given everything had been left behind before.
-        if (state == queue::MirrorState::whole && mirror && in_doubt_ && !left_) {
-            in_doubt_ = false;
-            agreed_ = true;
-        }
-        if (state == queue::MirrorState::degraded) left_ = true;
-    };
 }
 
 std::optional<queue::SpoolResult<>> World::open_mirror() {
@@ -124,7 +116,6 @@ std::optional<queue::SpoolResult<>> World::open_mirror() {
     }
     mirror = std::move(**outcome);
     top = mirror.get();
-    in_doubt_ = mirror->reconciling() || left_;
     counted_ = {mirror->counts(0), mirror->counts(1)};
     return queue::SpoolResult<>{};
 }

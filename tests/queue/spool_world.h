@@ -94,10 +94,6 @@ public:
     /// Halves that have everything, and were asked at the start; one that rots comes last.
     [[nodiscard]] std::vector<unsigned> copies() const;
     [[nodiscard]] bool rots(unsigned side) const noexcept { return rotten_ == side; }
-    /// What was under way at the last end may still be on one half only.
-    [[nodiscard]] bool halves_in_doubt() const noexcept { return in_doubt_; }
-    /// They have been compared to their end.
-    [[nodiscard]] bool halves_agreed() const noexcept { return agreed_; }
     /// What lies there would be there after a power cut, on every copy that can be relied on.
     [[nodiscard]] bool safe(std::uint64_t offset, std::uint64_t bytes);
 
@@ -132,8 +128,6 @@ private:
     std::array<queue::MirrorSide, 2> sides_{};
     queue::MirrorOptions mirror_options_;
     std::optional<unsigned> rotten_;
-    bool in_doubt_ = false, agreed_ = false;
-    bool left_ = false;             // a half was left behind
     std::array<bool, 2> counted_{}; // at the start
 
     std::vector<base::Task<void>> tasks_;

@@ -40,11 +40,13 @@ base::Task<SpoolResult<base::SlabChain>> ContentReader::next(base::Deadline dead
             payload_bytes = chunk_prefix_bytes + bytes;
         }
         CHECK(offset_ == begin);
-        auto piece = co_await core_->reader_.read(place, payload_bytes, from, bytes, deadline);
+        auto piece =
+            co_await core_->reader_.read(message.id, place, payload_bytes, from, bytes, deadline);
         if (message.entry_ == no_entry) co_return std::unexpected(SpoolError::cancelled);
         const Entry& entry = index[message.entry_];
         const Place now = chunk == 0 ? entry.place : index.chunks(entry)[chunk - 1].place;
-        if (!piece && now != place) continue; // the collector moved it under our hands
+        if (now != place)
+            continue; // the collector moved it under our hands, and the place may be another's now
         if (!piece) {
             if (piece.error() == SpoolError::damaged || piece.error() == SpoolError::forged)
                 core_->damaged(message.id, place, payload_bytes, "delivery");

@@ -174,7 +174,7 @@ base::Task<SpoolResult<MessageRef>> QueueCore::load_from_disk(MessageId id, bool
         // Only the tag behind the last byte says that the first is genuine.
         const bool to_its_end = whole || (!tried_whole && log_.segments().encrypted(place.slot));
         const auto check = to_its_end ? RecordReader::Check::payload : RecordReader::Check::header;
-        auto payload = co_await reader_.read(place, payload_bytes, 0, bytes, deadline, check);
+        auto payload = co_await reader_.read(id, place, payload_bytes, 0, bytes, deadline, check);
         ref = index_.find(id);
         if (ref == no_entry) co_return std::unexpected(SpoolError::cancelled);
         if (Message* object = object_of(index_[ref])) co_return MessageRef{object};

@@ -4,6 +4,7 @@
 #include "queue/superblock_choice.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace queue {
 namespace {
@@ -27,15 +28,27 @@ void copy_block(Window& window, std::size_t at) {
 
 } // namespace
 
-/// One frame of a window, as each half has it.
+/// One frame of a window, as each half has it, or a part where neither has a frame's header.
 class PoolContent::Frame {
 public:
     Frame(Window& window, std::size_t at, const FrameHeader& header, std::uint32_t seed) noexcept
-        : window_(window), at_(at), header_(header), seed_(seed) {}
+        : window_(window), at_(at), header_(header), seed_(seed), records_at_(frame_header_bytes) {}
+
+    /// A crash may have torn the header off both and have left records.
+    /// \param open  one of them may go on behind it
+    [[nodiscard]] static Frame headless(Window& window, std::size_t at, const FrameHeader& part,
+                                        std::uint32_t seed, bool open) noexcept {
+        Frame frame{window, at, part, seed};
+        frame.records_at_ = 0;
+        frame.open_ = open;
+        return frame;
+    }
+    /// Where the first record begins that does; the end, when there is none.
+    [[nodiscard]] std::size_t cut() const noexcept { return std::min(cut_, header_.used); }
 
     void judge(std::array<bool, 2> with_header) {
         const bool lost = any_lost(0) || any_lost(1);
-        if (window_.both_count && !lost && std::ranges::equal(bytes(0), bytes(1))) return;
+        if (window_.both_count && !lost && !open_ && std::ranges::equal(bytes(0), bytes(1))) return;
         find(0, with_header[0]);
         // Where the source has everything, the other can have nothing that it has not.
         if (!whole(with_header[0])) find(1, with_header[1]);
@@ -53,7 +66,7 @@ public:
             // has torn it on both, or one half missed it and does not count.
             const bool other =
                 (!window_.both_count || lost_block(1, block) || differs(bytes(1), block)) &&
-                !lost_block(0, block) && (holds_[0][block] || !holds_[1][block]);
+                !lost_block(0, block) && (holds_[0][block] || (framed() && !holds_[1][block]));
             const bool source = window_.both_count &&
                                 (lost_block(0, block) || differs(before, block)) &&
                                 holds_[1][block];
@@ -90,12 +103,13 @@ private:
         std::vector<Item>& items = found_[half];
         if (with_header) items.push_back({0, frame_header_bytes});
         const std::span<const std::byte> frame = bytes(half);
-        std::uint32_t at = frame_header_bytes;
+        std::uint32_t at = records_at_;
         while (header_.used - std::min(at, header_.used) >= record_header_bytes) {
             const RecordSeeds seeds = record_seeds(seed_, header_.segment_seq, header_.offset + at);
             const auto header = decode_record_header(frame.subspan(at, record_header_bytes),
                                                      header_.used - at, seeds);
             if (!header) {
+                if (header.error() == CodecError::truncated) cut_ = std::min(cut_, at);
                 at += record_alignment;
                 continue;
             }
@@ -105,6 +119,7 @@ private:
             at += record_bytes(*header);
         }
     }
+    [[nodiscard]] bool framed() const noexcept { return records_at_ != 0; }
     /// The source has the frame's header and every record.
     [[nodiscard]] bool whole(bool with_header) const noexcept {
         return with_header && found_[0].size() == header_.records + 1U;
@@ -134,6 +149,9 @@ private:
     std::size_t at_;
     FrameHeader header_;
     std::uint32_t seed_;
+    std::uint32_t records_at_; // 0: there is no header
+    bool open_ = false;
+    std::uint32_t cut_ = std::numeric_limits<std::uint32_t>::max();
     std::array<std::vector<Item>, 2> found_; // in their order; in the end: on this half only
     std::array<std::vector<bool>, 2> holds_; // blocks with a part of those
 };
@@ -217,26 +235,59 @@ std::size_t PoolContent::judge(Window& window) const {
         judge_header(window, slot->number, seq);
         at = segment_header_bytes;
     }
+    const Segment segment{first, seq, end == slot->bytes - first};
     while (at < end) {
-        std::array<bool, 2> with_header{};
-        std::optional<FrameHeader> header;
-        bool cut = false; // a frame that goes on behind the window
-        for (unsigned half = 0; half < 2 && seq != 0; ++half) {
-            const auto found = frame_at(window.halves[half], at, first + at, seq);
-            if (!found) cut = cut || found.error() == CodecError::truncated;
-            with_header[half] = found.has_value();
-            if (found && !header) header = *found;
-        }
-        if (header && at + header->bytes <= end) {
-            Frame{window, at, *header, seed_}.judge(with_header);
-            at += header->bytes;
+        const Found found = frame_in(window, at, segment);
+        if (found.header && at + found.header->bytes <= end) {
+            Frame{window, at, *found.header, seed_}.judge(found.on);
+            at += found.header->bytes;
             continue;
         }
-        if (at > 0 && (cut || header)) return at;
-        copy_block(window, at);
-        at += block_bytes;
+        if (at > 0 && (found.cut || found.header)) return at;
+        if (window.both_count && seq != 0) {
+            const std::size_t next = judge_headless(window, at, end, segment);
+            if (next == at) return at;
+            at = next;
+        } else {
+            copy_block(window, at);
+            at += block_bytes;
+        }
     }
     return end;
+}
+
+PoolContent::Found PoolContent::frame_in(const Window& window, std::size_t at,
+                                         const Segment& segment) const {
+    Found found;
+    for (unsigned half = 0; half < 2 && segment.seq != 0; ++half) {
+        const auto header = frame_at(window.halves[half], at, segment.first + at, segment.seq);
+        if (!header) found.cut = found.cut || header.error() == CodecError::truncated;
+        found.on[half] = header.has_value();
+        if (header && !found.header) found.header = *header;
+    }
+    return found;
+}
+
+/// What has no frame's header up to the next one. \return  where to go on; `at` itself: in another window, because
+/// a record may go on behind this one
+std::size_t PoolContent::judge_headless(Window& window, std::size_t at, std::size_t end,
+                                        const Segment& segment) const {
+    std::size_t until = at + block_bytes;
+    while (until < end) {
+        const Found found = frame_in(window, until, segment);
+        if (found.header || found.cut) break;
+        until += block_bytes;
+    }
+    const bool open = until == end && !segment.to_its_end;
+    if (open && at > 0) return at;
+    const FrameHeader part{.segment_seq = segment.seq,
+                           .offset = static_cast<std::uint32_t>(segment.first + at),
+                           .bytes = static_cast<std::uint32_t>(until - at),
+                           .used = static_cast<std::uint32_t>(until - at)};
+    Frame headless = Frame::headless(window, at, part, seed_, open);
+    headless.judge({});
+    const std::size_t next = at + headless.cut() / block_bytes * block_bytes;
+    return open && next > at ? next : until; // none is larger than a window
 }
 
 void PoolContent::judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const {

@@ -27,6 +27,16 @@ private:
         std::uint64_t bytes = 0;
     };
     class Frame;
+    struct Segment { // what a window shows of it
+        std::uint64_t first = 0;
+        std::uint64_t seq = 0; // its generation
+        bool to_its_end = false;
+    };
+    struct Found {
+        std::optional<FrameHeader> header;
+        std::array<bool, 2> on{}; // which half
+        bool cut = false;         // it goes on behind the window
+    };
 
     [[nodiscard]] std::optional<Slot> slot_at(std::uint64_t offset) const noexcept;
     [[nodiscard]] std::uint64_t seq_of(std::span<const std::byte> block, std::uint32_t copy,
@@ -34,6 +44,10 @@ private:
     [[nodiscard]] std::uint64_t newest_frame_seq(std::span<const std::byte> bytes,
                                                  std::uint64_t in_slot) const noexcept;
     void judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const;
+    [[nodiscard]] Found frame_in(const Window& window, std::size_t at,
+                                 const Segment& segment) const;
+    [[nodiscard]] std::size_t judge_headless(Window& window, std::size_t at, std::size_t end,
+                                             const Segment& segment) const;
     [[nodiscard]] std::expected<FrameHeader, CodecError>
     frame_at(const Half& half, std::size_t at, std::uint64_t in_slot, std::uint64_t seq) const;
 

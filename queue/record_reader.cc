@@ -47,7 +47,7 @@ void RecordReader::give_back(Job& job) noexcept {
     free_.push_back(&job);
 }
 
-base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
+base::Task<SpoolResult<base::SlabChain>> RecordReader::read(MessageId id, Place place,
                                                             std::uint32_t payload_bytes,
                                                             std::uint32_t from, std::uint32_t bytes,
                                                             base::Deadline deadline, Check check) {
@@ -66,6 +66,7 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(Place place,
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
     }
     Job& job = take_job();
+    job.id = id;
     job.place = place;
     job.payload_bytes = payload_bytes;
     job.record_bytes = record_bytes;
@@ -165,7 +166,7 @@ SpoolResult<> RecordReader::check(const Job& job) noexcept {
     const RecordSeeds seeds =
         record_seeds(log.seed(), log.segments().seq_of(job.place.slot), job.place.offset);
     auto header = decode_record_header(header_bytes, job.record_bytes, seeds);
-    if (!header || header->payload_bytes != job.payload_bytes)
+    if (!header || header->id != job.id || header->payload_bytes != job.payload_bytes)
         return std::unexpected(SpoolError::damaged);
     if (job.check == Check::header) {
         if (!decrypt(job, *header)) return std::unexpected(SpoolError::forged);

@@ -36,10 +36,12 @@ public:
         header, // reads no further than what is asked, and checks only that it is this record's; of an
                 // encrypted record the caller then knows no more than that its own checksum fits
     };
-    /// The payload's bytes [from, from + bytes) of a record with `payload_bytes` of payload.
+    /// The payload's bytes [from, from + bytes) of a record of this message with `payload_bytes` of payload.
+    /// \post  the message may have been moved, and the place been used again, while this waited: what is read of
+    ///        another message is damaged
     [[nodiscard]] base::Task<SpoolResult<base::SlabChain>>
-    read(Place place, std::uint32_t payload_bytes, std::uint32_t from, std::uint32_t bytes,
-         base::Deadline deadline, Check check = Check::payload);
+    read(MessageId id, Place place, std::uint32_t payload_bytes, std::uint32_t from,
+         std::uint32_t bytes, base::Deadline deadline, Check check = Check::payload);
 
 private:
     // A record is at most a batch, and may begin and end inside a block.
@@ -47,6 +49,7 @@ private:
     struct Job {
         std::array<base::SlabRef, slabs_max> slabs;
         std::size_t slab_count = 0;
+        MessageId id;
         Place place;
         std::uint32_t payload_bytes = 0;
         std::uint32_t record_bytes = 0; // all of it

@@ -1,5 +1,6 @@
 #include "queue/limits.h"
 #include "queue/queue.h"
+#include "tests/queue/spool_probe.h"
 #include "tests/queue/spool_world.h"
 
 #include <gtest/gtest.h>
@@ -404,6 +405,35 @@ TEST_F(QueueTest, DamagedContentIsNeverHandedOut) {
     EXPECT_EQ(world->queue->counters().damaged_records, 1U);
     world->disk.fail_reads(1);
     EXPECT_EQ(world->content(message).error(), SpoolError::read_failed);
+}
+
+// While a read waits for memory, the collector may move the message and its place be used again: by a record that
+// checks out, has the same length and is somebody else's.
+TEST_F(QueueTest, APlaceThatIsAnotherMessagesNowIsNotRead) {
+    auto mine = world->submit("mine, and as long\r\n");
+    auto other = world->submit("his,  and as long\r\n");
+    ASSERT_TRUE(mine && other);
+    const MessageId id = (*mine)->id;
+    const MessageId other_id = (*other)->id;
+    mine->reset();
+    other->reset();
+    for (int i = 0; i < 2; ++i)
+        world->queue->defer(take_ready(), world->loop.wall_now() + 1h, "later");
+    ASSERT_TRUE(world->sync());
+    auto image = world->crash();
+    restart(std::move(image)); // nothing is in memory any more
+    MessageIndex& index = QueueProbe::core(*world->queue).index();
+    Entry& entry = index[index.find(id)];
+    const Place place = entry.place;
+    ASSERT_EQ(entry.payload_bytes, index[index.find(other_id)].payload_bytes);
+    entry.place = index[index.find(other_id)].place;
+    auto loaded = world->run(world->queue->load(id, base::Deadline::never()));
+    ASSERT_FALSE(loaded);
+    EXPECT_EQ(loaded.error(), SpoolError::damaged);
+    index[index.find(id)].place = place;
+    loaded = world->run(world->queue->load(id, base::Deadline::never()));
+    ASSERT_TRUE(loaded);
+    EXPECT_EQ(world->content(*loaded).value(), "mine, and as long\r\n");
 }
 
 TEST_F(QueueTest, RotBelowTheWatermarkIsReportedAndATornTailIsNot) {

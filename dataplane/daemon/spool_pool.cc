@@ -91,8 +91,15 @@ SpoolPool::open(base::Loop& loop, base::Uring& ring, const policy::StartUp& star
             ? std::string{}
             : tampering.journal_dir + "/shard-" + std::to_string(shard) + ".journal";
     std::string problem;
+    // A half that is made anew must be as large as the one that is there, whatever is configured by now.
+    std::uint64_t bytes = start_up.spool_bytes_per_shard;
+    for (unsigned side = 0; side < 2 && two; ++side) {
+        std::error_code none;
+        const std::uint64_t there = std::filesystem::file_size(paths[side], none);
+        if (!none && there != 0) bytes = there;
+    }
     for (unsigned side = 0; side < (two ? 2U : 1U); ++side) {
-        auto opened = pool->open_half(pool->halves_[side], paths[side], start_up, devices,
+        auto opened = pool->open_half(pool->halves_[side], paths[side], bytes, start_up, devices,
                                       tampering.faults[side], side == 0 ? journal : std::string{});
         if (opened) continue;
         problem = opened.error();
@@ -108,17 +115,15 @@ SpoolPool::open(base::Loop& loop, base::Uring& ring, const policy::StartUp& star
     return pool;
 }
 
-std::expected<void, std::string> SpoolPool::open_half(Half& half, const std::string& path,
-                                                      const policy::StartUp& start_up,
-                                                      SpoolDevices& devices,
-                                                      std::vector<queue::DiskFault> faults,
-                                                      const std::string& journal) {
+std::expected<void, std::string>
+SpoolPool::open_half(Half& half, const std::string& path, std::uint64_t new_bytes,
+                     const policy::StartUp& start_up, SpoolDevices& devices,
+                     std::vector<queue::DiskFault> faults, const std::string& journal) {
     // Before a pool is made here: the zeros of another shard would be measured.
     SpoolDevices::Measured measured{0, std::unexpected(std::string{})};
     if (start_up.commit == policy::Commit::automatic)
         measured = devices.calibrate(std::filesystem::path(path).parent_path());
-    auto file =
-        queue::UringFile::open(loop_, ring_, path, {.pool_bytes = start_up.spool_bytes_per_shard});
+    auto file = queue::UringFile::open(loop_, ring_, path, {.pool_bytes = new_bytes});
     if (!file) return std::unexpected(file.error().text);
     half.file = std::move(*file);
     half.top = half.file.get();

@@ -85,11 +85,10 @@ private:
 
     SpoolPool(base::Loop& loop, base::Uring& ring, Note note)
         : loop_(loop), ring_(ring), note_(std::move(note)) {}
-    [[nodiscard]] std::expected<void, std::string> open_half(Half& half, const std::string& path,
-                                                             const policy::StartUp& start_up,
-                                                             SpoolDevices& devices,
-                                                             std::vector<queue::DiskFault> faults,
-                                                             const std::string& journal);
+    [[nodiscard]] std::expected<void, std::string>
+    open_half(Half& half, const std::string& path, std::uint64_t new_bytes,
+              const policy::StartUp& start_up, SpoolDevices& devices,
+              std::vector<queue::DiskFault> faults, const std::string& journal);
     [[nodiscard]] std::expected<void, std::string> open_mirror(const policy::StartUp& start_up);
     [[nodiscard]] std::expected<void, std::string> open_alone();
     [[nodiscard]] queue::CommitStrategy strategy(const policy::StartUp& start_up,

@@ -139,9 +139,6 @@ private:
         return side == source_ || other_ == Health::good;
     }
     [[nodiscard]] Disk& disk(unsigned side) noexcept { return *sides_[side].disk; }
-    [[nodiscard]] static std::string_view side_name(unsigned side) noexcept {
-        return side == 0 ? "spool_dir" : "mirror_dir";
-    }
     void report(MirrorState state, const std::string& text) const;
 
     base::Loop& loop_;

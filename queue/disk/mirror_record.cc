@@ -27,11 +27,11 @@ template <class T>
     return value;
 }
 
-[[nodiscard]] std::string_view side_name(unsigned side) noexcept {
+} // namespace
+
+std::string_view side_name(unsigned side) noexcept {
     return side == 0 ? "spool_dir" : "mirror_dir";
 }
-
-} // namespace
 
 void encode_mirror_record(std::span<std::byte, block_bytes> block,
                           const MirrorRecord& record) noexcept {

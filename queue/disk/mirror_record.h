@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace queue {
 
@@ -34,6 +35,9 @@ inline constexpr std::size_t mirror_record_copies = 2;
 inline constexpr std::uint64_t mirror_record_begin = 12 * block_bytes; // slot 0 begins at 16
 static_assert(mirror_record_begin >= superblock_copies * block_bytes);
 static_assert(mirror_record_begin + mirror_record_copies * block_bytes <= superblock_area_bytes);
+
+/// The setting that names this half's folder.
+[[nodiscard]] std::string_view side_name(unsigned side) noexcept;
 
 void encode_mirror_record(std::span<std::byte, block_bytes> block,
                           const MirrorRecord& record) noexcept;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """spool_faults_test.py: a real relay on devices that refuse: nothing acknowledged is lost, and mail goes on where it can."""
+import pathlib
 import subprocess
 
 from harness import BenchSink, Process, Relay, binary, expect, run_cases, wait_until
@@ -78,6 +79,14 @@ def mirror_goes_on_with_one_half(folder):
     wait_until("the half to be filled again", lambda: "whole: mirror_dir" in relay_log(relay), 60)
     relay.wait_empty(60)
     audited(folder, sink)
+    relay.stop()
+    # A device is replaced after another size was configured: the new half is as large as the one that is there.
+    for half in pathlib.Path(relay.folder, "mirror").glob("*.spool"):
+        half.unlink()
+    relay.config.write_text(relay.config.read_text().replace('"512MiB"', '"256MiB"', 1))
+    pathlib.Path(relay.folder, "state", "policy.snapshot").unlink()
+    relay.start()
+    wait_until("the new half to be filled", lambda: "whole: mirror_dir" in relay_log(relay), 60)
     relay.stop()
 
 

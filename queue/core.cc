@@ -32,7 +32,8 @@ namespace {
 
 QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
                      const Superblock& superblock)
-    : loop_(loop), disk_(disk), options_(options), small_(small_slab_bytes, small_count(options)),
+    : TurnEnd(base::Room::spool), loop_(loop), disk_(disk), options_(options),
+      small_(small_slab_bytes, small_count(options)),
       large_(large_slab_bytes, large_count(options), block_bytes),
       large_reserve_(std::min(64U, large_.slab_count() / 4)), tick_base_(loop.now()), schedule_(0),
       reader_(*this), side_writer_(loop, log_, disk), collector_(*this, side_writer_),
@@ -96,6 +97,7 @@ bool QueueCore::memory_scarce() const noexcept {
 
 SpoolResult<MessageRef> QueueCore::begin(std::uint64_t expected_bytes, DraftUse use,
                                          std::string_view tenant) {
+    const base::InRoom in{base::Room::spool};
     if (closing_ || log_.read_only()) return std::unexpected(SpoolError::read_only);
     if (expected_bytes > options_.content_bytes_max) return std::unexpected(SpoolError::too_large);
     if (use == DraftUse::mail) { // commit() tells a report whether it fits
@@ -181,6 +183,7 @@ base::WaitQueue& QueueCore::read_wait() noexcept {
 
 /// Wakes as many as there is memory for, first come first served; who still lacks some waits again.
 void QueueCore::on_slab_timer(base::Timer& timer) noexcept {
+    const base::InRoom in{base::Room::spool};
     QueueCore& core = static_cast<OwnedTimer&>(timer).core;
     const std::uint32_t large = core.large_.free_count();
     for (std::uint32_t i = 0; i < large && !core.read_wait_.empty(); ++i)
@@ -230,6 +233,7 @@ void QueueCore::mark_dirty(EntryRef ref) {
 }
 
 void QueueCore::discard(MessageRef draft) noexcept {
+    const base::InRoom in{base::Room::spool};
     Message& message = *draft;
     log_.abandon(message.ticket_);
     message.content.clear();
@@ -274,6 +278,7 @@ void QueueCore::store(const Message& message) {
 }
 
 void QueueCore::settle(MessageRef message) {
+    const base::InRoom in{base::Room::spool};
     static_cast<void>(round_of(*message));
     CHECK(message->settled());
     const EntryRef ref = message->entry_;
@@ -313,6 +318,7 @@ void QueueCore::admit(EntryRef ref, Schedule::Share share) {
 }
 
 void QueueCore::defer(MessageRef message, base::WallTime due, std::string_view why) {
+    const base::InRoom in{base::Room::spool};
     Entry& entry = round_of(*message);
     ++message->attempts;
     message->due = due;
@@ -329,6 +335,7 @@ void QueueCore::defer(MessageRef message, base::WallTime due, std::string_view w
 }
 
 void QueueCore::park(MessageRef message, SiteRef site, base::WallTime wake_by) {
+    const base::InRoom in{base::Room::spool};
     Entry& entry = round_of(*message);
     message->content.clear();
     entry.state = EntryState::queued;
@@ -338,6 +345,7 @@ void QueueCore::park(MessageRef message, SiteRef site, base::WallTime wake_by) {
 }
 
 void QueueCore::hold(MessageRef message) {
+    const base::InRoom in{base::Room::spool};
     Entry& entry = round_of(*message);
     message->content.clear();
     entry.state = EntryState::queued;
@@ -346,6 +354,7 @@ void QueueCore::hold(MessageRef message) {
 }
 
 void QueueCore::progress(const Message& message) {
+    const base::InRoom in{base::Room::spool};
     if (message.entry_ == no_entry) return;
     store(message);
     mark_dirty(message.entry_);

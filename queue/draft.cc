@@ -112,6 +112,7 @@ base::Task<SpoolResult<>> QueueCore::add_prelude(Message& draft, std::string_vie
 
 void QueueCore::write_message(Message& draft, const MessagePrefix& prefix,
                               std::uint32_t payload_bytes) {
+    const base::InRoom in{base::Room::spool};
     const bool chunked = prefix.chunk_count != 0;
     RecordWriter writer = log_.begin(chunked ? RecordType::message_commit : RecordType::message,
                                      draft.id, payload_bytes);
@@ -167,6 +168,7 @@ base::Task<SpoolResult<>> QueueCore::commit(Message& draft, std::string_view pre
 }
 
 void QueueCore::accept(Message& message) {
+    const base::InRoom in{base::Room::spool};
     const EntryRef ref = index_.insert(message.id);
     index_.describe(ref, message.envelope);
     index_.set_chunks(ref, message.chunks_);

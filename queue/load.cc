@@ -53,6 +53,7 @@ void QueueCore::on_schedule_timer(base::Timer& timer) noexcept {
 }
 
 void QueueCore::advance_schedule() noexcept {
+    const base::InRoom in{base::Room::spool};
     schedule_.advance(tick_now(), schedule_steps_per_turn_max);
     loop_.at_turn_end(*this);
 }

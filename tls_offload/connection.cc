@@ -86,6 +86,7 @@ BioMethodHandle make_stream_bio_method() {
 
 /// Decrypts what has come, as far as the block takes it.
 Step Connection::step_read() {
+    const base::InRoom in{base::Room::tls};
     SSL* ssl = ssl_.get();
     while (read_end_ < record_bytes_max &&
            (!lower_->unread().empty() || SSL_has_pending(ssl) == 1)) {
@@ -169,6 +170,7 @@ void Connection::seal() noexcept {
         return;
     }
     if (!has_room()) return;
+    const base::InRoom in{base::Room::tls};
     ERR_clear_error();
     std::size_t written = 0;
     // Behind a full record comes another, nearly always: OpenSSL may keep its buffer for that one. The last
@@ -191,7 +193,7 @@ void Connection::seal() noexcept {
 void Connection::start_flush() {
     if (flushing_ || (sealed_count_ == 0 && !drain_due_ && !shutdown_due_)) return;
     flushing_ = true;
-    loop().spawn(flush(base::Ref<Connection>{this}), "tls: flush");
+    loop().spawn(flush(base::Ref<Connection>{this}), "tls: flush", base::Room::tls);
 }
 
 Task<void> Connection::flush(base::Ref<Connection> self) {
@@ -287,6 +289,7 @@ Task<NetResult<>> Connection::shutdown_write(base::Ref<Connection> self, Deadlin
 
 /// Says close_notify, behind everything that was staged.
 void Connection::end_output() noexcept {
+    const base::InRoom in{base::Room::tls};
     write_ended_ = true;
     ERR_clear_error();
     static_cast<void>(SSL_shutdown(ssl_.get()));

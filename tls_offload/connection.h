@@ -29,8 +29,9 @@ public:
     /// One of `client` and `server` is null.
     Connection(base::StreamPtr lower, base::Ref<LibraryState> library,
                base::Ref<ClientState> client, base::Ref<ServerState> server)
-        : library_(std::move(library)), client_(std::move(client)), server_(std::move(server)),
-          lower_(std::move(lower)), info_(lower_->info()), close_timer_(*this) {
+        : TurnEnd(base::Room::tls), library_(std::move(library)), client_(std::move(client)),
+          server_(std::move(server)), lower_(std::move(lower)), info_(lower_->info()),
+          close_timer_(*this) {
         ++library_->connections;
     }
     ~Connection() override {

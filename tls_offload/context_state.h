@@ -14,7 +14,7 @@
 namespace tls_offload {
 
 struct LibraryState final : base::RefCounted<LibraryState>, private base::TurnEnd {
-    explicit LibraryState(base::Loop& owner) : loop(owner) {}
+    explicit LibraryState(base::Loop& owner) : TurnEnd(base::Room::tls), loop(owner) {}
     ~LibraryState() override = default;
     void retire() noexcept { delete this; }
 

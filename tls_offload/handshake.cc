@@ -29,6 +29,7 @@ Task<std::expected<base::StreamPtr, TlsFailure>> fail_at_once(TlsFailure failure
 // --- Before the first step
 
 bool Connection::set_up(SSL_CTX* context, bool server) {
+    const base::InRoom in{base::Room::tls};
     ERR_clear_error();
     ssl_.reset(SSL_new(context));
     BioHandle bio{BIO_new_ex(library_->openssl.get(), library_->bio_method.get())};
@@ -66,6 +67,7 @@ bool Connection::offer_session(const ClientOptions& options) {
 // --- Steps, and the signatures that they wait for
 
 Step Connection::step_handshake() {
+    const base::InRoom in{base::Room::tls};
     SSL* ssl = ssl_.get();
     // Only here: with the mode on, OpenSSL could pause in a read or a write, whose buffers must then not move.
     // Who has paused already has the job that he goes on with.
@@ -120,6 +122,7 @@ void Connection::give_up_signing() noexcept {
 }
 
 void Connection::finish_handshake() {
+    const base::InRoom in{base::Room::tls};
     established_ = true;
     info_.tls_version = SSL_get_version(ssl_.get());
     info_.tls_cipher = SSL_get_cipher_name(ssl_.get());

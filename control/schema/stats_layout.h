@@ -155,6 +155,16 @@ namespace control::schema {
     X(dns_failures, "dns_mx_resolve_status_fail", "", "MX resolutions failed")                                                   \
     X(loop_turns, "millrace_loop_turns", "", "turns of the shard's loop")                                                        \
     X(loop_slow_turns, "millrace_loop_slow_turns", "", "turns over 1 ms")                                                        \
+    X(room_loop_us, "millrace_room_cpu_microseconds", "room=\"loop\"", "CPU time of the shards' threads by the room they worked for: the loop itself, and what belongs to no other") \
+    X(room_kernel_us, "millrace_room_cpu_microseconds", "room=\"kernel\"", "the same: the kernel's work for sockets and disk, in the calls that submit it, and sleeping") \
+    X(room_net_us, "millrace_room_cpu_microseconds", "room=\"net\"", "the same: completions of sockets, and what a turn sends; all of our own TCP/IP") \
+    X(room_tls_us, "millrace_room_cpu_microseconds", "room=\"tls\"", "the same: handshakes and records, and private-key operations, DKIM's too, that are made or handed over") \
+    X(room_smtp_us, "millrace_room_cpu_microseconds", "room=\"smtp\"", "the same: sessions with clients") \
+    X(room_message_us, "millrace_room_cpu_microseconds", "room=\"message\"", "the same: headers and DKIM, but for the private key") \
+    X(room_screen_us, "millrace_room_cpu_microseconds", "room=\"screen\"", "the same: content screening") \
+    X(room_delivery_us, "millrace_room_cpu_microseconds", "room=\"delivery\"", "the same: routing, sessions with receiving hosts, reports") \
+    X(room_spool_us, "millrace_room_cpu_microseconds", "room=\"spool\"", "the same: the spool's records and the queue's schedule") \
+    X(room_control_us, "millrace_room_cpu_microseconds", "room=\"control\"", "the same: housekeeping, statistics, operators' queue operations") \
     X(policy_swaps, "millrace_policy_swaps", "", "policy snapshots taken into use")                                              \
     X(spool_batches, "millrace_spool_batches", "", "spool writes")                                                               \
     X(spool_batch_bytes, "millrace_spool_bytes_written", "", "bytes written to the spool")                                       \

@@ -19,4 +19,10 @@ WallTime RealClock::wall_now() const noexcept {
                                                           std::chrono::nanoseconds{ts.tv_nsec})};
 }
 
+Duration RealClock::thread_cpu() const noexcept {
+    timespec ts{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return std::chrono::seconds{ts.tv_sec} + std::chrono::nanoseconds{ts.tv_nsec};
+}
+
 } // namespace dataplane::base

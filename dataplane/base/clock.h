@@ -28,12 +28,15 @@ public:
     virtual ~Clock() = default;
     [[nodiscard]] virtual TimePoint now() const noexcept = 0;
     [[nodiscard]] virtual WallTime wall_now() const noexcept = 0;
+    /// CPU time that the calling thread has had, for room.h. Under a clock that tests move, all time is.
+    [[nodiscard]] virtual Duration thread_cpu() const noexcept { return now().time_since_epoch(); }
 };
 
 class RealClock final : public Clock {
 public:
     [[nodiscard]] TimePoint now() const noexcept override;
     [[nodiscard]] WallTime wall_now() const noexcept override;
+    [[nodiscard]] Duration thread_cpu() const noexcept override;
 };
 
 /// Moves only when told to; wall time moves in step with it.

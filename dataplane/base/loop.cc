@@ -72,16 +72,16 @@ void Loop::forget(std::coroutine_handle<> handle) noexcept {
     }
 }
 
-void Loop::make_ready(std::coroutine_handle<> handle, const char* label) {
-    ready_.push_back({handle, label});
+void Loop::make_ready(std::coroutine_handle<> handle, const char* label, Room room) {
+    ready_.push_back({handle, label, room});
 }
 
 void Loop::at_turn_end(TurnEnd& work) noexcept {
     if (!work.linked()) work.link_before(turn_end_);
 }
 
-void Loop::spawn(Task<void> task, const char* label) {
-    make_ready(run_spawned(*this, std::move(task)).handle, label);
+void Loop::spawn(Task<void> task, const char* label, Room room) {
+    make_ready(run_spawned(*this, std::move(task)).handle, label, room);
 }
 
 void Loop::refresh_time() noexcept {
@@ -90,15 +90,19 @@ void Loop::refresh_time() noexcept {
 }
 
 void Loop::run_ready() {
-    const bool watched = report_slow_ != nullptr;
-    TimePoint before = now_;
+    RoomMeter& rooms = RoomMeter::here();
+    const bool metered = rooms.on();
+    const bool timed = metered || report_slow_ != nullptr;
+    TimePoint before = metered && !idle() ? clock_.now() : now_;
     std::size_t steps = 0;
     while (ready_first_ < ready_.size() && steps < steps_per_turn_max) {
         const Ready next = ready_[ready_first_++];
         if (!next.handle) continue; // forgotten
         ++steps;
+        if (metered)
+            rooms.enter_at(next.room, before); // one reading ends a step and begins the next
         next.handle.resume();
-        if (!watched) continue;
+        if (!timed) continue;
         const TimePoint after = clock_.now();
         if (after - before > longest_step_) {
             longest_step_ = after - before;
@@ -106,6 +110,7 @@ void Loop::run_ready() {
         }
         before = after;
     }
+    if (metered && steps != 0) rooms.enter_at(Room::loop, before);
     counters_.steps += steps;
     if (ready_first_ == ready_.size()) {
         ready_.clear();
@@ -124,20 +129,27 @@ void Loop::run_turn_end() noexcept {
     batch.next->prev = &batch;
     batch.prev->next = &batch;
     turn_end_.make_head();
+    RoomMeter& rooms = RoomMeter::here();
     while (!batch.alone()) {
         auto& work = static_cast<TurnEnd&>(*batch.next);
         work.unlink();
+        rooms.enter(work.room_);
         work.turn_end();
     }
+    rooms.enter(Room::loop);
 }
 
 bool Loop::turn() {
     refresh_time();
+    RoomMeter& rooms = RoomMeter::here();
+    if (rooms.on()) rooms.enter_at(Room::loop, now_);
     ++counters_.turns;
     longest_step_ = Duration::zero();
     wheel_.advance(now_);
     run_ready();
     run_turn_end();
+    rooms.enter(Room::net); // between turns the driver polls, and what comes is the net's mostly
+    rooms.settle_when_due();
     if (report_slow_) {
         const Duration took = clock_.now() - now_;
         if (took > turn_limit_) {

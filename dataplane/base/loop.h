@@ -9,6 +9,7 @@
 
 #include "dataplane/base/clock.h"
 #include "dataplane/base/link.h"
+#include "dataplane/base/room.h"
 #include "dataplane/base/task.h"
 #include "dataplane/base/timer_wheel.h"
 
@@ -16,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 namespace dataplane::base {
@@ -34,11 +36,14 @@ public:
 /// for: a stream's staged bytes become one send, a spool's records one batch.
 class TurnEnd : private detail::Link {
 public:
+    /// \param room  whose work it is
+    explicit TurnEnd(Room room = Room::loop) noexcept : room_(room) {}
     virtual ~TurnEnd() { unlink(); }
     virtual void turn_end() noexcept = 0;
 
 private:
     friend class Loop;
+    Room room_;
 };
 
 struct SlowTurn {
@@ -66,7 +71,8 @@ public:
     [[nodiscard]] WallTime wall_now() const noexcept { return wall_now_; }
 
     void arm(Timer& timer, TimePoint when) noexcept { wheel_.arm(timer, when); }
-    void make_ready(std::coroutine_handle<> handle, const char* label);
+    /// \param room  whose work the step is
+    void make_ready(std::coroutine_handle<> handle, const char* label, Room room);
     /// Takes back a make_ready() that has not run yet: the coroutine is being destroyed. Walks the
     /// queue, which is fine for what happens only when a task is torn down between two steps.
     void forget(std::coroutine_handle<> handle) noexcept;
@@ -74,7 +80,11 @@ public:
 
     /// Runs a task that nobody awaits. It starts in the next step, not inside this call.
     /// \param label  names it to the watchdog; a string literal
-    void spawn(Task<void> task, const char* label);
+    /// \param room   whose work its steps are; unless said, that of the room that spawns it
+    void spawn(Task<void> task, const char* label) {
+        spawn(std::move(task), label, RoomMeter::here().current());
+    }
+    void spawn(Task<void> task, const char* label, Room room);
     [[nodiscard]] std::size_t spawned_count() const noexcept { return spawned_count_; }
     /// Destroys every spawned task where it waits: for shutting down, before the things that the
     /// tasks use are destroyed. Not from inside a task.
@@ -95,7 +105,8 @@ public:
     void stop() noexcept { stopped_ = true; }
     [[nodiscard]] bool stopped() const noexcept { return stopped_; }
 
-    /// Names turns over `limit` to `report`. Costs one clock read per step, so it is off until asked.
+    /// Names turns over `limit` to `report`. Costs one clock read per step, so it is off until asked; the
+    /// thread's RoomMeter, when it is on, shares that read.
     void watch(Duration limit, std::function<void(const SlowTurn&)> report);
     [[nodiscard]] const LoopCounters& counters() const noexcept { return counters_; }
 
@@ -103,6 +114,7 @@ private:
     struct Ready {
         std::coroutine_handle<> handle;
         const char* label;
+        Room room;
     };
     struct Spawned;
     static Spawned run_spawned(Loop& loop, Task<void> task);

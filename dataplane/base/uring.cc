@@ -1,5 +1,7 @@
 #include "dataplane/base/uring.h"
 
+#include "dataplane/base/room.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
@@ -25,6 +27,7 @@ Uring::~Uring() {
 io_uring_sqe* Uring::stage() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     while (sqe == nullptr) { // more staged in one turn than the queue holds: hand it over now
+        const InRoom in{Room::kernel};
         ++enter_count_;
         const int submitted = io_uring_submit(&ring_);
         CHECK(submitted >= 0 || submitted == -EBUSY || submitted == -EAGAIN || submitted == -EINTR);
@@ -78,6 +81,7 @@ void Uring::poll() {
     const bool kernel_work =
         (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
     if (staged || kernel_work) {
+        const InRoom in{Room::kernel};
         ++enter_count_;
         const int result = io_uring_submit_and_get_events(&ring_);
         CHECK(result >= 0 || result == -EBUSY || result == -EAGAIN || result == -EINTR);
@@ -87,6 +91,14 @@ void Uring::poll() {
 }
 
 void Uring::wait_kernel(Duration limit) noexcept {
+    // Most of this time is sleep. What is work in it, such as sending what the turn has staged, only the
+    // thread's CPU time tells: so it is settled by itself.
+    struct Apart {
+        Apart() noexcept { RoomMeter::here().settle(); }
+        ~Apart() { RoomMeter::here().settle(); }
+    };
+    const InRoom in{Room::kernel};
+    const Apart apart;
     ++enter_count_;
     if (limit == Duration::max()) {
         static_cast<void>(io_uring_submit_and_wait(&ring_, 1));

@@ -9,6 +9,7 @@ bool WaitNode::park(std::coroutine_handle<> waiting) noexcept {
         return false;
     }
     waiting_ = waiting;
+    room_ = RoomMeter::here().current();
     if (deadline_.at != TimePoint::max()) {
         timer_.node = this;
         loop_.arm(timer_, deadline_.at);
@@ -25,7 +26,7 @@ void WaitNode::wake(Wake reason) noexcept {
     unlink();
     reason_ = reason;
     queued_ = std::exchange(waiting_, nullptr);
-    loop_.make_ready(queued_, label_);
+    loop_.make_ready(queued_, label_, room_);
 }
 
 void WaitNode::unlink() noexcept {

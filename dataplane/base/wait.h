@@ -82,6 +82,7 @@ private:
     Deadline deadline_;
     NodeTimer timer_;
     CancelLink cancel_link_;
+    Room room_ = Room::loop; // that waits
     std::coroutine_handle<> waiting_;
     mutable std::coroutine_handle<> queued_; // on the loop, not resumed yet
     Wake reason_ = Wake::event;

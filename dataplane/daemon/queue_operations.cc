@@ -41,7 +41,9 @@ public:
     void await_resume() noexcept { waiting_ = nullptr; }
 
 private:
-    void turn_end() noexcept override { loop_.make_ready(waiting_, "queue operation"); }
+    void turn_end() noexcept override {
+        loop_.make_ready(waiting_, "queue operation", base::Room::control);
+    }
     base::Loop& loop_;
     std::coroutine_handle<> waiting_;
 };
@@ -190,7 +192,8 @@ void QueueOperations::start(Kind kind, std::string_view arguments, Answer answer
         request.how != "expire") {
         return answer(print({{"error", "mail is ended by remove, dsn or expire"}}));
     }
-    loop_.spawn(walk(std::move(request), std::move(answer)), "queue operation");
+    loop_.spawn(walk(std::move(request), std::move(answer)), "queue operation",
+                base::Room::control);
 }
 
 std::string_view QueueOperations::site_of(EntryRef ref, const Entry& entry) const {

@@ -120,7 +120,7 @@ std::expected<void, std::string> Relay::listen() {
                                    std::string(to_string(opened.error())));
         }
         listeners_.push_back(std::move(*opened));
-        parts_.loop.spawn(accept_from(*listeners_.back(), index), "accept");
+        parts_.loop.spawn(accept_from(*listeners_.back(), index), "accept", base::Room::smtp);
     }
     return {};
 }
@@ -129,7 +129,8 @@ base::Task<void> Relay::accept_from(base::Listener& listener, std::size_t index)
     for (;;) {
         auto accepted = co_await listener.accept({.cancel = &stopping_});
         if (accepted) {
-            parts_.loop.spawn(serve_one(std::move(*accepted), index), "smtp session");
+            parts_.loop.spawn(serve_one(std::move(*accepted), index), "smtp session",
+                              base::Room::smtp);
             continue;
         }
         if (accepted.error() == base::NetError::closed || stopping_.cancelled()) co_return;

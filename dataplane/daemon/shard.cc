@@ -1,5 +1,6 @@
 #include "dataplane/daemon/shard.h"
 
+#include "dataplane/base/room.h"
 #include "dataplane/base/uring.h"
 #include "dataplane/daemon/commands.h"
 #include "dataplane/daemon/journal_events.h"
@@ -19,6 +20,7 @@ namespace dataplane::daemon {
 namespace {
 
 constexpr auto housekeeping_interval = std::chrono::milliseconds{250};
+constexpr auto room_interval = std::chrono::milliseconds{100}; // for who draws them by the second
 constexpr auto stop_limit = std::chrono::seconds{30};
 constexpr auto others_wait =
     std::chrono::milliseconds{5}; // between looks whether other shards are done
@@ -173,12 +175,13 @@ void Shard::run() {
         queue::Disk& disk = (*pool)->disk();
         telemetry::EventSink& events = marks ? static_cast<telemetry::EventSink&>(*marks) : events_;
         Running running(*this, loop, ring, disk, events);
+        base::RoomMeter::here().start(parts_.clock);
         running.loop.watch(turn_limit, [this, &running](const base::SlowTurn& slow) {
             if (running.loop.now() - running.last_slow_note < slow_turn_note_gap) return;
             running.last_slow_note = running.loop.now();
             log_.note(LogLevel::warning, "slow_turn", describe(slow));
         });
-        running.loop.spawn(open(running), "start");
+        running.loop.spawn(open(running), "start", base::Room::spool);
         if (running.net) {
             ShardNet::Driver driver(*running.net, ring, {.idle_sleep = start_up.dpdk.idle_sleep});
             running.loop.run(driver, start_up.dpdk.busy_poll);
@@ -210,8 +213,10 @@ base::Task<void> Shard::open(Running& running) {
         running.loop.stop();
         co_return;
     }
-    running.loop.spawn(housekeeping(running), "housekeeping");
-    if (!recovered->complete) running.loop.spawn(report_recovery(running), "recovery report");
+    running.loop.spawn(housekeeping(running), "housekeeping", base::Room::control);
+    running.loop.spawn(count_rooms(running), "room statistics", base::Room::control);
+    if (!recovered->complete)
+        running.loop.spawn(report_recovery(running), "recovery report", base::Room::control);
     ready_.set_value(ShardStarted{*recovered, running.relay.addresses()});
 }
 
@@ -258,6 +263,24 @@ void Shard::count_left(Running& running) {
     left_.store(left, std::memory_order_relaxed);
 }
 
+/// Only the sum of all shards is told, and each counts in whole microseconds.
+void Shard::publish_rooms() noexcept {
+    using telemetry::Counter;
+    constexpr std::array counters{Counter::room_loop_us,   Counter::room_kernel_us,
+                                  Counter::room_net_us,    Counter::room_tls_us,
+                                  Counter::room_smtp_us,   Counter::room_message_us,
+                                  Counter::room_screen_us, Counter::room_delivery_us,
+                                  Counter::room_spool_us,  Counter::room_control_us};
+    static_assert(counters.size() == base::room_count);
+    base::RoomMeter& rooms = base::RoomMeter::here();
+    rooms.settle();
+    for (std::size_t i = 0; i < counters.size(); ++i) {
+        const auto spent = std::chrono::duration_cast<std::chrono::microseconds>(
+            rooms.cpu(static_cast<base::Room>(i)));
+        stats_.set(counters[i], static_cast<std::uint64_t>(spent.count()));
+    }
+}
+
 void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept {
     using telemetry::Counter;
     using telemetry::Gauge;
@@ -289,6 +312,13 @@ void Shard::publish_offload(const tls_offload::offload::Engine& engine) noexcept
     stats_.set(Gauge::offload_state, static_cast<std::uint64_t>(engine.state()));
 }
 
+base::Task<void> Shard::count_rooms(Running& running) {
+    while (!stop_requested_.load(std::memory_order_relaxed)) {
+        publish_rooms();
+        co_await base::sleep_for(running.loop, room_interval);
+    }
+}
+
 base::Task<void> Shard::housekeeping(Running& running) {
     while (!stop_requested_.load(std::memory_order_relaxed)) {
         running.relay.publish_stats();
@@ -303,6 +333,7 @@ base::Task<void> Shard::housekeeping(Running& running) {
     co_await running.relay.stop(stop_limit);
     co_await pool_->close();
     running.relay.publish_stats();
+    publish_rooms();
     if (running.net) co_await serve_others(running);
     running.loop.stop();
 }

@@ -54,7 +54,8 @@ struct ShardParts {
     SpoolDevices& devices;
     const SpoolTampering& tampering;
     std::vector<delivery::StandingOrder> orders{}; // see queue_operations.h
-    std::string attached{}; // a dead node's pool to deliver (attach.h); empty: the shard's own, for mail
+    std::string
+        attached{}; // a dead node's pool to deliver (attach.h); empty: the shard's own, for mail
 };
 
 /// \pre  report.records_damaged is not 0
@@ -91,8 +92,10 @@ private:
     void run();
     base::Task<void> open(Running& running);
     base::Task<void> report_recovery(Running& running);
+    base::Task<void> count_rooms(Running& running);
     base::Task<void> housekeeping(Running& running);
     void count_left(Running& running);
+    void publish_rooms() noexcept;
     void publish_offload(const tls_offload::offload::Engine& engine) noexcept;
     base::Task<void> serve_others(Running& running);
 

@@ -40,7 +40,8 @@ void Dispatcher::grow(Lane& lane) {
         if (lane.paused_until > now) return; // its jobs have been postponed
         if (lane.grow_after > now) return look_again(lane, lane.grow_after);
         if (!take_slot(lane)) return;
-        loop_.spawn(run_connection(&lane, SlotGuard{lane}, TaskMark{*this}), "delivery connection");
+        loop_.spawn(run_connection(&lane, SlotGuard{lane}, TaskMark{*this}), "delivery connection",
+                    base::Room::delivery);
     }
 }
 
@@ -75,6 +76,7 @@ void Dispatcher::look_again(Lane& lane, TimePoint when) {
 }
 
 void Dispatcher::on_wake(base::Timer& timer) noexcept {
+    const base::InRoom in{base::Room::delivery};
     Lane& lane = *static_cast<Lane::WakeTimer&>(timer).lane;
     if (lane.paused_until > lane.dispatcher.loop_.now()) return lane.dispatcher.park_ready(lane);
     lane.dispatcher.feed(lane);

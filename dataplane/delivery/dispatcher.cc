@@ -107,6 +107,7 @@ std::size_t Dispatcher::room(bool fresh) const noexcept {
 }
 
 void Dispatcher::message_ready(MessageRef message) {
+    const base::InRoom in{base::Room::delivery};
     CHECK(assembled_.empty());
     if (closing_)
         return context_.queue.hold(std::move(message)); // the next start hands it out again
@@ -394,7 +395,7 @@ void Dispatcher::end_round(Round& round) {
         return !failure || dsn_due(envelope, report.dsn.index, DsnKind::failure);
     });
     if (!tell) return conclude(round, true);
-    loop_.spawn(end_with_reports(&round, TaskMark{*this}), "delivery report");
+    loop_.spawn(end_with_reports(&round, TaskMark{*this}), "delivery report", base::Room::delivery);
 }
 
 /// Queues the reports that are due, and only then lets the round end: when the status says

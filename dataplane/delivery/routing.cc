@@ -96,7 +96,7 @@ void Dispatcher::route(Domain& domain) {
         break;
     }
     domain.state = Domain::State::resolving;
-    loop_.spawn(resolve(&domain, TaskMark{*this}), "delivery resolve");
+    loop_.spawn(resolve(&domain, TaskMark{*this}), "delivery resolve", base::Room::delivery);
 }
 
 Task<void> Dispatcher::resolve(Domain* domain, [[maybe_unused]] TaskMark mark) {
@@ -338,6 +338,7 @@ Lane& Dispatcher::lane_of(Site& site, const SourceChoice& choice) {
 // ---- forgetting
 
 void Dispatcher::on_sweep(base::Timer& timer) noexcept {
+    const base::InRoom in{base::Room::delivery};
     static_cast<SweepTimer&>(timer).dispatcher->sweep();
 }
 

@@ -32,6 +32,7 @@ void Dispatcher::set_orders(std::vector<StandingOrder> orders) {
 /// Lets go of held mail in slices: what is still suspended is held again when its turn comes. Orders
 /// that end by their time are noticed by looking every minute.
 void Dispatcher::on_look_at_held(base::Timer& timer) noexcept {
+    const base::InRoom in{base::Room::delivery};
     constexpr std::uint32_t slice = 1024;
     Dispatcher& self = *static_cast<SweepTimer&>(timer).dispatcher;
     if (self.held_left_ > 0) {

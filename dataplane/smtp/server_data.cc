@@ -1,5 +1,6 @@
 // server_data.cc: DATA (RFC 5321 §4.1.1.4), BDAT (RFC 3030), and what follows a message's last
 // byte.
+#include "dataplane/base/room.h"
 #include "dataplane/message/header_add.h"
 #include "dataplane/smtp/limits.h"
 #include "dataplane/smtp/server_session.h"
@@ -169,6 +170,7 @@ void ServerSession::took(std::span<const std::byte> content) {
     content_bytes_ += content.size();
     if (content_bytes_ > policy_->limits.message_bytes_max)
         return spoil(replies::too_large, Counter::rejected_size);
+    const base::InRoom in{base::Room::message};
     const bool in_header = !headers_.done();
     const std::size_t header_bytes = headers_.header_bytes();
     headers_.feed(content);
@@ -182,6 +184,7 @@ void ServerSession::took(std::span<const std::byte> content) {
             signer_->body(base::as_text(content));
         }
     }
+    const base::InRoom screening{base::Room::screen};
     scan_.feed(content);
     if (in_header && headers_.end() == message::HeaderEnd::not_a_header) {
         // A body without a blank line in front: this piece is shown to the rules as both, so that
@@ -245,7 +248,10 @@ base::Task<void> ServerSession::finish_message() {
 
 /// What the rules say of the whole message.
 void ServerSession::screen_content() {
-    verdict_ = scan_.finish();
+    {
+        const base::InRoom in{base::Room::screen};
+        verdict_ = scan_.finish();
+    }
     shard_.stats.add(Counter::screen_hits, verdict_.rules.size());
     for (const std::string_view rule : verdict_.rules) {
         if (!rules_hit_.empty()) rules_hit_.push_back(',');
@@ -268,6 +274,7 @@ void ServerSession::screen_content() {
 }
 
 void ServerSession::build_prelude() {
+    const base::InRoom in{base::Room::message};
     const queue::Envelope& envelope = draft_.envelope();
     const HexText id{draft_.id().value};
     const base::WallTime now = shard_.loop.wall_now();
@@ -298,9 +305,11 @@ void ServerSession::build_prelude() {
 /// Signatures go into the prelude, so that the spool holds the message as it will be sent.
 base::Task<void> ServerSession::sign_content() {
     if (signer_ == nullptr) co_return;
+    base::RoomMeter::here().enter(base::Room::message); // its waits come back to it
     const auto report = co_await signer_->sign(
         shard_.dkim->signer(), prelude_, queue::prelude_bytes_max, shard_.loop.wall_now(),
         base::Deadline::in(shard_.loop, message::dkim::sign_time));
+    base::RoomMeter::here().enter(base::Room::smtp);
     shard_.stats.add(Counter::dkim_signatures, report.signed_count);
     shard_.stats.add(Counter::dkim_failed, report.failed_count);
     if (report.defer) {

@@ -38,7 +38,7 @@ private:
 
 Engine::Engine(base::Loop& loop, std::vector<std::unique_ptr<Backend>> backends,
                EngineOptions options)
-    : loop_(loop), options_(options), watch_timer_(*this) {
+    : TurnEnd(base::Room::tls), loop_(loop), options_(options), watch_timer_(*this) {
     CHECK(!backends.empty() && backends.size() < 256 && options.requests > 0);
     CHECK(backends.back()->traits().software);
     ranks_.resize(backends.size());
@@ -256,6 +256,7 @@ void Engine::dispatch() {
 
 std::size_t Engine::poll_backends(std::size_t budget, bool woken_only) {
     if (polling_) return 0;
+    const base::InRoom in{base::Room::tls};
     polling_ = true;
     finished_count_ = 0;
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {

@@ -11,7 +11,7 @@ namespace dataplane::net::kernel {
 
 static_assert(base::SlabChain::views_max <= segments_max);
 
-Connection::Connection(ConnectionPool& pool) noexcept : pool_(pool) {
+Connection::Connection(ConnectionPool& pool) noexcept : TurnEnd(base::Room::net), pool_(pool) {
     buffer_waiter_.connection = this;
     chunk_waiter_.connection = this;
     limit_.connection = this;
@@ -462,7 +462,7 @@ void Connection::retire() noexcept {
 
 ConnectionPool::ConnectionPool(base::Loop& its_loop, base::Uring& its_ring,
                                const KernelTransportOptions& its_options)
-    : loop(its_loop), ring(its_ring), options(its_options),
+    : TurnEnd(base::Room::net), loop(its_loop), ring(its_ring), options(its_options),
       buffers(its_ring, its_options.receive_buffers, its_options.receive_buffer_bytes,
               its_options.receive_window),
       chunks(its_options.send_chunk_bytes, its_options.send_chunks) {

@@ -43,7 +43,7 @@ void ListenSocket::on_accepted(int result, std::uint32_t flags) noexcept {
             connection->adopt(result, base::Ref<ListenSocket>{this});
             if (options_.proxy_protocol) {
                 pool_.loop.spawn(greet_proxy(base::Ref<ListenSocket>{this}, std::move(connection)),
-                                 "PROXY header");
+                                 "PROXY header", base::Room::net);
             } else {
                 enqueue(std::move(connection));
             }

@@ -29,7 +29,8 @@ Placement placement_of(const Port& port, const StackOptions& options) {
 } // namespace
 
 Engine::Engine(base::Loop& loop, Port& port, ip::LayerOptions ip, const StackOptions& options)
-    : loop_(loop), port_(port), options_(options), addresses_(ip.addresses),
+    : TurnEnd(base::Room::net), loop_(loop), port_(port), options_(options),
+      addresses_(ip.addresses),
       random_(static_cast<std::minstd_rand::result_type>(seeded(options.secret, 'R'))),
       receive_slabs_(options.receive_slab_bytes, options.receive_slabs),
       send_slabs_(std::make_unique<base::SlabPool>(options.send_slab_bytes, options.send_slabs)),
@@ -462,6 +463,7 @@ void Engine::arm_tick() noexcept {
 }
 
 void Engine::on_tick(base::Timer& timer) noexcept {
+    const base::InRoom in{base::Room::net};
     Engine& engine = static_cast<Tick&>(timer).engine;
     engine.tick_at_ = TimePoint::max();
     engine.run_timers(engine.loop_.now());

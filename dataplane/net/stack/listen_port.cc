@@ -32,7 +32,8 @@ void ListenPort::established(Tcb& tcb) noexcept {
     tcb.phase = Tcb::Phase::queued;
     const base::Ref<Tcb> held{&tcb};
     if (proxy_protocol_) {
-        engine_.loop().spawn(greet_proxy(base::Ref<ListenPort>{this}, held), "PROXY header");
+        engine_.loop().spawn(greet_proxy(base::Ref<ListenPort>{this}, held), "PROXY header",
+                             base::Room::net);
     } else {
         enqueue(held);
     }

@@ -23,7 +23,8 @@ public:
         : loop_(loop), shared_(std::make_shared<Shared>()) {
         shared_->parts = std::move(parts);
         for (const std::unique_ptr<Listener>& part : shared_->parts)
-            loop_.spawn(collect(&loop_, shared_, part.get()), "accept on all ports");
+            loop_.spawn(collect(&loop_, shared_, part.get()), "accept on all ports",
+                        base::Room::net);
     }
     ~Everywhere() override { close(); }
 

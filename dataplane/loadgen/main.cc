@@ -326,6 +326,10 @@ int run(int argc, char** argv) {
                      "of the relay's processes, when it runs here")
         ->delimiter(',');
     profile_run->add_option("--relay-process", measured.relay_process, "or their name");
+    profile_run
+        ->add_option("--relay-metrics", measured.relay_metrics,
+                     "HOST:PORT of its /metrics, for its CPU by room")
+        ->delimiter(',');
     profile_run->add_option("--spool", measured.spool_folder,
                             "the relay's, when it runs here: is its disk durable?");
     profile_run->add_option("--note", measured.note, "about the relay's set-up, for the report");

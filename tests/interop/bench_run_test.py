@@ -42,13 +42,13 @@ def a_mistake_is_named_with_its_line(folder):
     expect(done.returncode == 1 and "cannot connect to the relay" in done.stderr, done.stderr)
 
 
-def plots_are_drawn(path):
+def plots_are_drawn(path, count=7):
     """Well-formed, self-contained, and each plot has lines or bars with points in them: rate, latency and its histogram,
-    backlog, CPU, the relay's memory and its threads."""
+    backlog, CPU, the relay's memory, its threads and, where it was asked, its rooms."""
     text = path.read_text()
     tree = xml.fromstring(text)
     plots = tree.findall(".//svg")
-    expect(len(plots) == 7, f"{len(plots)} plots")
+    expect(len(plots) == count, f"{len(plots)} plots")
     for plot in plots:
         title = plot.get("aria-label")
         lines = [shape.get("d") for shape in plot.iter("path") if "line" in shape.get("class", "").split()]
@@ -56,6 +56,18 @@ def plots_are_drawn(path):
         points = max([len(re.findall("[ML]", line)) for line in lines] + [len(bars)])
         expect(points >= 3, f"'{title}' draws {points} points")
     expect(not re.search(r"https?://|src=|@import", text), "the report loads something")
+
+
+def rooms_make_up_the_shards(figures):
+    """The relay divides its shards' CPU time among its rooms: the sum must be what the kernel says of those threads, but for the
+    tenth of a second that the relay's figures may be old at both ends, and every room that this run makes work has a part."""
+    rooms, seconds = figures["relay_rooms"]["cpu_s"], figures["seconds"]
+    shards = sum(spent for name, spent in figures["relay"]["cpu_s_by_thread"].items() if name.startswith("shard"))
+    expect(abs(sum(rooms.values()) - shards) < 0.1 * shards + 0.02 * seconds, f"rooms {rooms}, shards {shards}")
+    for room in ("smtp", "spool", "delivery", "kernel", "net", "message"):
+        expect(rooms[room] > 0.005 * shards, f"{room}: {rooms}")
+    lines = figures["relay_rooms"]["cores"]
+    expect({len(line) for line in lines.values()} == {len(figures["samples"])}, "a point for each sample")
 
 
 def chromium_opens(path, folder):
@@ -79,7 +91,8 @@ def the_20_second_profile_measures_the_relay(folder):
     relay = Relay(folder, smart_host=f"127.0.0.1:{port}").start()
     result, report = folder / "ci.json", folder / "ci.html"
     arguments = ["run", "ci", "--target", f"127.0.0.1:{relay.relay}", "--listen", f"127.0.0.1:{port}",
-                 "--relay-pid", relay.daemon.pid, "--spool", relay.folder / "spool", "--json", result, "--report", report]
+                 "--relay-pid", relay.daemon.pid, "--relay-metrics", f"127.0.0.1:{relay.admin}", "--spool",
+                 relay.folder / "spool", "--json", result, "--report", report]
     done = bench(*arguments)
     print("  " + done.stdout.strip().replace("\n", "\n  "), flush=True)
     # 3: measured, but not to be trusted: a busy machine is no fault of the relay's or of the tool's.
@@ -93,12 +106,13 @@ def the_20_second_profile_measures_the_relay(folder):
     expect(audit["arrived"] + audit["refused"] == audit["promised"] > figures["accepted"], f"audit {audit}")
     expect(figures["relay"]["cpu_s"] > 0 and figures["relay"]["memory_max_mb"] > 5, f"{figures['relay']}")
     expect(any(name.startswith("shard") for name in figures["relay"]["cpu_s_by_thread"]), "CPU of the shards")
+    rooms_make_up_the_shards(figures)
     expect("ESMTP" in figures["relay_greeting"], figures["relay_greeting"])
     expect(sum(1 for sample in figures["samples"] if sample["measured"]) in range(10, 17), "seconds that were measured")
     microsoft = next(one for one in figures["providers"] if one["name"] == "microsoft")
     expect(microsoft["taken"] > 0, f"{microsoft}")
 
-    plots_are_drawn(report)
+    plots_are_drawn(report, 8)
     again = folder / "again.html"
     expect(bench("report", result, again).returncode == 0 and again.read_text() == report.read_text(),
            "the report of the JSON is the same")

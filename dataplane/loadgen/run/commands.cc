@@ -81,6 +81,9 @@ void apply(const RunCommand& command, Profile& profile) {
     if (command.drain) profile.drain = *command.drain;
     if (!command.relay_pids.empty()) profile.relay.pids = command.relay_pids;
     if (!command.relay_process.empty()) profile.relay.process = command.relay_process;
+    if (!command.relay_metrics.empty()) profile.relay.metrics.clear();
+    for (const std::string& text : command.relay_metrics)
+        profile.relay.metrics.push_back(read_address(text));
     if (!command.spool_folder.empty()) profile.relay.spool_folder = command.spool_folder;
     if (!command.note.empty()) profile.relay.note = command.note;
 }

@@ -20,6 +20,7 @@ struct RunCommand {
     std::optional<std::chrono::milliseconds> duration, warm_up, drain;
     std::vector<int> relay_pids;
     std::string relay_process;
+    std::vector<std::string> relay_metrics;
     std::string spool_folder;
     std::string note;
     std::string json_file;   // empty: none

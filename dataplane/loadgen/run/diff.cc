@@ -101,6 +101,13 @@ Difference difference_of(const RunResult& a, const RunResult& b) {
     plain("accept p99.9, ms", a.latency_ms(0.999), b.latency_ms(0.999), false);
     if (a.relay.known && b.relay.known)
         plain("relay memory at most, MB", a.relay.memory_max_mb, b.relay.memory_max_mb, false);
+    for (const NamedValue& room : a.rooms) {
+        const auto other = std::ranges::find(b.rooms, room.name, &NamedValue::name);
+        if (other == b.rooms.end() || a.accepted == 0 || b.accepted == 0) continue;
+        plain("relay CPU us a message, " + room.name,
+              1e6 * room.value / static_cast<double>(a.accepted),
+              1e6 * other->value / static_cast<double>(b.accepted), false);
+    }
     const auto before = faults(a.audit), after = faults(b.audit);
     for (std::size_t i = 0; i < before.size(); ++i) {
         const bool fault = before[i].first == "lost" || before[i].first == "altered" ||

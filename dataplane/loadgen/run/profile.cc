@@ -515,6 +515,7 @@ std::expected<Profile, Errors> read_profile(const std::string& text, const std::
     const Table relay = root.child("relay");
     relay.numbers("pids", profile.relay.pids);
     relay.text("process", profile.relay.process);
+    relay.addresses("metrics", profile.relay.metrics);
     relay.text("spool", profile.relay.spool_folder);
     relay.text("note", profile.relay.note);
     relay.finish();

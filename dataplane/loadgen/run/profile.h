@@ -37,10 +37,11 @@ struct SinkSection {
 };
 
 struct RelaySection {
-    std::vector<int> pids;    // of the processes to be watched, when they run here
-    std::string process;      // or: every process of this name
-    std::string spool_folder; // whose disk must be durable
-    std::string note;         // what the relay was set up to do: DKIM keys, offload, shards
+    std::vector<int> pids;                    // of the processes to be watched, when they run here
+    std::string process;                      // or: every process of this name
+    std::vector<base::SocketAddress> metrics; // where it answers GET /metrics; of several the sum
+    std::string spool_folder;                 // whose disk must be durable
+    std::string note; // what the relay was set up to do: DKIM keys, offload, shards
 };
 
 struct Profile {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <initializer_list>
 #include <limits>
 #include <numeric>
 
@@ -107,6 +109,72 @@ std::vector<double> column(const RunResult& result, double Sample::* field) {
     return values;
 }
 
+/// The busiest of them over time, and the others in one line. `frame` has the seconds.
+Chart busiest(const Chart& frame, std::string title, const std::vector<ThreadUse>& all) {
+    Chart chart = frame;
+    chart.title = std::move(title);
+    chart.y_label = "cores";
+    chart.lines.clear();
+    std::vector<const ThreadUse*> order;
+    for (const ThreadUse& one : all)
+        order.push_back(&one);
+    const auto sum = [](const ThreadUse* one) {
+        return std::accumulate(one->cores.begin(), one->cores.end(), 0.0);
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](const ThreadUse* a, const ThreadUse* b) { return sum(a) > sum(b); });
+    Line others{.name = "others", .values = std::vector<double>(frame.x.size())};
+    for (std::size_t i = 0; i < order.size(); ++i) {
+        if (i < lines_max) {
+            chart.lines.push_back({order[i]->name, order[i]->cores});
+            continue;
+        }
+        for (std::size_t k = 0; k < std::min(others.values.size(), order[i]->cores.size()); ++k)
+            others.values[k] += order[i]->cores[k];
+    }
+    if (order.size() > lines_max) chart.lines.push_back(std::move(others));
+    return chart;
+}
+
+/// What Millrace counts as each room's; of another relay's rooms only the names are known.
+std::string_view includes(std::string_view room) {
+    for (const auto& [name, what] : std::initializer_list<std::pair<const char*, const char*>>{
+             {"loop", "the loop itself, its timers, and what belongs to no other"},
+             {"kernel", "system calls for sockets and disk, sending and falling asleep included"},
+             {"net", "what came from sockets, what a turn sends; all of our own TCP/IP"},
+             {"tls", "handshakes, records, private-key operations (DKIM's too)"},
+             {"smtp", "sessions with clients"},
+             {"message", "headers and DKIM, but for the private key"},
+             {"screen", "content screening"},
+             {"delivery", "routing, sessions with receiving hosts, reports"},
+             {"spool", "the spool's records, the queue's schedule"},
+             {"control", "housekeeping, statistics, operators' commands"}}) {
+        if (room == name) return what;
+    }
+    return "";
+}
+
+std::string room_table(const RunResult& result) {
+    double sum = 0;
+    for (const NamedValue& room : result.rooms)
+        sum += room.value;
+    std::vector<NamedValue> rooms = result.rooms;
+    std::ranges::stable_sort(rooms, std::greater{}, &NamedValue::value);
+    std::string html =
+        "<table><tr><th>room</th><th class=\"n\">CPU s</th><th class=\"n\">share</th>"
+        "<th class=\"n\">µs a message</th><th>includes</th></tr>";
+    for (const NamedValue& room : rooms) {
+        html += "<tr><td>" + escaped(room.name) + "</td><td class=\"n\">" + shown(room.value) +
+                "</td><td class=\"n\">" + shown(sum > 0 ? 100 * room.value / sum : 0) +
+                " %</td><td class=\"n\">" +
+                (result.accepted == 0
+                     ? std::string{}
+                     : shown(1e6 * room.value / static_cast<double>(result.accepted))) +
+                "</td><td>" + escaped(includes(room.name)) + "</td></tr>";
+    }
+    return html + "</table>\n";
+}
+
 std::string charts(const RunResult& result) {
     const std::vector<double> x = column(result, &Sample::at_s);
     Chart rate{.title = "Rate", .x_label = "seconds", .y_label = "per second", .x = x};
@@ -172,24 +240,10 @@ std::string charts(const RunResult& result) {
         memory.lines = {{"relay", column(result, &Sample::relay_mb)}};
         html += draw(memory);
     }
-    if (!result.relay.over_time.empty()) {
-        Chart threads = rate;
-        threads.title = "Relay's CPU by thread";
-        threads.y_label = "cores";
-        threads.lines.clear();
-        std::vector<const ThreadUse*> busiest;
-        for (const ThreadUse& thread : result.relay.over_time)
-            busiest.push_back(&thread);
-        const auto sum = [](const ThreadUse* thread) {
-            return std::accumulate(thread->cores.begin(), thread->cores.end(), 0.0);
-        };
-        std::stable_sort(busiest.begin(), busiest.end(),
-                         [&](const ThreadUse* a, const ThreadUse* b) { return sum(a) > sum(b); });
-        busiest.resize(std::min(busiest.size(), lines_max));
-        for (const ThreadUse* thread : busiest)
-            threads.lines.push_back({thread->name, thread->cores});
-        html += draw(threads);
-    }
+    if (!result.relay.over_time.empty())
+        html += draw(busiest(rate, "Relay's CPU by thread", result.relay.over_time));
+    if (!result.rooms_over_time.empty())
+        html += draw(busiest(rate, "Relay's CPU by room, shards only", result.rooms_over_time));
     if (result.capacity.searched) {
         Chart search{.title = "The search: rate of each trial",
                      .x_label = "trial",
@@ -253,6 +307,12 @@ std::string make_report(const RunResult& result) {
         for (const NamedValue& thread : result.relay.threads)
             threads.emplace_back(thread.name, shown(thread.value) + " s");
         html += "<h2>The relay's CPU by thread</h2>" + table_of(threads);
+    }
+    if (!result.rooms.empty()) {
+        html += "<h2>The relay's CPU by room</h2><p class=\"sub\">Of the threads that do all "
+                "rooms' work in turn, its "
+                "shards; the sum is their CPU time. Other threads are in the table by thread.</p>" +
+                room_table(result);
     }
     if (!result.hostile.empty()) {
         Facts hostile;

@@ -159,6 +159,15 @@ std::string to_json(const RunResult& result) {
                          {"cpu_s_by_thread", threads},
                          {"cores_by_thread", over_time}};
     }
+    if (!result.rooms.empty()) {
+        Json rooms = Json::object();
+        for (const NamedValue& room : result.rooms)
+            rooms[room.name] = room.value;
+        Json over_time = Json::object();
+        for (const ThreadUse& room : result.rooms_over_time)
+            over_time[room.name] = room.cores;
+        json["relay_rooms"] = {{"cpu_s", rooms}, {"cores", over_time}};
+    }
     Json audit{{"promised", result.audit.promised},
                {"refused", result.audit.refused},
                {"arrived", result.audit.delivered},
@@ -225,6 +234,12 @@ RunResult result_from_json(const std::string& text) try {
             for (const auto& [name, values] : relay.at("cores_by_thread").items())
                 result.relay.over_time.push_back({name, values});
         }
+    }
+    if (json.contains("relay_rooms")) {
+        for (const auto& [name, value] : json.at("relay_rooms").at("cpu_s").items())
+            result.rooms.push_back({name, value});
+        for (const auto& [name, values] : json.at("relay_rooms").at("cores").items())
+            result.rooms_over_time.push_back({name, values});
     }
     const Json& audit = json.at("audit");
     result.audit.promised = audit.at("promised");

@@ -42,7 +42,7 @@ struct NamedValue {
 };
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-/// A thread's share of a core, second by second.
+/// What a thread, or a room, had of a core, second by second.
 struct ThreadUse {
     std::string name;
     std::vector<double> cores; // one for each sample
@@ -97,6 +97,8 @@ struct RunResult {
     std::vector<ProviderTally> providers;
     std::vector<NamedValue> hostile;
     RelayUse relay;
+    std::vector<NamedValue> rooms; // the relay's CPU seconds by room, where it tells them
+    std::vector<ThreadUse> rooms_over_time;
     CapacityResult capacity;
     Facts machine;
     std::vector<std::string> doubts; // why the run cannot be trusted; empty: it can

@@ -1,22 +1,17 @@
 #include "dataplane/loadgen/run/runner.h"
 
 #include "dataplane/loadgen/run/machine.h"
+#include "dataplane/loadgen/run/probe.h"
 #include "dataplane/loadgen/run/trust.h"
 #include "dataplane/loadgen/run/worker.h"
 
 #include <algorithm>
-#include <arpa/inet.h>
 #include <array>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <ctime>
 #include <fstream>
-#include <netinet/in.h>
 #include <stdexcept>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 namespace dataplane::loadgen {
@@ -50,38 +45,16 @@ std::string utc_now() {
     return text.data();
 }
 
-/// The relay's first line, and the proof that somebody is there. Kernel sockets only.
-std::string greeting_of(const base::SocketAddress& target) {
-    const int descriptor =
-        ::socket(target.ip.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (descriptor < 0) throw std::runtime_error(std::string("socket: ") + std::strerror(errno));
-    struct Close {
-        int descriptor;
-        ~Close() { ::close(descriptor); }
-    } const owner{descriptor};
-    const timeval limit{.tv_sec = 10, .tv_usec = 0};
-    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    sockaddr_in6 v6{.sin6_family = AF_INET6, .sin6_port = htons(target.port)};
-    sockaddr_in v4{.sin_family = AF_INET, .sin_port = htons(target.port)};
-    std::memcpy(&v6.sin6_addr, target.ip.bytes().data(), sizeof v6.sin6_addr);
-    std::memcpy(&v4.sin_addr, target.ip.bytes().data(), sizeof v4.sin_addr);
-    const auto* const address = target.ip.is_v6() ? reinterpret_cast<const sockaddr*>(&v6)
-                                                  : reinterpret_cast<const sockaddr*>(&v4);
-    if (::connect(descriptor, address, target.ip.is_v6() ? sizeof v6 : sizeof v4) != 0) {
-        throw std::runtime_error("cannot connect to the relay at " + target.to_string() + ": " +
-                                 std::strerror(errno) + "; start it, or say --target HOST:PORT");
+/// What was spent between two looks.
+std::vector<NamedValue> since(const std::vector<NamedValue>& now,
+                              const std::vector<NamedValue>& earlier) {
+    std::vector<NamedValue> spent = now;
+    for (NamedValue& value : spent) {
+        for (const NamedValue& before : earlier)
+            value.value -= before.name == value.name ? before.value : 0;
+        value.value = std::max(0.0, value.value);
     }
-    std::array<char, 512> text{};
-    const ssize_t got = ::recv(descriptor, text.data(), text.size(), 0);
-    if (got <= 0) return "no greeting within 10 s (TLS from the first byte, perhaps)";
-    const std::string_view line(text.data(), static_cast<std::size_t>(got));
-    std::string kept;
-    for (const char c : line.substr(0, line.find_first_of("\r\n"))) {
-        if (c >= ' ' && c <= '~') kept += c;
-    }
-    static_cast<void>(::send(descriptor, "QUIT\r\n", 6, MSG_NOSIGNAL));
-    return kept;
+    return spent;
 }
 
 std::string read_password(const std::string& file) {
@@ -107,6 +80,7 @@ private:
         Totals end;               // when the sources were told to stop
         Totals final;             // when they had
         ProcessUse relay_base, relay_end;
+        std::vector<NamedValue> rooms_base, rooms_end;
     };
 
     void start_workers();
@@ -124,6 +98,9 @@ private:
     [[nodiscard]] Totals totals() const;
     [[nodiscard]] double profile_rate() const;
     [[nodiscard]] std::vector<int> relay_pids() const;
+    [[nodiscard]] std::vector<NamedValue> rooms_now() const;
+    void note_use(std::vector<ThreadUse>& lines, const std::vector<NamedValue>& spent,
+                  double span) const;
     void fill(const Stretch& stretch, double rate_per_s);
     void judge(const Stretch& stretch);
 
@@ -149,6 +126,7 @@ private:
     std::vector<double> worker_cpu_;
     MachineUse machine_;
     ProcessUse relay_;
+    std::vector<NamedValue> rooms_;
     double own_cpu_ = 0;
     double clock_gap_ = 0; // wall clock less steady clock
 };
@@ -232,6 +210,36 @@ std::vector<int> Runner::relay_pids() const {
     return found;
 }
 
+/// A relay that has stopped answering is told by its mail, not by this.
+std::vector<NamedValue> Runner::rooms_now() const try {
+    std::vector<NamedValue> sum;
+    for (const base::SocketAddress& relay : profile_.relay.metrics) {
+        for (NamedValue& room : rooms_in(metrics_of(relay))) {
+            const auto known = std::ranges::find(sum, room.name, &NamedValue::name);
+            if (known == sum.end()) {
+                sum.push_back(std::move(room));
+            } else {
+                known->value += room.value;
+            }
+        }
+    }
+    return sum;
+} catch (const std::runtime_error&) {
+    return rooms_;
+}
+
+/// Adds a point to each line, before the sample that it belongs to is kept.
+void Runner::note_use(std::vector<ThreadUse>& lines, const std::vector<NamedValue>& spent,
+                      double span) const {
+    for (const NamedValue& one : spent) {
+        auto line = std::find_if(lines.begin(), lines.end(),
+                                 [&](const ThreadUse& known) { return known.name == one.name; });
+        if (line == lines.end()) line = lines.insert(lines.end(), {.name = one.name});
+        line->cores.resize(result_.samples.size()); // nothing until now, when it is new
+        line->cores.push_back(one.value / span);
+    }
+}
+
 void Runner::sample() {
     const Steady::time_point now = Steady::now();
     const double span = seconds(now - sampled_at_);
@@ -258,17 +266,9 @@ void Runner::sample() {
     const ProcessUse relay = process_use(pids_);
     const MachineUse machine = machine_use();
     const double own = own_cpu_s();
-    for (const NamedValue& thread : relay.threads) {
-        double before = 0;
-        for (const NamedValue& earlier : relay_.threads)
-            before += earlier.name == thread.name ? earlier.value : 0;
-        auto& lines = result_.relay.over_time;
-        auto line = std::find_if(lines.begin(), lines.end(),
-                                 [&](const ThreadUse& known) { return known.name == thread.name; });
-        if (line == lines.end()) line = lines.insert(lines.end(), {.name = thread.name});
-        line->cores.resize(result_.samples.size()); // nothing until now, when it is new
-        line->cores.push_back(std::max(0.0, (thread.value - before) / span));
-    }
+    note_use(result_.relay.over_time, since(relay.threads, relay_.threads), span);
+    std::vector<NamedValue> rooms = rooms_now();
+    note_use(result_.rooms_over_time, since(rooms, rooms_), span);
     if (relay.alive) {
         one.relay_cpu = std::max(0.0, (relay.cpu_s - relay_.cpu_s) / span);
         one.relay_mb = relay.memory_mb;
@@ -288,6 +288,7 @@ void Runner::sample() {
     sampled_ = std::move(current);
     machine_ = machine;
     relay_ = relay;
+    rooms_ = std::move(rooms);
     own_cpu_ = own;
     result_.samples.push_back(one);
     if (!orders_.quiet) report(one);
@@ -357,11 +358,13 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
     }
     stretch.base = totals();
     stretch.relay_base = process_use(pids_);
+    stretch.rooms_base = rooms_now();
     stretch.began = Steady::now();
     if (!stop_) watch(stretch.began + duration, never);
     stretch.seconds = seconds(Steady::now() - stretch.began);
     stretch.end = totals();
     stretch.relay_end = process_use(pids_);
+    stretch.rooms_end = rooms_now();
     for (const auto& worker : workers_) {
         if (worker->plan().source) worker->stop_sending();
     }
@@ -456,13 +459,9 @@ void Runner::fill(const Stretch& stretch, double rate_per_s) {
     if (stretch.relay_base.alive && stretch.relay_end.alive) {
         result.relay.known = true;
         result.relay.cpu_s = stretch.relay_end.cpu_s - stretch.relay_base.cpu_s;
-        for (const NamedValue& thread : stretch.relay_end.threads) {
-            double before = 0;
-            for (const NamedValue& earlier : stretch.relay_base.threads)
-                before += earlier.name == thread.name ? earlier.value : 0;
-            result.relay.threads.push_back({thread.name, std::max(0.0, thread.value - before)});
-        }
+        result.relay.threads = since(stretch.relay_end.threads, stretch.relay_base.threads);
     }
+    result.rooms = since(stretch.rooms_end, stretch.rooms_base);
 }
 
 void Runner::judge(const Stretch& stretch) {
@@ -514,6 +513,12 @@ RunResult Runner::run() {
     began_ = sampled_at_ = Steady::now();
     machine_ = machine_use();
     relay_ = process_use(pids_);
+    for (const base::SocketAddress& relay : profile_.relay.metrics) {
+        if (rooms_in(metrics_of(relay)).empty())
+            throw std::runtime_error("http://" + relay.to_string() +
+                                     "/metrics tells no CPU by room; leave --relay-metrics out");
+    }
+    rooms_ = rooms_now();
     own_cpu_ = own_cpu_s();
     clock_gap_ = clock_gap();
     const MachineUse machine_base = machine_;

@@ -62,6 +62,27 @@ TEST(Report, TheRelaysBusiestThreadsHaveAChart) {
     EXPECT_EQ(html.find("<title>thread2</title>"), std::string::npos); // five are enough
 }
 
+TEST(Report, RoomsHaveAChartAndATableThatSaysWhatTheyInclude) {
+    RunResult result = sample_run();
+    const char* const names[] = {"spool", "tls", "smtp", "net", "kernel", "delivery", "mystery"};
+    for (std::size_t i = 0; i < std::size(names); ++i) {
+        const double cores = 0.1 * static_cast<double>(i + 1);
+        result.rooms.push_back({names[i], cores * 30});
+        result.rooms_over_time.push_back(
+            {names[i], std::vector<double>(result.samples.size(), cores)});
+    }
+    const std::string html = make_report(result);
+    EXPECT_EQ(count_of(html, "<svg "), 7U);
+    EXPECT_NE(html.find("<title>mystery</title>"), std::string::npos);
+    EXPECT_NE(html.find("<title>others</title>"), std::string::npos); // spool and tls, the least
+    EXPECT_EQ(html.find("<title>tls</title>"), std::string::npos);
+    // 18 of 84 CPU seconds, over 27,000 messages.
+    EXPECT_NE(html.find("<td>delivery</td><td class=\"n\">18.0</td><td class=\"n\">21.4 %</td>"
+                        "<td class=\"n\">667</td><td>routing"),
+              std::string::npos)
+        << html.substr(html.find("CPU by room</h2>"), 900);
+}
+
 TEST(Report, TextFromOutsideStaysText) {
     const std::string html = make_report(sample_run());
     EXPECT_EQ(html.find("<script"), std::string::npos);

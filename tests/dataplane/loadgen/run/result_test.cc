@@ -44,6 +44,8 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     result.providers = {{.name = "gmail", .taken = 4, .greylisted = 2}};
     result.relay = {.known = true, .cpu_s = 3.5, .memory_max_mb = 120, .threads = {{"shard", 3.1}}};
     result.relay.over_time = {{"shard", {0.5, 0.75}}};
+    result.rooms = {{"smtp", 1.25}, {"spool", 0.5}};
+    result.rooms_over_time = {{"smtp", {0.1, 0.2}}};
     result.settled_s = 12.5;
     result.settled = 5000;
     result.capacity = {.searched = true, .knee = 900, .knees = {890, 910}, .bounds = "b"};
@@ -61,6 +63,9 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     EXPECT_EQ(again.relay.threads.at(0).name, "shard");
     EXPECT_EQ(again.relay.over_time.at(0).name, "shard");
     EXPECT_EQ(again.relay.over_time.at(0).cores, (std::vector<double>{0.5, 0.75}));
+    EXPECT_EQ(again.rooms.at(1).name, "spool");
+    EXPECT_EQ(again.rooms.at(0).value, 1.25);
+    EXPECT_EQ(again.rooms_over_time.at(0).cores, (std::vector<double>{0.1, 0.2}));
     EXPECT_EQ(again.settled_per_s(), 400);
     EXPECT_EQ(again.capacity.knees, result.capacity.knees);
     EXPECT_EQ(again.capacity.trials.at(0).facts.due, 9000U);

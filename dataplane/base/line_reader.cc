@@ -20,6 +20,7 @@ Task<NetResult<Line>> LineReader::read_line(Deadline deadline) {
     if (returned_) {
         collected_.clear();
         skipping_ = false;
+        line_bytes_ = 0;
         returned_ = false;
     }
     for (;;) {
@@ -28,7 +29,10 @@ Task<NetResult<Line>> LineReader::read_line(Deadline deadline) {
         if (lf != std::string_view::npos) {
             Line line;
             returned_ = true;
-            if (skipping_ || collected_.size() + lf + 1 > line_bytes_max_) {
+            if (endless(line_bytes_ + lf)) {
+                stream_->consume(lf + 1);
+                line.end = LineEnd::endless;
+            } else if (skipping_ || collected_.size() + lf + 1 > line_bytes_max_) {
                 stream_->consume(lf + 1);
                 line.end = LineEnd::too_long;
             } else if (collected_.empty()) {
@@ -47,7 +51,9 @@ Task<NetResult<Line>> LineReader::read_line(Deadline deadline) {
             } else {
                 collected_.append(text);
             }
+            line_bytes_ += text.size();
             stream_->consume(text.size());
+            if (endless(line_bytes_)) co_return Line{.text = {}, .end = LineEnd::endless};
             continue;
         }
         const auto filled = co_await stream_->fill(deadline);

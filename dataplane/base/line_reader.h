@@ -5,7 +5,8 @@
 // Owns       One buffer of line_bytes_max, used only by lines that lie across two receive buffers.
 // Threading  The reader of its Stream.
 // Failure    NetError from the Stream; a line over the limit is LineEnd::too_long, and its rest is
-//            dropped up to the next LF so that the dialogue can answer and go on.
+//            dropped up to the next LF so that the dialogue can answer and go on. When that does not come
+//            within skipped_bytes_max it is LineEnd::endless, and there is nothing to go on with.
 #pragma once
 
 #include "dataplane/base/stream.h"
@@ -16,7 +17,11 @@
 
 namespace dataplane::base {
 
-enum class LineEnd : std::uint8_t { crlf, bare_lf, too_long };
+/// Ours, by far more than any line of the protocols: who has sent as much behind a line's limit without ending it
+/// is not in a dialogue, and every further byte would be read for nothing.
+inline constexpr std::size_t skipped_bytes_max = 64U << 10;
+
+enum class LineEnd : std::uint8_t { crlf, bare_lf, too_long, endless };
 
 struct Line {
     std::string_view text; // without its line end; valid until the next read
@@ -41,11 +46,16 @@ public:
 private:
     [[nodiscard]] std::string_view strip(std::string_view line, LineEnd& end) const noexcept;
 
+    [[nodiscard]] bool endless(std::size_t bytes) const noexcept {
+        return bytes > line_bytes_max_ + skipped_bytes_max;
+    }
+
     Stream* stream_;
     std::size_t line_bytes_max_;
     std::size_t held_bytes_ = 0; // of the last line, still in the Stream
     std::string collected_;      // a line that lies across receive buffers
     bool skipping_ = false;      // inside a line that was too long
+    std::size_t line_bytes_ = 0; // of the line, consumed already
     bool returned_ = true;       // what was collected has been handed out
 };
 

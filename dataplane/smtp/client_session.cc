@@ -144,7 +144,7 @@ Task<bool> ClientSession::read_reply(Stage stage, std::chrono::seconds limit, Ou
                            : base::to_string(line.error());
             co_return false;
         }
-        if (line->end == base::LineEnd::too_long) {
+        if (line->end == base::LineEnd::too_long || line->end == base::LineEnd::endless) {
             usable_ = false;
             out.cause = Cause::protocol;
             out.text = "reply line too long";

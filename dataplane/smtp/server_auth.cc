@@ -168,6 +168,10 @@ base::Task<std::optional<std::string>> ServerSession::ask(const ServerReply& cha
         hang_up(line.error());
         co_return std::nullopt;
     }
+    if (line->end == base::LineEnd::endless) {
+        end_endless_line();
+        co_return std::nullopt;
+    }
     if (line->end == base::LineEnd::too_long) {
         refuse(replies::auth_line_too_long);
         co_return std::nullopt;

@@ -106,6 +106,8 @@ inline constexpr ServerReply rate_exceeded{450, {4, 7, 1}, "Message rate of this
 inline constexpr ServerReply too_many_recipients{452, {4, 5, 3}, "Too many recipients"};
 inline constexpr ServerReply too_many_messages{421, {4, 7, 0}, "Too many messages in this session"};
 inline constexpr ServerReply session_too_long{421, {4, 7, 0}, "Session too long, connect again"};
+inline constexpr ServerReply endless_line{
+    421, {4, 7, 0}, "Line without an end, closing connection"};
 inline constexpr ServerReply too_many_errors{421, {4, 7, 0}, "Too many errors"};
 inline constexpr ServerReply too_many_idle_commands{
     421, {4, 7, 0}, "Too many commands without mail"};

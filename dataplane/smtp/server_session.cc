@@ -99,6 +99,7 @@ base::Task<void> ServerSession::converse() {
         if (!line) co_return hang_up(line.error());
         if (++idle_commands_ > idle_commands_max)
             co_return close_with(replies::too_many_idle_commands);
+        if (line->end == base::LineEnd::endless) co_return end_endless_line();
         line_ = line->text;
         if (line->end == base::LineEnd::too_long) {
             refuse(replies::line_too_long);
@@ -186,6 +187,13 @@ void ServerSession::refuse(const ServerReply& reply) {
     shard_.stats.add(Counter::rejected_syntax);
     say(reply);
     count_error();
+}
+
+/// RFC 5321 §4.5.3.1.4 lets us refuse a long line; one without an end cannot even be answered with 500, for a client that
+/// is not done speaking does not listen.
+void ServerSession::end_endless_line() {
+    shard_.stats.add(Counter::rejected_syntax);
+    close_with(replies::endless_line);
 }
 
 void ServerSession::reject(const ServerReply& reply, Counter reason, std::string_view command) {

@@ -74,6 +74,7 @@ private:
     void refuse(const ServerReply& reply);
     void reject(const ServerReply& reply, telemetry::Counter reason, std::string_view command);
     void close_with(const ServerReply& reply);
+    void end_endless_line();
     void count_error();
 
     // Commands that never wait.

@@ -62,10 +62,12 @@ Task<void> read_all(LineReader& reader, std::vector<std::string>& lines) {
             if (line.error() == NetError::timed_out) continue;
             co_return;
         }
-        const char* end = line->end == LineEnd::crlf      ? ""
-                          : line->end == LineEnd::bare_lf ? "<LF>"
-                                                          : "<long>";
+        const char* end = line->end == LineEnd::crlf       ? ""
+                          : line->end == LineEnd::bare_lf  ? "<LF>"
+                          : line->end == LineEnd::too_long ? "<long>"
+                                                           : "<endless>";
         lines.push_back(std::string{line->text} + end);
+        if (line->end == LineEnd::endless) co_return;
     }
 }
 
@@ -118,10 +120,26 @@ TEST(LineReader, ALineMayBeAsLongAsTheLimitAndNoLonger) {
     }
 }
 
-TEST(LineReader, AnEndlessLineIsDroppedUpToItsEndAndHoldsNoMemory) {
-    std::vector<std::string> pieces(1000, std::string(4096, 'x'));
+TEST(LineReader, ALineThatIsMuchTooLongIsDroppedUpToItsEnd) {
+    std::vector<std::string> pieces(16, std::string(4096, 'x'));
     pieces.emplace_back("x\r\nQUIT\r\n");
     EXPECT_EQ(lines_of(pieces, 512), (std::vector<std::string>{"<long>", "QUIT", closed}));
+}
+
+TEST(LineReader, ALineThatDoesNotEndIsGivenUpAtTheSameByteHoweverItCame) {
+    constexpr std::size_t limit = 512;
+    const std::string most(limit + skipped_bytes_max, 'x'); // in front of the LF
+    for (const std::size_t split : {1UL, 100UL, limit, most.size()}) {
+        std::vector<std::string> pieces{most.substr(0, split)};
+        pieces.push_back(most.substr(split) + "\nQUIT\r\n");
+        EXPECT_EQ(lines_of(pieces, limit), (std::vector<std::string>{"<long>", "QUIT", closed}))
+            << split;
+        pieces.back().insert(0, 1, 'x');
+        EXPECT_EQ(lines_of(pieces, limit), std::vector<std::string>{"<endless>"}) << split;
+    }
+    // Nobody waits for the end of one that has none.
+    EXPECT_EQ(lines_of(std::vector<std::string>(1000, std::string(4096, 'x')), limit),
+              std::vector<std::string>{"<endless>"});
 }
 
 TEST(LineReader, ATimeoutInTheMiddleOfALineLosesNothing) {

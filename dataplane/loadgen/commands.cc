@@ -129,7 +129,8 @@ int run_source(const SourceCommand& command) {
     Runtime runtime;
     base::Loop& loop = runtime.loop();
     std::unique_ptr<TlsWrapper> tls;
-    if (command.source.tls != SourceTls::none) tls = runtime.client_tls(command.source.helo_name);
+    if (command.source.tls != SourceTls::none)
+        tls = runtime.client_tls(command.source.helo_name, command.source.connections);
     std::optional<LedgerWriter> ledger;
     open_ledger(ledger, loop, command.ledger_file);
     Source source(loop, runtime.transport(), command.source, MessageMaker(command.pattern),
@@ -244,7 +245,7 @@ int run_load(const LoadCommand& command) {
     std::unique_ptr<TlsWrapper> client_tls;
     std::unique_ptr<TlsWrapper> server_tls;
     if (command.source.tls != SourceTls::none) {
-        client_tls = runtime.client_tls(command.source.helo_name);
+        client_tls = runtime.client_tls(command.source.helo_name, command.source.connections);
         server_tls = runtime.server_tls(receiving.host_name);
     }
     Sink sink(loop, runtime.transport(), receiving, server_tls.get(), nullptr);

@@ -53,9 +53,10 @@ base::Task<base::NetResult<Reply>> Dialogue::exchange(std::string_view line,
     co_return reply;
 }
 
-base::Task<base::NetResult<>> Dialogue::start_tls(TlsWrapper& tls, base::Deadline deadline) {
+base::Task<base::NetResult<>> Dialogue::start_tls(TlsWrapper& tls, base::Deadline deadline,
+                                                  std::size_t client) {
     reader_.release();
-    auto wrapped = co_await tls.wrap(std::move(stream_), deadline);
+    auto wrapped = co_await tls.wrap(std::move(stream_), deadline, client);
     if (!wrapped) co_return std::unexpected(wrapped.error());
     stream_ = std::move(*wrapped);
     reader_.switch_to(*stream_);

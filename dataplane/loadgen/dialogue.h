@@ -21,8 +21,9 @@ namespace dataplane::loadgen {
 class TlsWrapper {
 public:
     virtual ~TlsWrapper() = default;
+    /// \param client  which of the clients that it plays this is: each has sessions of its own to resume
     [[nodiscard]] virtual base::Task<base::NetResult<base::StreamPtr>>
-    wrap(base::StreamPtr plain, base::Deadline deadline) = 0;
+    wrap(base::StreamPtr plain, base::Deadline deadline, std::size_t client) = 0;
 };
 
 struct Reply {
@@ -52,7 +53,8 @@ public:
     [[nodiscard]] base::Task<base::NetResult<Reply>>
     exchange(std::string_view line, base::Deadline deadline, std::string* lines = nullptr);
     /// After a failure there is no stream any more: only close() may follow.
-    [[nodiscard]] base::Task<base::NetResult<>> start_tls(TlsWrapper& tls, base::Deadline deadline);
+    [[nodiscard]] base::Task<base::NetResult<>> start_tls(TlsWrapper& tls, base::Deadline deadline,
+                                                          std::size_t client = 0);
 
     [[nodiscard]] bool tls_resumed() const noexcept {
         return stream_ != nullptr && stream_->info().tls_resumed;

@@ -57,10 +57,12 @@ class ClientTls final : public TlsWrapper {
 public:
     ClientTls(tls_offload::ClientContext context, std::string server_name)
         : context_(std::move(context)), options_{.server_name = std::move(server_name)} {}
-    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain,
-                                                      base::Deadline deadline) override {
+    base::Task<base::NetResult<base::StreamPtr>>
+    wrap(base::StreamPtr plain, base::Deadline deadline, std::size_t client) override {
+        tls_offload::ClientOptions options = options_;
+        options.session_scope = std::to_string(client);
         auto secured =
-            co_await tls_offload::connect_tls(std::move(plain), context_, options_, deadline);
+            co_await tls_offload::connect_tls(std::move(plain), context_, options, deadline);
         if (!secured) co_return std::unexpected(to_net_error(secured.error()));
         co_return std::move(*secured);
     }
@@ -73,8 +75,8 @@ private:
 class ServerTls final : public TlsWrapper {
 public:
     explicit ServerTls(tls_offload::ServerContext context) : context_(std::move(context)) {}
-    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain,
-                                                      base::Deadline deadline) override {
+    base::Task<base::NetResult<base::StreamPtr>>
+    wrap(base::StreamPtr plain, base::Deadline deadline, std::size_t) override {
         auto secured = co_await tls_offload::accept_tls(std::move(plain), context_, deadline);
         if (!secured) co_return std::unexpected(to_net_error(secured.error()));
         co_return std::move(*secured);
@@ -235,9 +237,9 @@ Runtime::~Runtime() {
     loop_.drop_tasks();
 }
 
-std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name, bool resume) {
+std::unique_ptr<TlsWrapper> Runtime::client_tls(std::string server_name, std::size_t clients) {
     tls_offload::ClientContextOptions options;
-    if (!resume) options.session_keys_max = 0;
+    options.session_keys_max = clients;
     auto context = tls_offload::ClientContext::create(tls_library_, options);
     if (!context) throw std::runtime_error("TLS client: " + context.error().text);
     return std::make_unique<ClientTls>(std::move(*context), std::move(server_name));

@@ -76,9 +76,9 @@ public:
     /// Waits until the device has its peer (memif) or its cable; false after `limit`.
     [[nodiscard]] bool wait_for_link(std::chrono::seconds limit);
     /// For the source: any certificate will do, it is the relay's speed that is measured.
-    /// \param resume  whether it may resume sessions
+    /// \param clients  how many of them it plays that may resume sessions; 0: every handshake in full
     [[nodiscard]] std::unique_ptr<TlsWrapper> client_tls(std::string server_name,
-                                                         bool resume = true);
+                                                         std::size_t clients);
     /// For the sink: a self-signed certificate made now, in a temporary folder that is removed
     /// again.
     [[nodiscard]] std::unique_ptr<TlsWrapper> server_tls(const std::string& host_name);

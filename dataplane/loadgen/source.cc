@@ -169,7 +169,7 @@ base::Task<void> Source::run_connection(std::size_t number) {
         last_good_ = loop_.now();
     }
     while (more()) {
-        const SessionEnd end = co_await run_session(target);
+        const SessionEnd end = co_await run_session(target, number);
         if (end != SessionEnd::broken) {
             last_good_ = loop_.now();
             continue;
@@ -181,7 +181,7 @@ base::Task<void> Source::run_connection(std::size_t number) {
     --tasks_left_;
 }
 
-base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target) {
+base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target, std::size_t client) {
     auto connected = co_await transport_.connect(target, std::nullopt, opening_deadline());
     if (!connected) {
         remember("connect", connected.error());
@@ -191,7 +191,7 @@ base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target) {
     ++tally_.connections_made;
     ++tally_.connections_open;
     Dialogue dialogue(std::move(*connected));
-    const auto offered = co_await open(dialogue);
+    const auto offered = co_await open(dialogue, client);
     SessionEnd end = SessionEnd::broken;
     if (!offered && offered.error() == base::NetError::cancelled) {
         dialogue.abort();
@@ -256,10 +256,10 @@ base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target) {
 }
 
 // Greeting -> EHLO -> [STARTTLS -> EHLO] -> [AUTH].
-base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
+base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue, std::size_t client) {
     const SourceTls tls = draw_tls();
     if (tls == SourceTls::implicit) {
-        const auto secured = co_await secure(dialogue);
+        const auto secured = co_await secure(dialogue, client);
         if (!secured) co_return std::unexpected(secured.error());
     }
     const auto greeting = co_await dialogue.read_reply(opening_deadline());
@@ -281,7 +281,7 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
             tally_.last_error = "STARTTLS: " + std::to_string(ready->code) + ' ' + ready->text;
             co_return std::unexpected(base::NetError::tls);
         }
-        const auto secured = co_await secure(dialogue);
+        const auto secured = co_await secure(dialogue, client);
         if (!secured) co_return std::unexpected(secured.error());
         offered = co_await greet(dialogue);
         if (!offered) co_return offered;
@@ -300,12 +300,12 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue) {
     co_return offered;
 }
 
-base::Task<base::NetResult<>> Source::secure(Dialogue& dialogue) {
+base::Task<base::NetResult<>> Source::secure(Dialogue& dialogue, std::size_t client) {
     TlsWrapper* tls = tls_;
     if (options_.resumption_share < 1 &&
         static_cast<double>(scramble(++draws_) >> 11) * 0x1.0p-53 >= options_.resumption_share)
         tls = fresh_tls_;
-    auto secured = co_await dialogue.start_tls(*tls, opening_deadline());
+    auto secured = co_await dialogue.start_tls(*tls, opening_deadline(), client);
     if (!secured) {
         remember("TLS", secured.error());
         co_return secured;

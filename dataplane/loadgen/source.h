@@ -106,9 +106,9 @@ private:
     };
 
     base::Task<void> run_connection(std::size_t number);
-    base::Task<SessionEnd> run_session(base::SocketAddress target);
-    base::Task<base::NetResult<Offers>> open(Dialogue& dialogue);
-    base::Task<base::NetResult<>> secure(Dialogue& dialogue);
+    base::Task<SessionEnd> run_session(base::SocketAddress target, std::size_t client);
+    base::Task<base::NetResult<Offers>> open(Dialogue& dialogue, std::size_t client);
+    base::Task<base::NetResult<>> secure(Dialogue& dialogue, std::size_t client);
     [[nodiscard]] SourceTls draw_tls() noexcept;
     base::Task<base::NetResult<Offers>> greet(Dialogue& dialogue);
     base::Task<Attempt> transact(Dialogue& dialogue, const Offers& offers, const Message& message,

@@ -178,6 +178,38 @@ listen = "{network.peer}:2526"
     relay.stop()
 
 
+def every_client_resumes_when_it_comes_again(folder):
+    """Where all connections may resume, all do but each client's first: the source keeps the tickets of each client, and the relay
+    takes them and counts as many. That resumption_percent is a share of the connections is source_sink_test.cc's."""
+    port, clients = free_port(), 24
+    relay = Relay(folder, smart_host=f"127.0.0.1:{port}").start()
+    profile = folder / "resume.toml"
+    profile.write_text(f"""
+duration = "3s"
+warm_up = "2s"
+drain = "30s"
+[message]
+size = "1KB"
+[[source]]
+target = "127.0.0.1:{relay.relay}"
+connections = {clients}
+messages_per_connection = 1
+tls = "starttls"
+[[sink]]
+listen = "127.0.0.1:{port}"
+""")
+    result = folder / "resume.json"
+    done = bench("run", profile, "--json", result, "--quiet")
+    expect(done.returncode in (0, 3), f"status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    figures = json.loads(result.read_text())
+    made, resumed = figures["tls_connections"], figures["tls_resumed"]
+    print(f"  {resumed} of {made} resumed", flush=True)
+    expect(made >= 2 * clients, f"{made} connections with TLS")
+    # A ticket is used once: one that a broken connection had is gone.
+    expect(resumed >= made - clients - figures["connections_broken"], f"{resumed} of {made} resumed")
+    relay.stop()
+
+
 def an_interrupted_run_has_a_result(folder):
     """The first Ctrl-C ends the measuring: what was accepted is still waited for, and the result says that it is a part."""
     port = free_port()
@@ -231,5 +263,6 @@ if __name__ == "__main__":
                ("a_mistake_is_named_with_its_line", a_mistake_is_named_with_its_line),
                ("the_20_second_profile_measures_the_relay", the_20_second_profile_measures_the_relay),
                ("a_profile_runs_on_our_own_tcp_ip", a_profile_runs_on_our_own_tcp_ip),
+               ("every_client_resumes_when_it_comes_again", every_client_resumes_when_it_comes_again),
                ("an_interrupted_run_has_a_result", an_interrupted_run_has_a_result),
                ("the_comparison_is_a_table_and_a_page", the_comparison_is_a_table_and_a_page)])

@@ -32,8 +32,8 @@ public:
             }
         }
         if (plan.source && plan.source->tls != SourceTls::none) {
-            client_tls_ = runtime_.client_tls(plan.source->helo_name);
-            fresh_tls_ = runtime_.client_tls(plan.source->helo_name, false);
+            client_tls_ = runtime_.client_tls(plan.source->helo_name, plan.source->connections);
+            fresh_tls_ = runtime_.client_tls(plan.source->helo_name, 0);
         }
         if (!runtime_.wait_for_link(std::chrono::seconds{30}))
             throw std::runtime_error("the device has no peer");

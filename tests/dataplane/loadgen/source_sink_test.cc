@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
+#include <map>
 #include <unistd.h>
 
 namespace dataplane::loadgen {
@@ -175,6 +176,46 @@ TEST(SourceSink, StopGivesUpConnectionsThatAreStillBeingOpened) {
     EXPECT_EQ(world.source->tally().connections_open, 0U);
     EXPECT_EQ(world.source->tally().connections_broken, 0U);
     EXPECT_EQ(world.source->tally().last_error, "");
+}
+
+/// TLS without encryption. A client that has been here before, once, resumes; it can be watched who came.
+class Turnstile final : public TlsWrapper {
+public:
+    base::Task<base::NetResult<base::StreamPtr>> wrap(base::StreamPtr plain, base::Deadline,
+                                                      std::size_t client) override {
+        ++visits[client];
+        co_return std::move(plain);
+    }
+    std::map<std::size_t, int> visits;
+};
+
+TEST(SourceSink, EachConnectionComesAgainAsTheClientThatItWas) {
+    World world;
+    Turnstile sink_tls, resuming, fresh;
+    const auto address = *base::SocketAddress::parse("192.0.2.1:25");
+    world.sink.emplace(world.loop, world.net, SinkOptions{.addresses = {address}}, &sink_tls,
+                       nullptr);
+    ASSERT_TRUE(world.sink->start());
+    world.source.emplace(world.loop, world.net,
+                         SourceOptions{.targets = {address},
+                                       .connections = 5,
+                                       .messages = 1000,
+                                       .tls = SourceTls::starttls,
+                                       .resumption_share = 0.5,
+                                       .messages_per_connection = 2},
+                         MessageMaker({.bytes_min = 600, .bytes_max = 600}), &resuming, nullptr,
+                         &fresh);
+    world.source->start();
+    ASSERT_TRUE(world.finish());
+    ASSERT_EQ(resuming.visits.size(), 5U); // and no client is two connections
+    int may_resume = 0, may_not = 0;
+    for (std::size_t client = 0; client < 5; ++client) {
+        EXPECT_GT(resuming.visits[client], 25) << client;
+        may_resume += resuming.visits[client];
+        may_not += fresh.visits[client];
+    }
+    EXPECT_GE(may_resume + may_not, 500);
+    EXPECT_NEAR(static_cast<double>(may_resume) / (may_resume + may_not), 0.5, 0.08);
 }
 
 TEST(SourceSink, TheFirstConnectionsAreSpreadOverTheRamp) {

@@ -227,7 +227,8 @@ std::size_t PoolContent::judge(Window& window) const {
     // A half that does not count may have begun what the source never did, or be a generation behind. Where the
     // source has lost its header, its frames say what it holds.
     std::uint64_t seq = named[0];
-    if (window.both_count) seq = std::max(named[0], named[1]);
+    if (window.both_count && !SEEDED_DEFECT(mirror_first_generation))
+        seq = std::max(named[0], named[1]);
     if (seq == 0) seq = std::max(named[1], newest_frame_seq(window.halves[0].bytes, first));
     const std::size_t end = std::min<std::size_t>(bytes, slot->bytes - first);
     std::size_t at = 0;

@@ -85,8 +85,9 @@ def mirror_goes_on_with_one_half(folder):
         half.unlink()
     relay.config.write_text(relay.config.read_text().replace('"512MiB"', '"256MiB"', 1))
     pathlib.Path(relay.folder, "state", "policy.snapshot").unlink()
+    before = relay_log(relay).count("whole: mirror_dir")
     relay.start()
-    wait_until("the new half to be filled", lambda: "whole: mirror_dir" in relay_log(relay), 60)
+    wait_until("the new half to be filled", lambda: relay_log(relay).count("whole: mirror_dir") > before, 60)
     relay.stop()
 
 

@@ -88,8 +88,8 @@ constexpr std::array known{
     MIRROR_DEFECT(mirror_keeps_refused_half, 2),
     MIRROR_DEFECT(mirror_blind_copy, 7),
     MIRROR_DEFECT(mirror_one_superblock, 116),
-    MIRROR_DEFECT(mirror_first_generation, 16),
-    MIRROR_DEFECT(mirror_one_half_read, 8),
+    MIRROR_DEFECT(mirror_first_generation, 109),
+    MIRROR_DEFECT(mirror_one_half_read, 116),
 };
 #undef DEFECT
 #undef MIRROR_DEFECT

@@ -299,6 +299,7 @@ int run_audit(const AuditCommand& command) {
                                        {"lost", result.lost.count},
                                        {"duplicated", result.duplicated.count},
                                        {"altered", result.altered.count},
+                                       {"misdelivered", result.misdelivered.count},
                                        {"unexplained", result.unexplained.count}});
     return result.passed() ? 0 : 1;
 }

@@ -21,6 +21,8 @@ std::string_view field_value(std::string_view header, std::string_view name) {
         value = value.substr(0, value.find('\r'));
         while (value.starts_with(' '))
             value.remove_prefix(1);
+        while (value.ends_with(' '))
+            value.remove_suffix(1);
         return value;
     }
     return {};
@@ -33,12 +35,30 @@ bool read_number(std::string_view text, Number& number, int radix) {
     return error == std::errc{} && !text.empty() && end == text.data() + text.size();
 }
 
+bool has_field(std::string_view header, std::string_view name) {
+    for (std::size_t at = header.find(name); at != std::string_view::npos;
+         at = header.find(name, at + 1)) {
+        if (at == 0 || header[at - 1] == '\n') return true;
+    }
+    return false;
+}
+
 } // namespace
+
+std::uint64_t digest_of_fields(std::string_view header) {
+    BodyDigest digest;
+    for (const std::string_view name :
+         {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"}) {
+        digest.update(base::as_bytes(field_value(header, name)));
+        digest.update(base::as_bytes(std::string_view{"\n"}));
+    }
+    return digest.finish();
+}
 
 void ContentCheck::begin() noexcept {
     header_.clear();
     in_header_ = true;
-    ours_ = false;
+    ours_ = damaged_ = signed_ = false;
     run_.clear();
     sequence_ = 0;
     expected_digest_ = 0;
@@ -67,13 +87,23 @@ void ContentCheck::feed(std::span<const std::byte> bytes) {
 }
 
 void ContentCheck::read_header(std::string_view header) {
-    run_ = field_value(header, run_field);
-    ours_ = !run_.empty() && read_number(field_value(header, sequence_field), sequence_, 10) &&
-            read_number(field_value(header, digest_field), expected_digest_, 16);
+    signed_ = has_field(header, "DKIM-Signature:");
+    for (const std::string_view name : {run_field, sequence_field, header_field, digest_field})
+        ours_ = ours_ || has_field(header, name);
+    if (!ours_) return;
+    const std::string_view run = field_value(header, run_field);
+    std::uint64_t fields = 0;
+    const bool known =
+        !run.empty() && read_number(field_value(header, sequence_field), sequence_, 10);
+    if (known) run_ = run;
+    damaged_ = !known || !read_number(field_value(header, digest_field), expected_digest_, 16) ||
+               !read_number(field_value(header, header_field), fields, 16) ||
+               fields != digest_of_fields(header);
 }
 
 ContentState ContentCheck::finish() {
     if (!ours_) return ContentState::foreign;
+    if (damaged_) return ContentState::altered;
     return digest_.finish() == expected_digest_ ? ContentState::whole : ContentState::altered;
 }
 

@@ -13,6 +13,14 @@ bool is_digit(char c) noexcept {
 
 } // namespace
 
+std::string printable(std::string_view text) {
+    std::string safe(text);
+    for (char& c : safe) {
+        if (c < ' ' || c > '~') c = '?';
+    }
+    return safe;
+}
+
 base::Task<base::NetResult<>> Dialogue::flush(base::Deadline deadline) {
     if (out.empty()) co_return base::NetResult<>{};
     auto written = co_await stream_->write(base::as_bytes(out), deadline);
@@ -37,7 +45,7 @@ base::Task<base::NetResult<Reply>> Dialogue::read_reply(base::Deadline deadline,
         if (text.size() > 3 && text[3] == '-') continue;
         reply.code = static_cast<std::uint16_t>((text[0] - '0') * 100 + (text[1] - '0') * 10 +
                                                 (text[2] - '0'));
-        reply.text = words.substr(0, reply_text_bytes_max);
+        reply.text = printable(words.substr(0, reply_text_bytes_max));
         co_return reply;
     }
     co_return std::unexpected(base::NetError::reset);

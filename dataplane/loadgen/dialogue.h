@@ -26,9 +26,12 @@ public:
     wrap(base::StreamPtr plain, base::Deadline deadline, std::size_t client) = 0;
 };
 
+/// What a peer says goes to terminals, files and pages: anything but printable ASCII becomes '?'.
+[[nodiscard]] std::string printable(std::string_view text);
+
 struct Reply {
     std::uint16_t code = 0;
-    std::string text; // of the last line, cut at reply_text_bytes_max
+    std::string text; // of the last line, cut at reply_text_bytes_max, printable
     [[nodiscard]] bool positive() const noexcept { return code >= 200 && code < 300; }
 };
 

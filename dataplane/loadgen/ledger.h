@@ -35,7 +35,8 @@ struct SourceLine {
     std::uint32_t recipients = 0; // that RCPT accepted
     std::string run;
     std::string reply;
-    // Those of the message, borrowed for the call of append(); not part of the text.
+    // Whom the message was for: those that no RCPT refused. Borrowed for the call of append(); not part
+    // of the text.
     const std::vector<std::string>* addresses = nullptr;
 };
 
@@ -53,15 +54,24 @@ struct SinkLine {
 [[nodiscard]] std::optional<SourceLine> parse_source_line(std::string_view text);
 [[nodiscard]] std::optional<SinkLine> parse_sink_line(std::string_view text);
 
+/// The sink would not take a recipient, for good or for now. After RCPT nobody knows yet which message
+/// it was of, and `run` is empty; after the content it says so itself.
+struct SinkRefusal {
+    std::string_view recipient;
+    bool for_good = true;
+    std::string_view run = {};
+    std::uint64_t sequence = 0;
+};
+
 /// Whoever wants to know: a file for later, or an Auditor at once.
 class Ledger {
 public:
     virtual ~Ledger() = default;
     virtual void append(const SourceLine& line) = 0;
     virtual void append(const SinkLine& line) = 0;
-    /// The sink has refused this recipient for good: it is not lost when it never arrives. Which message
-    /// it belongs to the sink cannot know; a file does not keep it.
-    virtual void append_refusal(std::string_view /*recipient*/) {}
+    /// What was refused for good is not lost when it never arrives, and what was put off may still be
+    /// tried again. A file does not keep it.
+    virtual void append_refusal(const SinkRefusal& /*refusal*/) {}
 };
 
 class LedgerWriter final : public Ledger, public base::TurnEnd {

@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace dataplane::loadgen {
+
+inline constexpr std::string_view bench_version = "0.1.0";
 
 inline constexpr std::size_t connections_max = 20'000; // one thread's descriptors
 inline constexpr std::size_t recipients_max = 1'000;   // of one message

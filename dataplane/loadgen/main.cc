@@ -54,10 +54,22 @@ std::chrono::microseconds to_us(double milliseconds) {
     return std::chrono::microseconds(static_cast<std::int64_t>(milliseconds * 1000));
 }
 
+/// As a shell would have to be given it.
+std::string quoted(const std::string& word) {
+    constexpr std::string_view plain =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+        "_-./:,=@%+";
+    if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
+    std::string text = "'";
+    for (const char c : word)
+        text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    return text + "'";
+}
+
 int run(int argc, char** argv) {
     CLI::App app{"millrace-bench: sends numbered mail, receives it, and proves what became of it"};
     app.require_subcommand(1);
-    app.set_version_flag("--version", "millrace-bench 0.1.0");
+    app.set_version_flag("--version", "millrace-bench " + std::string(bench_version));
 
     SourceCommand source;
     std::string target, size = "4096", password_file;
@@ -342,6 +354,12 @@ int run(int argc, char** argv) {
         app.add_subcommand("report", "writes the HTML file of a result of run --json");
     report->add_option("result", report_of, "JSON")->required();
     report->add_option("html", report_to)->required();
+    AddCommand adding;
+    CLI::App* add = app.add_subcommand(
+        "add", "adds the results of several machines that measured at the same time");
+    add->add_option("results", adding.results, "JSON")->required();
+    add->add_option("-o,--json", adding.json_file, "writes the sum");
+    add->add_option("--report", adding.report_file, "writes the sum as one HTML file");
     CLI::App* diff = app.add_subcommand(
         "diff", "what changed between two results: exit 1 when something is worse than noise");
     diff->add_option("before", diff_before, "JSON")->required();
@@ -362,6 +380,7 @@ int run(int argc, char** argv) {
 
     if (check->parsed()) return run_audit(audit);
     if (report->parsed()) return run_report(report_of, report_to);
+    if (add->parsed()) return run_add(adding);
     if (diff->parsed()) return run_diff(diff_before, diff_after);
     if (profile_run->parsed()) {
         if (with_rate->count() != 0) measured.rate = run_rate;
@@ -370,7 +389,7 @@ int run(int argc, char** argv) {
         if (with_warm_up->count() != 0) measured.warm_up = to_ms(run_warm_up);
         if (with_drain->count() != 0) measured.drain = to_ms(run_drain);
         for (int i = 0; i < argc; ++i)
-            measured.command_line += (i == 0 ? "" : " ") + std::string(argv[i]);
+            measured.command_line += (i == 0 ? "" : " ") + quoted(argv[i]);
         return run_run(measured);
     }
     if (ciphers->parsed()) return run_crypto(crypto);

@@ -1,6 +1,7 @@
 #include "dataplane/loadgen/message_maker.h"
 
 #include "dataplane/base/slab.h"
+#include "dataplane/loadgen/content_check.h"
 #include "dataplane/loadgen/digest.h"
 #include "dataplane/loadgen/limits.h"
 
@@ -28,8 +29,8 @@ void append_digest(std::string& text, std::uint64_t digest) {
     }
 }
 
-void append_expanded(std::string& text, std::string_view pattern, std::uint64_t sequence,
-                     std::size_t number, std::string_view domain) {
+void append_expanded(std::string& text, std::string_view pattern, std::string_view run,
+                     std::uint64_t sequence, std::size_t number, std::string_view domain) {
     while (!pattern.empty()) {
         const std::size_t brace = pattern.find('{');
         text.append(pattern.substr(0, brace));
@@ -37,6 +38,7 @@ void append_expanded(std::string& text, std::string_view pattern, std::uint64_t 
         pattern.remove_prefix(brace);
         const std::size_t end = pattern.find('}');
         const std::string_view name = pattern.substr(0, end + 1);
+        if (name == "{run}") text += run;
         if (name == "{seq}") append_number(text, sequence);
         if (name == "{n}") append_number(text, number);
         if (name == "{domain}") text += domain;
@@ -52,9 +54,9 @@ std::string check_address(std::string_view name, std::string_view pattern) {
     for (std::size_t at = pattern.find('{'); at != std::string_view::npos;
          at = pattern.find('{', at + 1)) {
         const std::string_view rest = pattern.substr(at);
-        if (!rest.starts_with("{seq}") && !rest.starts_with("{n}") &&
+        if (!rest.starts_with("{seq}") && !rest.starts_with("{n}") && !rest.starts_with("{run}") &&
             !rest.starts_with("{domain}")) {
-            return what + "knows only {seq}, {n} and {domain}";
+            return what + "knows only {seq}, {n}, {run} and {domain}";
         }
     }
     return {};
@@ -173,14 +175,15 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     std::string digits;
     message.sequence = sequence;
     message.sender.clear();
-    append_expanded(message.sender, pattern_.sender, sequence, 0, domain_of(sequence, 0, digits));
+    append_expanded(message.sender, pattern_.sender, pattern_.run, sequence, 0,
+                    domain_of(sequence, 0, digits));
     std::size_t recipients = pattern_.recipient_count;
     if (pattern_.recipient_count_max > recipients)
         recipients += (draw >> 40) % (pattern_.recipient_count_max - recipients + 1);
     message.recipients.resize(recipients);
     for (std::size_t i = 0; i < message.recipients.size(); ++i) {
         message.recipients[i].clear();
-        append_expanded(message.recipients[i], pattern_.recipient, sequence, i,
+        append_expanded(message.recipients[i], pattern_.recipient, pattern_.run, sequence, i,
                         domain_of(sequence, i, digits));
     }
 
@@ -200,6 +203,7 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     text += pattern_.run;
     text +=
         "@bench.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n";
+    const std::uint64_t fields = digest_of_fields(text);
     text += run_field;
     text += ": ";
     text += pattern_.run;
@@ -207,6 +211,10 @@ void MessageMaker::make(std::uint64_t sequence, std::string_view date, Message& 
     text += sequence_field;
     text += ": ";
     append_number(text, sequence);
+    text += "\r\n";
+    text += header_field;
+    text += ": ";
+    append_digest(text, fields);
     text += "\r\n";
     text += digest_field;
     text += ": ";

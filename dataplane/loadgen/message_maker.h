@@ -1,6 +1,6 @@
 // message_maker.h: the numbered messages a source sends.
 //
-// Scope      A header with From, To, Date, Message-ID and our three fields, and a body of printable
+// Scope      A header with From, To, Date, Message-ID and our four fields, and a body of printable
 //            lines, some of them beginning with dots. The same run, seed and sequence number give
 //            the same message, the date excepted.
 // Owns       One pool of pseudo-random text; bodies are slices of it behind a line of their own, so
@@ -18,7 +18,8 @@ namespace dataplane::loadgen {
 
 inline constexpr std::string_view run_field = "X-Millrace-Run";
 inline constexpr std::string_view sequence_field = "X-Millrace-Seq";
-inline constexpr std::string_view digest_field = "X-Millrace-Digest";
+inline constexpr std::string_view header_field = "X-Millrace-Header"; // digest of the others
+inline constexpr std::string_view digest_field = "X-Millrace-Digest"; // of the body
 
 struct SizeRange {
     std::size_t bytes_min = 4096; // evenly spread between the two
@@ -32,7 +33,7 @@ struct WeightedDomain {
 
 struct MessagePattern {
     std::string run = "run"; // one word
-    // In addresses, {seq} is the sequence number, {n} the recipient's number within its message,
+    // In addresses, {run} is the run, {seq} the sequence number, {n} the recipient's number within its message,
     // and {domain} a number below domain_count that the sequence number decides. With `domains`
     // it is one of those names, drawn for each recipient (and the first one's for the sender).
     std::string sender = "sender@bench.example";

@@ -37,10 +37,31 @@ bool read_bdat(std::string_view line, std::uint64_t& bytes, bool& last) noexcept
 
 } // namespace
 
+bool Reception::enter(std::size_t whose, std::size_t connections_max) {
+    const std::lock_guard held(lock_);
+    if (open_.size() <= whose) open_.resize(whose + 1);
+    return ++open_[whose] <= connections_max || connections_max == 0;
+}
+
+void Reception::leave(std::size_t whose) {
+    const std::lock_guard held(lock_);
+    --open_[whose];
+}
+
+bool Reception::too_early(std::uint64_t recipient, base::TimePoint now, base::Duration wait) {
+    const std::lock_guard held(lock_);
+    const auto known = first_attempts_.find(recipient);
+    if (known != first_attempts_.end()) return now - known->second < wait;
+    if (first_attempts_.size() >= greylist_entries_max) return false;
+    first_attempts_.emplace(recipient, now);
+    return true;
+}
+
 Sink::Sink(base::Loop& loop, base::Transport& transport, SinkOptions options, TlsWrapper* tls,
            Ledger* ledger)
     : loop_(loop), transport_(transport), options_(std::move(options)), tls_(tls), ledger_(ledger),
-      open_(options_.providers.size() + 1), random_(options_.seed) {
+      reception_(options_.reception ? options_.reception : std::make_shared<Reception>()),
+      random_(options_.seed) {
     tally_.providers.push_back({.name = "other"});
     for (const Provider& provider : options_.providers)
         tally_.providers.push_back({.name = provider.name});
@@ -93,17 +114,16 @@ base::Task<void> Sink::accept_all(base::Listener* listener, std::size_t whose) {
 base::Task<void> Sink::serve(base::StreamPtr stream, std::size_t whose) {
     ++tally_.connections;
     ++tally_.connections_open;
-    ++open_[whose];
     Session session(std::move(stream), whose);
     static_cast<void>(co_await converse(session)); // a peer that goes away is not our trouble
     session.dialogue.close();
-    --open_[whose];
+    reception_->leave(whose);
     --tally_.connections_open;
 }
 
 base::Task<base::NetResult<>> Sink::converse(Session& session) {
     const Manner& host = manner(session.host);
-    if (host.connections_max != 0 && open_[session.host] > host.connections_max) {
+    if (!reception_->enter(session.host, host.connections_max)) {
         ++tally_.connections_refused;
         ++tally_.providers[session.host].connections_refused;
         session.dialogue.out += "421 4.7.0 too many connections from you\r\n";
@@ -255,14 +275,8 @@ std::uint16_t Sink::draw_refusal(std::size_t whose, RefuseAt moment) {
 bool Sink::greylists(std::size_t whose, std::string_view recipient) {
     const std::chrono::milliseconds wait = manner(whose).greylist;
     if (wait.count() == 0) return false;
-    const std::uint64_t key = digest_of(base::as_bytes(recipient));
-    const auto known = greylist_.find(key);
-    if (known != greylist_.end()) {
-        if (loop_.now() - known->second >= wait) return false;
-    } else {
-        if (greylist_.size() >= greylist_entries_max) return false;
-        greylist_.emplace(key, loop_.now());
-    }
+    if (!reception_->too_early(digest_of(base::as_bytes(recipient)), loop_.now(), wait))
+        return false;
     ++tally_.greylisted;
     ++tally_.providers[whose].greylisted;
     return true;
@@ -285,15 +299,17 @@ void Sink::add_recipient(Session& session, std::string_view line) {
     }
     session.whose = provider_of(path, session.host);
     if (!session.null_sender && greylists(session.whose, path)) {
+        put_off(path);
         out += "451 4.7.1 greylisted, try again later\r\n";
         return;
     }
     switch (session.null_sender ? 0 : draw_refusal(session.whose, RefuseAt::rcpt)) {
     case 451:
+        put_off(path);
         out += "451 4.2.1 try again later\r\n";
         return;
     case 550:
-        if (ledger_ != nullptr) ledger_->append_refusal(path);
+        if (ledger_ != nullptr) ledger_->append_refusal(SinkRefusal{.recipient = path});
         ++tally_.refused_for_good;
         out += "550 5.1.1 nobody of that name\r\n";
         return;
@@ -305,6 +321,11 @@ void Sink::add_recipient(Session& session, std::string_view line) {
     session.owners[session.recipient_count] = session.whose;
     session.recipients[session.recipient_count++].assign(path);
     out += "250 2.1.5 OK\r\n";
+}
+
+void Sink::put_off(std::string_view recipient) {
+    if (ledger_ != nullptr)
+        ledger_->append_refusal(SinkRefusal{.recipient = recipient, .for_good = false});
 }
 
 base::Task<base::NetResult<>> Sink::take_data(Session& session) {
@@ -369,6 +390,8 @@ base::Task<base::NetResult<>> Sink::answer_message(Session& session) {
     }
     if (delay.count() != 0) static_cast<void>(co_await base::sleep_for(loop_, delay));
     if (draw(rules.disconnect_share)) {
+        for (std::size_t i = 0; i < session.recipient_count; ++i)
+            put_off(session.recipients[i]); // as good as a 4xx: the relay will come again
         ++tally_.disconnected;
         ++tally_.providers[whose].disconnected;
         co_return std::unexpected(base::NetError::closed);
@@ -377,12 +400,18 @@ base::Task<base::NetResult<>> Sink::answer_message(Session& session) {
     std::string& out = session.dialogue.out;
     switch (session.null_sender ? 0 : draw_refusal(whose, RefuseAt::data)) {
     case 451:
+        for (std::size_t i = 0; i < session.recipient_count; ++i)
+            put_off(session.recipients[i]);
         out += "451 4.3.0 try again later\r\n";
         break;
     case 550:
+        static_cast<void>(session.check.finish());
         for (std::size_t i = 0; i < session.recipient_count; ++i) {
-            if (ledger_ != nullptr) ledger_->append_refusal(session.recipients[i]);
             ++tally_.refused_for_good;
+            if (ledger_ == nullptr) continue;
+            ledger_->append_refusal(SinkRefusal{.recipient = session.recipients[i],
+                                                .run = session.check.run(),
+                                                .sequence = session.check.sequence()});
         }
         out += "550 5.7.1 not wanted here\r\n";
         break;
@@ -404,8 +433,11 @@ void Sink::count(Session& session) {
         ++tally_.providers[session.owners[i]].taken;
     tally_.bytes += session.check.bytes_seen();
     const ContentState state = session.check.finish();
-    const bool other_run =
-        state != ContentState::foreign && !session.check.run().starts_with(options_.run_prefix);
+    if (session.check.is_signed()) ++tally_.signed_messages;
+    // Ours, but which one cannot be told: the message that is missing stays missing.
+    const bool nameless = state == ContentState::altered && session.check.run().empty();
+    const bool other_run = state != ContentState::foreign && !nameless &&
+                           !session.check.run().starts_with(options_.run_prefix);
     if (other_run) tally_.other_runs += session.recipient_count;
     if (state == ContentState::foreign || other_run) {
         tally_.foreign += session.recipient_count;
@@ -419,11 +451,14 @@ void Sink::count(Session& session) {
     tally_.last_arrival_wall = loop_.wall_now();
     if (state == ContentState::altered) tally_.altered += session.recipient_count;
 
-    const std::uint64_t message_key = scramble(digest_of(base::as_bytes(session.check.run())) ^
-                                               scramble(session.check.sequence()));
+    const std::string_view run = nameless ? "?" : session.check.run();
+    const std::uint64_t message_key =
+        scramble(digest_of(base::as_bytes(run)) ^ scramble(session.check.sequence()));
     for (std::size_t i = 0; i < session.recipient_count; ++i) {
         const std::string& recipient = session.recipients[i];
-        if (arrived_.insert(scramble(message_key ^ digest_of(base::as_bytes(recipient))))) {
+        if (nameless) {
+            ++tally_.foreign;
+        } else if (arrived_.insert(scramble(message_key ^ digest_of(base::as_bytes(recipient))))) {
             ++tally_.unique;
         } else {
             ++tally_.duplicated;
@@ -436,7 +471,7 @@ void Sink::count(Session& session) {
                            loop_.wall_now().time_since_epoch())
                            .count();
         line.recipient = recipient;
-        line.run = session.check.run();
+        line.run = run;
         ledger_->append(line);
     }
 }

@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <unordered_map>
@@ -53,12 +54,29 @@ struct Provider {
     Manner manner;
 };
 
+/// What a receiver knows as a whole, whichever of its threads a connection came to: how many there are,
+/// and whom it has seen before. Sinks of one section share it.
+class Reception {
+public:
+    /// Counts a connection; false when that is one too many (it counts all the same until leave()).
+    [[nodiscard]] bool enter(std::size_t whose, std::size_t connections_max);
+    void leave(std::size_t whose);
+    /// Whether `wait` has not passed since this recipient was first tried.
+    [[nodiscard]] bool too_early(std::uint64_t recipient, base::TimePoint now, base::Duration wait);
+
+private:
+    std::mutex lock_; // held for a look-up
+    std::vector<std::size_t> open_;
+    std::unordered_map<std::uint64_t, base::TimePoint> first_attempts_;
+};
+
 struct SinkOptions {
     std::vector<base::SocketAddress> addresses;
     std::string host_name = "sink.bench.example";
     Manner manner;                   // of everybody else
     std::vector<Provider> providers; // the first whose domain fits
     std::string run_prefix;          // runs that do not begin so are another time's, and foreign
+    std::shared_ptr<Reception> reception; // shared with other threads' Sinks; null: its own
     std::uint64_t message_bytes_max = 100UL << 20; // offered as SIZE
     std::uint64_t seed = 1;
     std::chrono::milliseconds command_limit{300'000};
@@ -85,6 +103,7 @@ struct SinkTally {
     std::uint64_t refused_4xx = 0;
     std::uint64_t refused_5xx = 0;
     std::uint64_t refused_for_good = 0; // recipients, those of a refused message included
+    std::uint64_t signed_messages = 0;  // of `messages`, those with a DKIM signature
     std::uint64_t greylisted = 0;
     std::uint64_t disconnected = 0;        // messages cut off in place of their answer
     std::uint64_t connections_refused = 0; // at a limit
@@ -149,6 +168,7 @@ private:
     void say_hello(Session& session, bool extended) const;
     void add_recipient(Session& session, std::string_view line);
     void count(Session& session);
+    void put_off(std::string_view recipient);
     [[nodiscard]] const Manner& manner(std::size_t whose) const noexcept {
         return whose == 0 ? options_.manner : options_.providers[whose - 1].manner;
     }
@@ -171,8 +191,7 @@ private:
     base::SocketAddress failed_address_;
     SinkTally tally_;
     KeySet arrived_;
-    std::vector<std::size_t> open_;                               // connections, by provider
-    std::unordered_map<std::uint64_t, base::TimePoint> greylist_; // first attempts
+    std::shared_ptr<Reception> reception_; // other threads' Sinks have it too
     std::mt19937_64 random_;
     std::uint64_t next_id_ = 0;
 };

@@ -61,6 +61,8 @@ Source::Source(base::Loop& loop, base::Transport& transport, SourceOptions optio
     CHECK(options_.tls == SourceTls::none || options_.resumption_share >= 1 ||
           fresh_tls_ != nullptr);
     CHECK(options_.messages != 0 || options_.time.count() != 0);
+    for (const base::SocketAddress& target : options_.targets)
+        tally_.targets.push_back({.name = target.to_string()});
 }
 
 void Source::start() {
@@ -122,15 +124,24 @@ void Source::refresh_date() {
     date_.assign(text.data(), length);
 }
 
-void Source::count(const Attempt& attempt, const Message& message, base::TimePoint since) {
+void Source::count(const Attempt& attempt, const Message& message, base::TimePoint since,
+                   std::size_t target) {
     ++tally_.sent;
+    TargetTally& relay = tally_.targets[target];
+    base::Duration waited = std::max(loop_.now() - since, base::Duration{0});
+    // However soon the connection went: its answer never came.
+    if (attempt.connection_lost) waited = std::max<base::Duration>(waited, options_.reply_limit);
+    if (attempt.outcome == Outcome::accepted || attempt.connection_lost) {
+        tally_.accept_latency_ns.record(static_cast<std::uint64_t>(waited.count()));
+        relay.accept_latency_ns.record(static_cast<std::uint64_t>(waited.count()));
+    }
+    ++(attempt.outcome == Outcome::accepted ? relay.accepted : relay.failed);
     switch (attempt.outcome) {
     case Outcome::accepted:
         ++tally_.accepted;
         tally_.recipients += attempt.recipients;
+        tally_.recipients_refused += attempt.refused.size();
         tally_.bytes += message.content.size();
-        tally_.accept_latency_ns.record(static_cast<std::uint64_t>(
-            std::max<base::Duration::rep>(0, (loop_.now() - since).count())));
         break;
     case Outcome::transient:
         ++tally_.transient;
@@ -146,7 +157,10 @@ void Source::count(const Attempt& attempt, const Message& message, base::TimePoi
         tally_.last_error = std::to_string(attempt.reply.code) + ' ' + attempt.reply.text;
     }
     last_reply_ = loop_.now();
-    if (ledger_ == nullptr) return;
+    if (ledger_ != nullptr) tell_ledger(attempt, message);
+}
+
+void Source::tell_ledger(const Attempt& attempt, const Message& message) {
     SourceLine line;
     line.sequence = message.sequence;
     line.outcome = attempt.outcome;
@@ -156,12 +170,19 @@ void Source::count(const Attempt& attempt, const Message& message, base::TimePoi
     line.recipients = attempt.recipients;
     line.run = maker_.pattern().run;
     line.reply = std::to_string(attempt.reply.code) + ' ' + attempt.reply.text;
+    std::vector<std::string> let_in;
     line.addresses = &message.recipients;
+    if (!attempt.refused.empty()) {
+        let_in = message.recipients;
+        for (auto number = attempt.refused.rbegin(); number != attempt.refused.rend(); ++number)
+            let_in.erase(let_in.begin() + static_cast<std::ptrdiff_t>(*number));
+        line.addresses = &let_in;
+    }
     ledger_->append(line);
 }
 
 base::Task<void> Source::run_connection(std::size_t number) {
-    const base::SocketAddress target = options_.targets[number % options_.targets.size()];
+    const std::size_t target = (options_.first_connection + number) % options_.targets.size();
     if (options_.ramp.count() != 0) {
         const base::Duration wait = base::Duration(options_.ramp) * static_cast<int>(number) /
                                     static_cast<int>(options_.connections);
@@ -175,14 +196,18 @@ base::Task<void> Source::run_connection(std::size_t number) {
             continue;
         }
         ++tally_.connections_broken;
-        if (loop_.now() - last_good_ >= options_.reconnect_limit) break;
+        if (options_.reconnect_limit.count() != 0 &&
+            loop_.now() - last_good_ >= options_.reconnect_limit)
+            break;
         static_cast<void>(co_await base::sleep_for(loop_, reconnect_pause));
     }
-    --tasks_left_;
+    // The last one to give up closes the account: what has fallen due by now nobody will send.
+    if (--tasks_left_ == 0) settle_overdue();
 }
 
-base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target, std::size_t client) {
-    auto connected = co_await transport_.connect(target, std::nullopt, opening_deadline());
+base::Task<Source::SessionEnd> Source::run_session(std::size_t target, std::size_t client) {
+    const base::SocketAddress address = options_.targets[target];
+    auto connected = co_await transport_.connect(address, std::nullopt, opening_deadline());
     if (!connected) {
         remember("connect", connected.error());
         co_return connected.error() == base::NetError::cancelled ? SessionEnd::no_more
@@ -190,6 +215,7 @@ base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target, s
     }
     ++tally_.connections_made;
     ++tally_.connections_open;
+    ++tally_.targets[target].connections;
     Dialogue dialogue(std::move(*connected));
     const auto offered = co_await open(dialogue, client);
     SessionEnd end = SessionEnd::broken;
@@ -230,7 +256,7 @@ base::Task<Source::SessionEnd> Source::run_session(base::SocketAddress target, s
             maker_.make(options_.first_sequence + index, date_, message);
             base::TimePoint content_sent = loop_.now();
             const Attempt attempt = co_await transact(dialogue, server, message, &content_sent);
-            count(attempt, message, options_.rate_per_s > 0 ? since : content_sent);
+            count(attempt, message, options_.rate_per_s > 0 ? since : content_sent, target);
             ++sent_here;
             if (attempt.connection_lost || attempt.reply.code == 421) {
                 end = SessionEnd::broken;
@@ -271,6 +297,8 @@ base::Task<base::NetResult<Source::Offers>> Source::open(Dialogue& dialogue, std
         tally_.last_error = std::to_string(greeting->code) + ' ' + greeting->text;
         co_return std::unexpected(base::NetError::refused);
     }
+    if (tally_.greeting.empty())
+        tally_.greeting = std::to_string(greeting->code) + ' ' + greeting->text;
     auto offered = co_await greet(dialogue);
     if (!offered) co_return offered;
 
@@ -367,19 +395,21 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
     }
 
     Reply refusal;
-    for (const std::string& recipient : message.recipients) {
+    for (std::size_t i = 0; i < message.recipients.size(); ++i) {
         out += "RCPT TO:<";
-        out += recipient;
+        out += message.recipients[i];
         out += ">\r\n";
         if (offered.pipelining) continue;
         const auto sent = co_await dialogue.flush(deadline);
         if (!sent) co_return attempt;
         auto reply = co_await dialogue.read_reply(deadline);
         if (!reply) co_return attempt;
-        if (reply->positive())
+        if (reply->positive()) {
             ++attempt.recipients;
-        else
+        } else {
+            attempt.refused.push_back(i);
             refusal = std::move(*reply);
+        }
     }
     if (!offered.pipelining && attempt.recipients == 0) {
         attempt.connection_lost = false;
@@ -410,10 +440,12 @@ base::Task<Source::Attempt> Source::transact(Dialogue& dialogue, const Offers& o
         for (std::size_t i = 0; i < message.recipients.size(); ++i) {
             reply = co_await dialogue.read_reply(deadline);
             if (!reply) co_return attempt;
-            if (reply->positive())
+            if (reply->positive()) {
                 ++attempt.recipients;
-            else if (mail.positive())
-                refusal = std::move(*reply);
+                continue;
+            }
+            attempt.refused.push_back(i);
+            if (mail.positive()) refusal = std::move(*reply);
         }
     }
     if (!offered.chunking) {

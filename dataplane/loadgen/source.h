@@ -3,8 +3,10 @@
 // Scope      Closed loop (each connection sends its next message when the last was answered) or
 //            open loop (message i is due at start + i / rate, and its latency counts from then, so
 //            that a slow relay cannot hide its queueing; what was due and could not even be begun
-//            counts with the time it had waited by the end). Each message is tried once; what became
-//            of it goes to the ledger. A broken connection is made again for reconnect_limit.
+//            counts with the time it had waited by the end). A message whose answer never came counts
+//            with at least the limit for replies: it is no quicker than the slowest answer. Each message
+//            is tried once; what became of it goes to the ledger. A broken connection is made again for
+//            reconnect_limit.
 // Owns       Its connections' tasks are the Loop's; a Source must outlive them: see finished().
 // Threading  The Loop's.
 #pragma once
@@ -27,6 +29,8 @@ enum class SourceTls : std::uint8_t { none, starttls, implicit };
 
 struct SourceOptions {
     std::vector<base::SocketAddress> targets; // connections are dealt out to them in turn
+    std::size_t first_connection =
+        0; // where the turn begins: another source may have had the others
     std::size_t connections = 1;
     std::uint64_t messages = 0;        // 0: until `time` is over
     std::chrono::milliseconds time{0}; // 0: until `messages` are sent
@@ -45,7 +49,16 @@ struct SourceOptions {
     std::chrono::milliseconds ramp{0};
     std::chrono::milliseconds reply_limit{60'000};
     std::chrono::milliseconds reconnect_limit{
-        10'000}; // how long to go on trying after a connection broke
+        10'000}; // how long to go on trying after a connection broke; 0: as long as there is time
+};
+
+/// What one relay of several did.
+struct TargetTally {
+    std::string name; // its address
+    std::uint64_t accepted = 0;
+    std::uint64_t failed = 0; // refused, or of unknown fate
+    std::uint64_t connections = 0;
+    Histogram accept_latency_ns = {}; // as below
 };
 
 struct SourceTally {
@@ -59,13 +72,18 @@ struct SourceTally {
     std::uint64_t connections_open = 0;
     std::uint64_t tls_connections = 0;
     std::uint64_t tls_resumed = 0;
-    std::uint64_t bytes = 0;      // of the content of accepted messages
-    std::uint64_t recipients = 0; // of accepted messages
-    std::uint64_t due = 0;        // open loop: messages whose time had come by the end
-    std::uint64_t overdue = 0;    // of those, how many were not begun
-    std::string last_error;       // of a connection that broke, or of a refusal: for a person
-    Histogram accept_latency_ns;  // of accepted messages, and of the overdue, as far as they got
-    Histogram wake_lateness_ns;   // open loop: how much later than due a free connection began
+    std::uint64_t bytes = 0;              // of the content of accepted messages
+    std::uint64_t recipients = 0;         // of accepted messages
+    std::uint64_t recipients_refused = 0; // of accepted messages too: a RCPT that was not let in
+    std::uint64_t due = 0;                // open loop: messages whose time had come by the end
+    std::uint64_t overdue = 0;            // of those, how many were not begun
+    std::string last_error;           // of a connection that broke, or of a refusal: for a person
+    std::string greeting;             // the first that came
+    std::vector<TargetTally> targets; // in the order of the options
+    // Of accepted messages; of the overdue, as far as they got; of those whose connection went, the wait
+    // for an answer that did not come.
+    Histogram accept_latency_ns;
+    Histogram wake_lateness_ns; // open loop: how much later than due a free connection began
 };
 
 class Source {
@@ -101,12 +119,13 @@ private:
     struct Attempt { // one message on one connection
         Outcome outcome = Outcome::transient;
         std::uint32_t recipients = 0;
+        std::vector<std::size_t> refused; // recipients that RCPT did not let in, by number
         bool connection_lost = false;
         Reply reply;
     };
 
     base::Task<void> run_connection(std::size_t number);
-    base::Task<SessionEnd> run_session(base::SocketAddress target, std::size_t client);
+    base::Task<SessionEnd> run_session(std::size_t target, std::size_t client);
     base::Task<base::NetResult<Offers>> open(Dialogue& dialogue, std::size_t client);
     base::Task<base::NetResult<>> secure(Dialogue& dialogue, std::size_t client);
     [[nodiscard]] SourceTls draw_tls() noexcept;
@@ -126,7 +145,9 @@ private:
     }
     void remember(std::string_view stage, base::NetError error);
     void refresh_date();
-    void count(const Attempt& attempt, const Message& message, base::TimePoint since);
+    void count(const Attempt& attempt, const Message& message, base::TimePoint since,
+               std::size_t target);
+    void tell_ledger(const Attempt& attempt, const Message& message);
 
     base::Loop& loop_;
     base::Transport& transport_;

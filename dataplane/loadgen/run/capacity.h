@@ -3,8 +3,10 @@
 // Scope      Which rate to try next, and what the trials say in the end. Does nothing itself: whoever
 //            drives it runs the trials, so that a test can run them in simulated time.
 // Method     Up by doubling until a trial fails, then bisection until the bracket is narrower than
-//            the precision: one knee. The next repeats begin a little below the last knee and climb
-//            in small steps. The answer is the repeats' median with their 95 % confidence interval.
+//            the precision; then the rate that failed once more, for one unlucky trial must not be a
+//            repeat's limit. That is one knee. The next repeats begin below the last knee, each at
+//            another place between two steps, and climb in small steps. The answer is the repeats' mean;
+//            its interval is Student's (95 %), and the bracket that the search left open on top.
 #pragma once
 
 #include "dataplane/loadgen/run/statistics.h"
@@ -28,7 +30,8 @@ struct CapacityOptions {
     std::chrono::microseconds p99_max{100'000}; // from when a message was due to its 250
     double backlog_max_s = 1;                   // at the end, as seconds of the offered rate
     double accepted_share_min = 0.99;           // of what was due
-    std::chrono::seconds trial{10};             // measured, behind a warm-up of a fifth of it
+    std::chrono::milliseconds trial{10'000};    // measured, behind a warm-up of a fifth of it
+    bool watch_backlog = true;                  // not without a sink
 };
 
 /// What one trial came to.
@@ -37,9 +40,9 @@ struct TrialFacts {
     double seconds = 0;
     std::uint64_t due = 0;
     std::uint64_t accepted = 0;
-    std::uint64_t failed = 0; // refused, or of unknown fate
+    std::uint64_t failed = 0; // refused, or of unknown fate, or without one of their recipients
     double p99_us = 0;
-    double backlog = 0; // messages accepted and not yet delivered at the trial's end
+    double backlog = 0; // messages accepted and not delivered, by which it grew in the trial
 };
 
 struct Trial {
@@ -63,8 +66,9 @@ public:
     [[nodiscard]] const std::vector<Trial>& trials() const noexcept { return trials_; }
     /// One for each repeat that is done: the highest rate that passed.
     [[nodiscard]] const std::vector<double>& knees() const noexcept { return knees_; }
-    [[nodiscard]] double knee() const { return median(knees_); }
-    [[nodiscard]] Estimate confidence() const { return estimate(knees_); }
+    [[nodiscard]] double knee() const { return estimate(knees_).mean; }
+    /// Infinite for fewer than two repeats.
+    [[nodiscard]] Estimate confidence() const;
     /// Why the answer may be less than it seems; empty when it is not.
     [[nodiscard]] std::string caveat() const;
 
@@ -75,10 +79,12 @@ private:
     CapacityOptions options_;
     std::vector<Trial> trials_;
     std::vector<double> knees_;
-    double passed_ = 0; // highest rate that passed in this repeat; 0: none yet
-    double failed_ = 0; // lowest that failed; 0: none yet
-    double next_ = 0;   // 0: over
-    double step_ = 2;   // how fast it climbs
+    std::vector<double> brackets_; // of each knee: how far above it the lowest rate that failed lay
+    std::vector<double> tried_again_; // rates that failed, in this repeat
+    double passed_ = 0;               // highest rate that passed in this repeat; 0: none yet
+    double failed_ = 0;               // lowest that failed; 0: none yet
+    double next_ = 0;                 // 0: over
+    double step_ = 2;                 // how fast it climbs
     bool hit_ceiling_ = false;
 };
 

@@ -1,9 +1,11 @@
 #include "dataplane/loadgen/run/commands.h"
 
 #include "dataplane/loadgen/run/diff.h"
+#include "dataplane/loadgen/run/plan.h"
 #include "dataplane/loadgen/run/profile.h"
 #include "dataplane/loadgen/run/report.h"
 #include "dataplane/loadgen/run/runner.h"
+#include "dataplane/loadgen/run/sum.h"
 
 #include <cstdio>
 #include <fstream>
@@ -107,7 +109,25 @@ void describe(const Profile& profile) {
         std::printf("sink: on%s, %zu providers\n", addresses.c_str(),
                     sink.options.providers.size());
     }
+    for (const std::string& wish : idle_wishes(profile))
+        std::printf("note: %s\n", wish.c_str());
     std::printf("the profile is right\n");
+}
+
+RunResult read_result(const std::string& file) try {
+    return result_from_json(read_file(file));
+} catch (const std::runtime_error& error) {
+    throw std::runtime_error(file + ": " + error.what());
+}
+
+/// Writes it where it is wanted, tells it, and says by the status what it was.
+int hand_over(const RunResult& result, const std::string& json_file,
+              const std::string& report_file) {
+    if (!json_file.empty()) write_file(json_file, to_json(result));
+    if (!report_file.empty()) write_file(report_file, make_report(result));
+    std::fputs(to_text(result).c_str(), stdout);
+    if (result.accepted == 0 || !result.audit.passed()) return 1;
+    return result.doubts.empty() ? 0 : status_untrusted;
 }
 
 } // namespace
@@ -141,32 +161,31 @@ int run_run(const RunCommand& command) {
         describe(*profile);
         return 0;
     }
-    const bool audited = !profile->sinks.empty();
+    if (!command.quiet) {
+        for (const std::string& wish : idle_wishes(*profile))
+            std::fprintf(stderr, "note: %s\n", wish.c_str());
+    }
     const RunResult result = run_profile({.profile = std::move(*profile),
                                           .find_capacity = command.find_capacity,
                                           .quiet = command.quiet,
                                           .command = command.command_line});
-    if (!command.json_file.empty()) write_file(command.json_file, to_json(result));
-    if (!command.report_file.empty()) write_file(command.report_file, make_report(result));
-    std::fputs(to_text(result).c_str(), stdout);
-    if (result.accepted == 0 || (audited && !result.audit.passed())) return 1;
-    return result.doubts.empty() ? 0 : status_untrusted;
+    return hand_over(result, command.json_file, command.report_file);
+}
+
+int run_add(const AddCommand& command) {
+    std::vector<NamedResult> results;
+    for (const std::string& file : command.results)
+        results.push_back({file, read_result(file)});
+    return hand_over(sum_of(results), command.json_file, command.report_file);
 }
 
 int run_report(const std::string& json_file, const std::string& html_file) {
-    write_file(html_file, make_report(result_from_json(read_file(json_file))));
+    write_file(html_file, make_report(read_result(json_file)));
     return 0;
 }
 
 int run_diff(const std::string& before_file, const std::string& after_file) {
-    const auto read = [](const std::string& file) {
-        try {
-            return result_from_json(read_file(file));
-        } catch (const std::runtime_error& error) {
-            throw std::runtime_error(file + ": " + error.what());
-        }
-    };
-    const Difference difference = difference_of(read(before_file), read(after_file));
+    const Difference difference = difference_of(read_result(before_file), read_result(after_file));
     std::fputs(to_text(difference).c_str(), stdout);
     return difference.any_worse() ? 1 : 0;
 }

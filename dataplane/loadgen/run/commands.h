@@ -1,4 +1,4 @@
-// commands.h: millrace-bench's commands run, report and diff, as main() calls them.
+// commands.h: millrace-bench's commands run, report, add and diff, as main() calls them.
 //
 // Failure    Throws std::runtime_error with a text for a person; mistakes in a profile are printed,
 //            each with its line, and give status 2.
@@ -38,6 +38,13 @@ struct RunCommand {
 [[nodiscard]] int run_run(const RunCommand& command);
 /// Writes a result's report.
 [[nodiscard]] int run_report(const std::string& json_file, const std::string& html_file);
+struct AddCommand {
+    std::vector<std::string> results; // JSON files
+    std::string json_file;            // empty: none
+    std::string report_file;          // empty: none
+};
+/// Adds the results of several machines; the status is that of a run.
+[[nodiscard]] int run_add(const AddCommand& command);
 /// 0 unless something is worse beyond the noise.
 [[nodiscard]] int run_diff(const std::string& before_file, const std::string& after_file);
 

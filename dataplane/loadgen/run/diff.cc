@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 namespace dataplane::loadgen {
 namespace {
@@ -12,7 +13,33 @@ std::vector<double> column(const RunResult& result, double Sample::* field) {
     for (const Sample& sample : result.samples) {
         if (sample.measured) values.push_back(sample.*field);
     }
+    double next = result.latency_ms(1);
+    for (auto value = values.rbegin(); value != values.rend(); ++value) {
+        if (std::isnan(*value)) *value = next;
+        next = *value;
+    }
     return values;
+}
+
+/// A name that only one side knows is a difference too.
+void compare_facts(const std::string& what, const Facts& a, const Facts& b,
+                   std::vector<std::string>& remarks) {
+    const std::map<std::string, std::string> before(a.begin(), a.end()), after(b.begin(), b.end());
+    if (before.empty() || after.empty()) return; // a result of an earlier version
+    const auto value = [](const auto& facts, const std::string& name) {
+        const auto found = facts.find(name);
+        return found == facts.end() ? std::string("not told") : found->second;
+    };
+    std::set<std::string> names;
+    for (const auto& [name, text] : before)
+        names.insert(name);
+    for (const auto& [name, text] : after)
+        names.insert(name);
+    for (const std::string& name : names) {
+        const std::string one = value(before, name), other = value(after, name);
+        if (name == "huge pages" || one == other) continue; // how many are free just now
+        remarks.push_back(what + " differ in " + name + ": " + one + " and " + other);
+    }
 }
 
 /// The relay's CPU for each thousand messages, second by second.
@@ -29,14 +56,30 @@ double percent_of(double part, double whole) {
     return whole == 0 ? 0 : 100 * part / std::abs(whole);
 }
 
+constexpr double alike = 0.1; // lengths that differ by less are the same to a count of rare things
+
+/// How many times longer the one audit is.
+double per(const Audit& one, const Audit& other) {
+    if (one.promised == 0 || other.promised == 0) return 1;
+    const double times = static_cast<double>(one.promised) / static_cast<double>(other.promised);
+    return std::abs(times - 1) < alike ? 1 : times;
+}
+
 Change changed(std::string name, double before, double after, const Estimate& a, const Estimate& b,
                bool more_is_better) {
     Change change{.name = std::move(name), .before = before, .after = after};
     change.percent = percent_of(after - before, before);
     change.verdict = compare(a, b, more_is_better);
+    // The seconds say one thing and the whole run another: then neither is sure.
+    if (change.verdict != Verdict::same && (b.mean - a.mean) * (after - before) < 0)
+        change.verdict = Verdict::unclear;
     const double noise = std::hypot(a.half_width, b.half_width);
     if (std::isfinite(noise)) change.noise_percent = percent_of(noise, a.mean);
     return change;
+}
+
+Estimate knee_of(const CapacityResult& capacity) {
+    return {capacity.knee, capacity.half_width, capacity.knees.size()};
 }
 
 std::string_view name_of(Verdict verdict) {
@@ -75,8 +118,8 @@ Difference difference_of(const RunResult& a, const RunResult& b) {
     };
     if (a.capacity.searched && b.capacity.searched)
         difference.changes.push_back(changed("capacity, messages/s", a.capacity.knee,
-                                             b.capacity.knee, estimate(a.capacity.knees),
-                                             estimate(b.capacity.knees), true));
+                                             b.capacity.knee, knee_of(a.capacity),
+                                             knee_of(b.capacity), true));
     by_second("accepted/s", a.accepted_per_s(), b.accepted_per_s(), &Sample::accepted_per_s, true);
     if (!a.providers.empty() && !b.providers.empty())
         by_second("delivered/s", a.delivered_per_s(), b.delivered_per_s(), &Sample::delivered_per_s,
@@ -92,10 +135,12 @@ Difference difference_of(const RunResult& a, const RunResult& b) {
     const auto plain = [&](const std::string& name, double before, double after, bool fault) {
         Change change{.name = name, .before = before, .after = after};
         change.percent = percent_of(after - before, before);
-        if (fault)
-            change.verdict = after > before   ? Verdict::worse
-                             : after < before ? Verdict::better
-                                              : Verdict::same;
+        if (fault) { // of two runs of different length, by the recipients that were at stake
+            const double expected = before * per(b.audit, a.audit);
+            change.verdict = after > expected   ? Verdict::worse
+                             : after < expected ? Verdict::better
+                                                : Verdict::same;
+        }
         if (before != 0 || after != 0) difference.changes.push_back(change);
     };
     plain("accept p99.9, ms", a.latency_ms(0.999), b.latency_ms(0.999), false);
@@ -111,7 +156,8 @@ Difference difference_of(const RunResult& a, const RunResult& b) {
     const auto before = faults(a.audit), after = faults(b.audit);
     for (std::size_t i = 0; i < before.size(); ++i) {
         const bool fault = before[i].first == "lost" || before[i].first == "altered" ||
-                           before[i].first == "duplicated" || before[i].first == "unexplained";
+                           before[i].first == "duplicated" || before[i].first == "unexplained" ||
+                           before[i].first == "misdelivered";
         plain(before[i].first, static_cast<double>(before[i].second->count),
               static_cast<double>(after[i].second->count), fault);
     }
@@ -125,13 +171,11 @@ Difference difference_of(const RunResult& a, const RunResult& b) {
     if (a.rate_per_s != b.rate_per_s)
         difference.remarks.push_back("the rates due differ: " + shown(a.rate_per_s) + " and " +
                                      shown(b.rate_per_s) + " messages/s");
-    const std::map<std::string, std::string> machine(b.machine.begin(), b.machine.end());
-    for (const auto& [name, value] : a.machine) {
-        const auto other = machine.find(name);
-        if (name == "huge pages" || other == machine.end() || other->second == value) continue;
-        difference.remarks.push_back("the machines differ in " + name + ": " + value + " and " +
-                                     other->second);
-    }
+    if (a.relay_greeting != b.relay_greeting)
+        difference.remarks.push_back("the relays greet otherwise: " + a.relay_greeting + " and " +
+                                     b.relay_greeting);
+    compare_facts("the set-ups", a.setup, b.setup, difference.remarks);
+    compare_facts("the machines", a.machine, b.machine, difference.remarks);
     return difference;
 }
 
@@ -149,7 +193,9 @@ std::string to_text(const Difference& difference) {
     }
     for (const std::string& remark : difference.remarks)
         text += "note: " + remark + "\n";
-    return text;
+    text += "note: the noise is that within each run; how much runs of the same differ among "
+            "themselves only several of each tell\n";
+    return without_controls(std::move(text)); // the results may be somebody else's files
 }
 
 } // namespace dataplane::loadgen

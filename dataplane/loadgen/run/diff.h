@@ -1,7 +1,9 @@
 // diff.h: what changed between two results, and whether the difference is more than noise.
 //
-// Scope      The noise of each run is taken from its own seconds, in batches. What the seconds cannot
-//            tell (a maximum, memory) is shown without a verdict.
+// Scope      The noise of each run is taken from its own seconds, in batches: how two runs of the same
+//            differ is not known from one of each, and the text says so. What the seconds cannot tell (a
+//            maximum, memory) is shown without a verdict. A second in which nothing was accepted has the
+//            latency of the next in which something was: that is how long its messages waited.
 #pragma once
 
 #include "dataplane/loadgen/run/result.h"

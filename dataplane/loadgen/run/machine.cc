@@ -1,13 +1,14 @@
 #include "dataplane/loadgen/run/machine.h"
 
+#include "dataplane/loadgen/limits.h"
+
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <map>
+#include <openssl/crypto.h>
 #include <sstream>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -97,25 +98,24 @@ std::string network_cards() {
     return text.empty() ? "none" : text;
 }
 
+/// Devices on the bus by their class, also those that a program has taken from the kernel (vfio).
+std::string bus_devices(std::string_view kind) {
+    std::string text;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator("/sys/bus/pci/devices", error)) {
+        if (!first_line(entry.path() / "class").starts_with(kind)) continue;
+        std::error_code none;
+        const fs::path driver = fs::read_symlink(entry.path() / "driver", none);
+        text += (text.empty() ? "" : "; ") + entry.path().filename().string() + " " +
+                first_line(entry.path() / "vendor") + ":" + first_line(entry.path() / "device") +
+                " " + (none ? std::string("without a driver") : driver.filename().string());
+    }
+    return text.empty() ? "none" : text;
+}
+
 double ticks_to_s(double ticks) {
     static const double per_second = static_cast<double>(sysconf(_SC_CLK_TCK));
     return ticks / per_second;
-}
-
-/// User and system seconds out of a stat file, whose second field may hold anything.
-double cpu_of(const fs::path& path, std::string* name = nullptr) {
-    const std::string line = first_line(path);
-    const std::size_t open = line.find('(');
-    const std::size_t close = line.rfind(')');
-    if (open == std::string::npos || close == std::string::npos) return 0;
-    if (name != nullptr) *name = line.substr(open + 1, close - open - 1);
-    std::istringstream words(line.substr(close + 2));
-    std::string skipped;
-    for (int i = 0; i < 11; ++i)
-        words >> skipped;
-    double user = 0, system = 0;
-    words >> user >> system;
-    return ticks_to_s(user + system);
 }
 
 /// The value under `name` in /proc/net/netstat: a line of names, then a line of values.
@@ -160,6 +160,8 @@ Facts inventory(const std::string& spool_folder) {
                           field("/proc/meminfo", "Hugepagesize") + ", " +
                           field("/proc/meminfo", "HugePages_Free") + " free");
     add("network", network_cards());
+    add("network devices on the bus", bus_devices("0x02"));
+    add("crypto devices on the bus", bus_devices("0x0b40"));
     add("disk of the spool",
         spool_folder.empty() ? "not told: set spool in [relay]" : disk_of(spool_folder));
     utsname system{};
@@ -172,6 +174,13 @@ Facts inventory(const std::string& spool_folder) {
     }
     std::erase(distribution, '"');
     add("system", distribution);
+    add("millrace-bench", std::string(bench_version) + ", built by GCC " + __VERSION__ +
+#ifdef __OPTIMIZE__
+                              ", optimised");
+#else
+                              ", NOT OPTIMISED");
+#endif
+    add("OpenSSL", OpenSSL_version(OPENSSL_VERSION));
     return facts;
 }
 
@@ -207,43 +216,12 @@ MachineUse machine_use() {
     return use;
 }
 
-ProcessUse process_use(const std::vector<int>& pids) {
-    ProcessUse use;
-    std::map<std::string, double> threads;
-    for (const int pid : pids) {
-        const fs::path folder = "/proc/" + std::to_string(pid);
-        std::error_code error;
-        if (!fs::exists(folder / "stat", error)) continue;
-        use.alive = true;
-        use.cpu_s += cpu_of(folder / "stat");
-        use.memory_mb += std::strtod(field(folder / "status", "VmRSS").c_str(), nullptr) / 1024;
-        for (const auto& task : fs::directory_iterator(folder / "task", error)) {
-            std::string name;
-            const double spent = cpu_of(task.path() / "stat", &name);
-            while (!name.empty() && (std::isdigit(static_cast<unsigned char>(name.back())) != 0 ||
-                                     name.back() == '-' || name.back() == ':'))
-                name.pop_back();
-            threads[name] += spent;
-        }
-    }
-    for (const auto& [name, spent] : threads)
-        use.threads.push_back({name, spent});
-    return use;
-}
-
-std::vector<int> processes_named(const std::string& name) {
-    std::vector<int> pids;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator("/proc", error)) {
-        const std::string digits = entry.path().filename();
-        int pid = 0;
-        const auto [end, wrong] =
-            std::from_chars(digits.data(), digits.data() + digits.size(), pid);
-        if (wrong != std::errc{} || end != digits.data() + digits.size()) continue;
-        // The kernel keeps the first 15 characters of a name.
-        if (first_line(entry.path() / "comm") == name.substr(0, 15)) pids.push_back(pid);
-    }
-    return pids;
+std::optional<double> thread_wait_s(int thread) {
+    // Nanoseconds that it ran, nanoseconds that it waited, and how often.
+    std::ifstream in("/proc/self/task/" + std::to_string(thread) + "/schedstat");
+    double ran = 0, waited = 0;
+    if (!(in >> ran >> waited)) return std::nullopt;
+    return waited / 1e9;
 }
 
 double thread_cpu_s() noexcept {

@@ -8,12 +8,12 @@
 #include "dataplane/loadgen/run/result.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <vector>
 
 namespace dataplane::loadgen {
 
-/// CPU, memory, NICs with their drivers, disk below `spool_folder` (may be empty), kernel, huge pages,
+/// CPU, memory, network and crypto devices with their drivers (those that no kernel driver has too), disk below `spool_folder` (may be empty), kernel, huge pages,
 /// and the versions of what this program stands on.
 [[nodiscard]] Facts inventory(const std::string& spool_folder);
 
@@ -28,15 +28,9 @@ struct MachineUse {
 };
 [[nodiscard]] MachineUse machine_use();
 
-struct ProcessUse {
-    bool alive = false;
-    double cpu_s = 0;
-    double memory_mb = 0;
-    std::vector<NamedValue> threads; // by name, the number at its end cut off
-};
-/// Of all these processes together.
-[[nodiscard]] ProcessUse process_use(const std::vector<int>& pids);
-[[nodiscard]] std::vector<int> processes_named(const std::string& name);
+/// Seconds that a thread of this process could have run and had no core; nothing when the kernel does not
+/// say.
+[[nodiscard]] std::optional<double> thread_wait_s(int thread);
 /// Of the calling thread.
 [[nodiscard]] double thread_cpu_s() noexcept;
 /// Of this process.

@@ -227,7 +227,10 @@ void read_message(const Table& table, MessagePattern& pattern) {
         if (const auto* entry = element.as_table()) { // {bytes = "8KB", weight = 3}
             const toml::node* bytes = entry->get("bytes");
             good = bytes != nullptr && read_size(*bytes, size);
-            if (const auto weight = (*entry)["weight"].value<double>()) size.weight = *weight;
+            for (const auto& [key, value] : *entry)
+                good =
+                    good && (key.str() == "bytes" || (key.str() == "weight" && value.is_number()));
+            size.weight = (*entry)["weight"].value_or(size.weight);
         } else {
             good = read_size(element, size);
         }
@@ -246,7 +249,8 @@ void read_message(const Table& table, MessagePattern& pattern) {
         pattern.recipient_count = range.bytes_min;
         pattern.recipient_count_max = range.bytes_max;
     });
-    pattern.recipient = "r{seq}-{n}@{domain}";
+    // With the run in it no other message has the address: a refusal then is one message's alone.
+    pattern.recipient = "r{seq}-{n}-{run}@{domain}";
     table.text("sender", pattern.sender);
     table.text("recipient", pattern.recipient);
     table.count("seed", pattern.seed, 0, UINT32_MAX);
@@ -296,7 +300,6 @@ SourceSection read_source(const Table& table) {
         table.fault("user", "AUTH needs both user and password_file");
     table.text("helo", options.helo_name);
     table.time("reply_limit", options.reply_limit);
-    table.time("reconnect_limit", options.reconnect_limit);
     if (options.connections < section.threads)
         table.fault("connections", "must be at least one for each thread");
     table.finish();
@@ -401,6 +404,8 @@ void read_capacity(const Table& table, CapacityOptions& options) {
     table.real("accepted_share_min", options.accepted_share_min, 0, 1);
     table.time("trial", options.trial);
     if (options.trial < std::chrono::seconds{1}) table.fault("trial", "must be at least \"1s\"");
+    if (options.rate_first > options.rate_max)
+        table.fault("rate_first", "must not be above rate_max, " + shown(options.rate_max));
     table.finish();
 }
 
@@ -512,12 +517,14 @@ std::expected<Profile, Errors> read_profile(const std::string& text, const std::
     audit.time("reorder_slack", profile.audit.reorder_slack);
     audit.finish();
     read_capacity(root.child("capacity"), profile.capacity);
+    profile.capacity.watch_backlog = !profile.sinks.empty();
     const Table relay = root.child("relay");
     relay.numbers("pids", profile.relay.pids);
     relay.text("process", profile.relay.process);
     relay.addresses("metrics", profile.relay.metrics);
     relay.text("spool", profile.relay.spool_folder);
     relay.text("note", profile.relay.note);
+    if (relay.has("dkim")) relay.flag("dkim", profile.relay.dkim.emplace(false));
     relay.finish();
     read_dpdk(root.child("dpdk"), profile);
     root.finish();

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,7 +42,8 @@ struct RelaySection {
     std::string process;                      // or: every process of this name
     std::vector<base::SocketAddress> metrics; // where it answers GET /metrics; of several the sum
     std::string spool_folder;                 // whose disk must be durable
-    std::string note; // what the relay was set up to do: DKIM keys, offload, shards
+    std::string note;         // what the relay was set up to do: DKIM keys, offload, shards
+    std::optional<bool> dkim; // whether it signs: held against what arrives
 };
 
 struct Profile {

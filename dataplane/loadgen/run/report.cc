@@ -53,7 +53,8 @@ std::string verdict(const RunResult& result) {
     std::string html;
     if (result.doubts.empty()) {
         html = "<p class=\"verdict\">This run can be trusted: neither source nor sink was short of "
-               "CPU, the clock was steady, nothing was dropped, the rate had settled.";
+               "CPU, the clock was steady, nothing was dropped, rate, latency and backlog had "
+               "settled.";
     } else {
         html = "<div class=\"verdict bad\"><strong>This run cannot be trusted:</strong><ul>";
         for (const std::string& doubt : result.doubts)
@@ -61,6 +62,14 @@ std::string verdict(const RunResult& result) {
         return html + "</ul></div>\n";
     }
     return html + "</p>\n";
+}
+
+std::string not_checked(const RunResult& result) {
+    if (result.unchecked.empty()) return {};
+    std::string html = "<p>Not checked:</p><ul>";
+    for (const std::string& what : result.unchecked)
+        html += "<li>" + escaped(what) + "</li>";
+    return html + "</ul>\n";
 }
 
 std::string audit_table(const RunResult& result) {
@@ -80,7 +89,8 @@ std::string audit_table(const RunResult& result) {
         std::string examples;
         for (const std::string& example : fault->examples)
             examples += (examples.empty() ? "" : ", ") + example;
-        const bool grave = fault == &audit.lost || fault == &audit.altered;
+        const bool grave =
+            fault == &audit.lost || fault == &audit.altered || fault == &audit.misdelivered;
         row(name, fault->count, examples, grave && fault->count != 0);
     }
     return html + "</table>\n";
@@ -291,7 +301,7 @@ std::string make_report(const RunResult& result) {
             escaped(result.relay_greeting.empty() ? "not asked for its greeting"
                                                   : result.relay_greeting) +
             "</p>\n";
-    html += verdict(result);
+    html += verdict(result) + not_checked(result);
     html += "<h2>What it came to</h2>" + table_of(headline(result));
     if (!result.capacity.caveat.empty())
         html += "<p class=\"fault\">" + escaped(result.capacity.caveat) + "</p>";
@@ -320,6 +330,7 @@ std::string make_report(const RunResult& result) {
             hostile.emplace_back(value.name, shown(value.value));
         html += "<h2>Intruders</h2>" + table_of(hostile);
     }
+    if (!result.setup.empty()) html += "<h2>What was done</h2>" + table_of(result.setup);
     html += "<h2>The machine</h2>" + table_of(result.machine);
     html += "<h2>The command</h2><pre>" + escaped(result.command) +
             "</pre><h2>The profile</h2><pre>" + escaped(result.profile_text) +

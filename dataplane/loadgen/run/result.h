@@ -9,6 +9,7 @@
 #include "dataplane/loadgen/histogram.h"
 #include "dataplane/loadgen/run/capacity.h"
 #include "dataplane/loadgen/sink.h"
+#include "dataplane/loadgen/source.h"
 
 #include <cstdint>
 #include <string>
@@ -25,14 +26,16 @@ struct Sample {
     double accepted_per_s = 0;
     double delivered_per_s = 0; // recipients
     double failed_per_s = 0;    // refused, or of unknown fate
-    double p50_ms = 0;
+    double p50_ms = 0;          // latencies: NaN for a second in which nothing was accepted
     double p99_ms = 0;
     double max_ms = 0;
-    double backlog = 0;    // recipients accepted and not yet arrived
+    double backlog = 0;    // recipients accepted and not yet arrived, as far as counts tell
     double relay_cpu = 0;  // cores
     double relay_mb = 0;   // resident
     double source_cpu = 0; // cores, of the busiest source thread
     double sink_cpu = 0;
+    double source_wait = 0; // cores that the source thread which waited most was kept waiting for
+    double sink_wait = 0;
     double others_cpu = 0; // cores, of everything that is neither relay nor bench
 };
 
@@ -50,7 +53,8 @@ struct ThreadUse {
 
 struct RelayUse {
     bool known = false;
-    double cpu_s = 0; // over the measured time
+    double cpu_s = 0;         // over the measured time
+    double settled_cpu_s = 0; // from its begin until all had arrived; 0: that was not seen
     double memory_max_mb = 0;
     std::vector<NamedValue> threads; // CPU seconds by thread name, the number in it cut off
     std::vector<ThreadUse> over_time;
@@ -58,11 +62,12 @@ struct RelayUse {
 
 struct CapacityResult {
     bool searched = false;
-    double knee = 0; // messages a second
-    double half_width = 0;
+    double knee = 0;       // messages a second
+    double half_width = 0; // infinite when nothing is known of it
     std::vector<double> knees;
     std::string caveat;
-    std::string bounds; // in words
+    std::string full_run; // which bound the run in full at the knee broke; empty: none
+    std::string bounds;   // in words
     std::vector<Trial> trials;
 };
 
@@ -72,8 +77,10 @@ struct RunResult {
     std::string command;
     std::string began; // ISO 8601, UTC
     std::string relay_greeting;
-    double seconds = 0;    // measured
-    double rate_per_s = 0; // open loop; 0: closed
+    Facts setup;              // what was done in the end, as setup_of() has it
+    double measured_from = 0; // seconds since the epoch; 0: not known
+    double seconds = 0;       // measured
+    double rate_per_s = 0;    // open loop; 0: closed
     std::uint64_t sent = 0;
     std::uint64_t accepted = 0; // in the measured time
     std::uint64_t transient = 0;
@@ -82,7 +89,13 @@ struct RunResult {
     std::uint64_t due = 0;
     std::uint64_t overdue = 0;
     std::uint64_t bytes = 0;
+    std::uint64_t recipients = 0; // of what was accepted in the measured time
+    std::uint64_t recipients_refused =
+        0;                       // beside them: RCPTs of accepted messages that were refused
     std::uint64_t delivered = 0; // recipients, in the measured time
+    // Of the whole run: what the sink took, and how much of that bore a DKIM signature.
+    std::uint64_t sink_messages = 0;
+    std::uint64_t signed_messages = 0;
     // From the measured time's begin until all that was ever accepted had arrived.
     double settled_s = 0;      // 0: that was not seen
     std::uint64_t settled = 0; // recipients, in that time
@@ -101,7 +114,9 @@ struct RunResult {
     std::vector<ThreadUse> rooms_over_time;
     CapacityResult capacity;
     Facts machine;
-    std::vector<std::string> doubts; // why the run cannot be trusted; empty: it can
+    std::vector<std::string> doubts;    // why the run cannot be trusted; empty: it can
+    std::vector<std::string> unchecked; // what could not be looked at, and why
+    std::vector<TargetTally> targets;   // the measured time, relay by relay
 
     [[nodiscard]] double accepted_per_s() const noexcept {
         return seconds > 0 ? static_cast<double>(accepted) / seconds : 0;
@@ -124,6 +139,8 @@ struct RunResult {
 [[nodiscard]] RunResult result_from_json(const std::string& text);
 /// For the terminal: what it came to, every fault that is not zero by name, and every doubt.
 [[nodiscard]] std::string to_text(const RunResult& result);
+/// For a terminal, which obeys control characters: they become '?', ends of lines apart.
+[[nodiscard]] std::string without_controls(std::string text);
 /// What a person looks at first, as pairs of name and value.
 [[nodiscard]] Facts headline(const RunResult& result);
 /// Every fault with its count and examples.

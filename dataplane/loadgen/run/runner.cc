@@ -1,9 +1,13 @@
 #include "dataplane/loadgen/run/runner.h"
 
 #include "dataplane/loadgen/run/machine.h"
+#include "dataplane/loadgen/run/plan.h"
 #include "dataplane/loadgen/run/probe.h"
+#include "dataplane/loadgen/run/processes.h"
+#include "dataplane/loadgen/run/stretch.h"
 #include "dataplane/loadgen/run/trust.h"
 #include "dataplane/loadgen/run/worker.h"
+#include "dataplane/net/port/eal.h"
 
 #include <algorithm>
 #include <array>
@@ -11,6 +15,8 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <limits>
+#include <netinet/in.h>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -24,7 +30,8 @@ constexpr auto look_every = 50ms;
 constexpr auto sample_every = 1s;
 constexpr auto finish_grace = 5s;     // beyond a source's limit for replies
 constexpr double warm_up_share = 0.2; // of a capacity trial, before what counts
-constexpr double other_drain_s = 5;   // between two trials, at least
+constexpr auto other_drain = 5s;      // between two trials, at least
+constexpr auto ask_every = 250ms;     // the ledgers, while they are waited for
 
 double seconds(Steady::duration time) {
     return std::chrono::duration<double>(time).count();
@@ -68,21 +75,14 @@ std::string read_password(const std::string& file) {
 class Runner {
 public:
     explicit Runner(const RunOrders& orders)
-        : orders_(orders), profile_(orders.profile), began_(Steady::now()) {}
+        : orders_(orders), profile_(orders.profile), began_(Steady::now()),
+          relay_meter_(profile_.relay.pids,
+                       profile_.relay.pids.empty() ? profile_.relay.process : ""),
+          ledger_(profile_.audit) {}
 
     RunResult run();
 
 private:
-    struct Stretch { // what drive() has seen
-        double seconds = 0;
-        Steady::time_point began; // the measuring
-        Totals base;              // when the warm-up was over
-        Totals end;               // when the sources were told to stop
-        Totals final;             // when they had
-        ProcessUse relay_base, relay_end;
-        std::vector<NamedValue> rooms_base, rooms_end;
-    };
-
     void start_workers();
     /// \param counted  the phase's name when its samples count for the result; null for a trial
     Stretch drive(double rate_per_s, Steady::duration warm_up, Steady::duration duration,
@@ -90,17 +90,21 @@ private:
     /// Looks and sleeps until `until`, or until `done` says so.
     template <class Done>
     void watch(Steady::time_point until, Done done);
-    /// Returns whether all that was accepted had arrived before the limit.
-    bool drain(Steady::duration limit);
+    /// Returns whether all that was accepted had arrived before the limit. What the sink itself put off is
+    /// waited for as well, unless `put_off_too` is false.
+    bool drain(Steady::duration limit, bool put_off_too = true);
     void search();
     void sample();
     void report(const Sample& one) const;
     [[nodiscard]] Totals totals() const;
     [[nodiscard]] double profile_rate() const;
-    [[nodiscard]] std::vector<int> relay_pids() const;
+    /// Throws when the profile names a process that is not there.
+    void find_relay() const;
     [[nodiscard]] std::vector<NamedValue> rooms_now() const;
     void note_use(std::vector<ThreadUse>& lines, const std::vector<NamedValue>& spent,
                   double span) const;
+    /// What all ledgers say by now: exact, but it sorts everything.
+    [[nodiscard]] Audit audit_now();
     void fill(const Stretch& stretch, double rate_per_s);
     void judge(const Stretch& stretch);
 
@@ -108,7 +112,8 @@ private:
     const Profile& profile_;
     Steady::time_point began_;
     std::vector<std::unique_ptr<Worker>> workers_;
-    std::vector<int> pids_;
+    ProcessMeter relay_meter_;
+    Auditor ledger_; // what was taken from the workers so far
     // Every source's run begins with this, and no other time's does.
     const std::string run_ =
         "run-" + std::to_string(std::time(nullptr)) + "-" + std::to_string(getpid()) + "-";
@@ -123,7 +128,7 @@ private:
     // As of the last sample.
     Steady::time_point sampled_at_;
     Totals sampled_;
-    std::vector<double> worker_cpu_;
+    std::vector<double> worker_cpu_, worker_wait_;
     MachineUse machine_;
     ProcessUse relay_;
     std::vector<NamedValue> rooms_;
@@ -138,52 +143,15 @@ double clock_gap() {
 }
 
 void Runner::start_workers() {
-    const Profile& profile = profile_;
-    const auto cpu_of = [](const std::vector<int>& cpus, unsigned number) {
-        return cpus.empty() ? -1 : cpus[number % cpus.size()];
-    };
-    for (const SinkSection& section : profile.sinks) {
-        for (unsigned i = 0; i < section.threads; ++i) {
-            WorkerPlan plan{
-                .sink = section.options, .starttls = section.starttls, .net = profile.net};
-            plan.sink->seed += i;
-            plan.sink->run_prefix = run_;
-            plan.cpu = cpu_of(section.cpus, i);
-            workers_.push_back(std::make_unique<Worker>(std::move(plan)));
-        }
+    for (WorkerPlan& plan : plan_workers(profile_, run_)) {
+        if (plan.source && !plan.source->password.empty())
+            plan.source->password = read_password(plan.source->password);
+        workers_.push_back(std::make_unique<Worker>(std::move(plan)));
     }
-    unsigned number = 0;
-    for (const SourceSection& section : profile.sources) {
-        for (unsigned i = 0; i < section.threads; ++i) {
-            WorkerPlan plan{
-                .source = section.options, .pattern = profile.pattern, .net = profile.net};
-            if (!section.options.password.empty())
-                plan.source->password = read_password(section.options.password);
-            plan.source->connections = section.options.connections / section.threads +
-                                       (i < section.options.connections % section.threads ? 1 : 0);
-            plan.source->rate_per_s /= section.threads;
-            plan.pattern.run = run_ + std::to_string(number);
-            plan.pattern.seed += number;
-            // Addresses differ between sources too: a refusal is known by its recipient alone.
-            plan.pattern.recipient = "s" + std::to_string(number++) + "." + plan.pattern.recipient;
-            if (profile.dpdk) plan.hostile = profile.hostile;
-            plan.cpu = cpu_of(section.cpus, i);
-            if (profile.dpdk && !workers_.empty()) { // one device, one thread
-                const WorkerPlan& sink = workers_.front()->plan();
-                plan.sink = sink.sink;
-                plan.starttls = sink.starttls;
-                workers_.clear();
-            }
-            workers_.push_back(std::make_unique<Worker>(std::move(plan)));
-        }
-    }
-    // On a thread of their own: what they do must not make the source late.
-    if (profile.hostile.any() && !profile.dpdk)
-        workers_.push_back(
-            std::make_unique<Worker>(WorkerPlan{.hostile = profile.hostile, .net = profile.net}));
     for (const auto& worker : workers_)
         worker->start();
     worker_cpu_.resize(workers_.size());
+    worker_wait_.resize(workers_.size());
 }
 
 Totals Runner::totals() const {
@@ -200,14 +168,12 @@ double Runner::profile_rate() const {
     return rate;
 }
 
-std::vector<int> Runner::relay_pids() const {
-    if (!profile_.relay.pids.empty() || profile_.relay.process.empty()) return profile_.relay.pids;
-    std::vector<int> found = processes_named(profile_.relay.process);
-    if (found.empty())
+void Runner::find_relay() const {
+    if (!profile_.relay.pids.empty() || profile_.relay.process.empty()) return;
+    if (processes_named(profile_.relay.process).empty())
         throw std::runtime_error("no process is named '" + profile_.relay.process +
                                  "'; start the relay, or drop process from [relay] when it runs "
                                  "on another machine");
-    return found;
 }
 
 /// A relay that has stopped answering is told by its mail, not by this.
@@ -249,8 +215,18 @@ void Runner::sample() {
         const Totals its = workers_[i]->totals();
         const double share = (its.cpu_s - worker_cpu_[i]) / span;
         worker_cpu_[i] = its.cpu_s;
-        if (workers_[i]->plan().source) one.source_cpu = std::max(one.source_cpu, share);
-        if (workers_[i]->plan().sink) one.sink_cpu = std::max(one.sink_cpu, share);
+        const auto waited = thread_wait_s(workers_[i]->thread());
+        if (!waited) evidence_.waits_told = false;
+        const double wait = (waited.value_or(0) - worker_wait_[i]) / span;
+        worker_wait_[i] = waited.value_or(0);
+        if (workers_[i]->plan().source) {
+            one.source_cpu = std::max(one.source_cpu, share);
+            one.source_wait = std::max(one.source_wait, wait);
+        }
+        if (workers_[i]->plan().sink) {
+            one.sink_cpu = std::max(one.sink_cpu, share);
+            one.sink_wait = std::max(one.sink_wait, wait);
+        }
         add(current, its);
     }
     const SourceTally fresh = since(current.source, sampled_.source);
@@ -258,12 +234,14 @@ void Runner::sample() {
     one.accepted_per_s = static_cast<double>(fresh.accepted) / span;
     one.failed_per_s = difference(current.failed(), sampled_.failed()) / span;
     one.delivered_per_s = difference(current.sink.unique, sampled_.sink.unique) / span;
-    one.p50_ms = to_ms(fresh.accept_latency_ns.percentile(0.5));
-    one.p99_ms = to_ms(fresh.accept_latency_ns.percentile(0.99));
-    one.max_ms = to_ms(fresh.accept_latency_ns.max());
+    const bool any = fresh.accept_latency_ns.count() != 0;
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    one.p50_ms = any ? to_ms(fresh.accept_latency_ns.percentile(0.5)) : none;
+    one.p99_ms = any ? to_ms(fresh.accept_latency_ns.percentile(0.99)) : none;
+    one.max_ms = any ? to_ms(fresh.accept_latency_ns.max()) : none;
     if (!profile_.sinks.empty()) one.backlog = static_cast<double>(current.backlog());
 
-    const ProcessUse relay = process_use(pids_);
+    const ProcessUse relay = relay_meter_.look();
     const MachineUse machine = machine_use();
     const double own = own_cpu_s();
     note_use(result_.relay.over_time, since(relay.threads, relay_.threads), span);
@@ -297,8 +275,9 @@ void Runner::sample() {
 void Runner::report(const Sample& one) const {
     std::string line = shown(one.at_s) + " s  " + phase_;
     if (one.offered_per_s > 0) line += "  due " + shown(one.offered_per_s) + "/s";
-    line += "  accepted " + shown(one.accepted_per_s) + "/s  p50 " + shown(one.p50_ms) + " p99 " +
-            shown(one.p99_ms) + " ms";
+    line += "  accepted " + shown(one.accepted_per_s) + "/s";
+    if (!std::isnan(one.p50_ms))
+        line += "  p50 " + shown(one.p50_ms) + " p99 " + shown(one.p99_ms) + " ms";
     if (!profile_.sinks.empty())
         line += "  delivered " + shown(one.delivered_per_s) + "/s  backlog " + shown(one.backlog);
     line += "  failed " + shown(one.failed_per_s) + "/s";
@@ -325,15 +304,16 @@ void Runner::watch(Steady::time_point until, Done done) {
             evidence_.interrupted = stop_ = true;
             return;
         }
-        if (now - sampled_at_ >= sample_every) sample();
+        // Looks are that far apart: a sample that waited for the next would make each second longer.
+        if (now - sampled_at_ >= sample_every - look_every / 2) sample();
         if (now >= until) return;
         std::this_thread::sleep_for(std::min<Steady::duration>(look_every, until - now));
     }
 }
 
-Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
-                              Steady::duration duration, const char* counted) {
-    Stretch stretch;
+Stretch Runner::drive(double rate_per_s, Steady::duration warm_up, Steady::duration duration,
+                      const char* counted) {
+    Stretch stretch{.rate_per_s = rate_per_s, .start = totals()};
     std::size_t sources = 0;
     for (const auto& worker : workers_)
         sources += worker->plan().source ? 1 : 0;
@@ -357,14 +337,18 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
         measuring_ = true;
     }
     stretch.base = totals();
-    stretch.relay_base = process_use(pids_);
+    stretch.relay_base = relay_meter_.look();
     stretch.rooms_base = rooms_now();
     stretch.began = Steady::now();
+    stretch.began_at_s =
+        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     if (!stop_) watch(stretch.began + duration, never);
     stretch.seconds = seconds(Steady::now() - stretch.began);
     stretch.end = totals();
-    stretch.relay_end = process_use(pids_);
+    stretch.relay_end = relay_meter_.look();
     stretch.rooms_end = rooms_now();
+    // The last second is one too, though nobody looked at its very end.
+    if (Steady::now() - sampled_at_ > sample_every / 2) sample();
     for (const auto& worker : workers_) {
         if (worker->plan().source) worker->stop_sending();
     }
@@ -381,14 +365,34 @@ Runner::Stretch Runner::drive(double rate_per_s, Steady::duration warm_up,
     return stretch;
 }
 
-bool Runner::drain(Steady::duration limit) {
+Audit Runner::audit_now() {
+    for (const auto& worker : workers_)
+        ledger_.take_over(worker->take_ledger());
+    return ledger_.finish();
+}
+
+// Counts cannot tell when all is there: mail of unknown fate arrives too, and a copy at each of two sink
+// threads is counted twice. So the ledgers are asked, not oftener than their sorting allows.
+bool Runner::drain(Steady::duration limit, bool put_off_too) {
     if (profile_.sinks.empty()) return false;
     phase_ = "draining";
     measuring_ = false;
     const bool was_stopped = std::exchange(stop_, false);
-    watch(Steady::now() + limit, [this] { return totals().backlog() == 0; });
+    Steady::time_point next = Steady::now();
+    std::uint64_t waited_for = 1;
+    const auto ask = [&] {
+        const Steady::time_point began = Steady::now();
+        const Audit audit = audit_now();
+        waited_for = put_off_too ? audit.outstanding() : audit.lost.count;
+        next = Steady::now() + std::max<Steady::duration>(ask_every, 5 * (Steady::now() - began));
+    };
+    watch(Steady::now() + limit, [&] {
+        if (Steady::now() >= next) ask();
+        return waited_for == 0;
+    });
+    if (waited_for != 0) ask();
     stop_ = stop_ || was_stopped;
-    return totals().backlog() == 0;
+    return waited_for == 0;
 }
 
 void Runner::search() {
@@ -400,38 +404,32 @@ void Runner::search() {
         const auto warm_up = std::chrono::duration_cast<Steady::duration>(trial * warm_up_share);
         const Stretch stretch = drive(*rate, warm_up, trial);
         if (stop_) break;
-        const SourceTally fresh = since(stretch.final.source, stretch.base.source);
-        const double due = *rate * stretch.seconds;
-        TrialFacts facts{.rate = *rate,
-                         .seconds = stretch.seconds,
-                         .due = static_cast<std::uint64_t>(due),
-                         .accepted = std::min(fresh.accepted, static_cast<std::uint64_t>(due)),
-                         .failed = stretch.final.failed() - stretch.base.failed()};
-        facts.p99_us = static_cast<double>(fresh.accept_latency_ns.percentile(0.99)) / 1000;
-        if (!profile_.sinks.empty()) facts.backlog = static_cast<double>(stretch.end.backlog());
+        const TrialFacts facts = facts_of(stretch);
         finding.record(facts);
         const Trial& last = finding.trials().back();
         if (!orders_.quiet)
             std::fprintf(stderr, "trial %zu, repeat %u: %s/s %s%s\n", finding.trials().size(),
                          last.repeat + 1, shown(*rate).c_str(),
                          last.passed ? "kept to the bounds" : "failed: ", last.why_not.c_str());
-        // What a trial left behind must not fall to the next one.
-        drain(std::max<Steady::duration>(profile_.drain,
-                                         std::chrono::seconds(static_cast<int>(other_drain_s))));
+        // What a trial left behind must not fall to the next one; what the sink put off comes when it comes.
+        drain(std::max<Steady::duration>(profile_.drain, other_drain), false);
         if (stop_) break;
     }
     const Estimate sure = finding.confidence();
     result_.capacity = {.searched = true,
                         .knee = finding.knee(),
-                        .half_width = std::isfinite(sure.half_width) ? sure.half_width : 0,
+                        .half_width = sure.half_width,
                         .knees = finding.knees(),
                         .caveat = finding.caveat(),
                         .trials = finding.trials()};
     result_.capacity.bounds =
         "p99 from due to 250 within " + shown(static_cast<double>(options.p99_max.count()) / 1000) +
-        " ms, backlog within " + shown(options.backlog_max_s) + " s of the rate, " +
-        shown(100 * options.accepted_share_min) + " % accepted, none refused, " +
-        std::to_string(options.trial.count()) + " s a trial";
+        " ms, " +
+        (options.watch_backlog
+             ? "backlog growing by no more than " + shown(options.backlog_max_s) + " s of the rate"
+             : "backlog not watched for want of a sink") +
+        ", " + shown(100 * options.accepted_share_min) + " % accepted, none refused, " +
+        shown(std::chrono::duration<double>(options.trial).count()) + " s a trial";
 }
 
 void Runner::fill(const Stretch& stretch, double rate_per_s) {
@@ -440,6 +438,10 @@ void Runner::fill(const Stretch& stretch, double rate_per_s) {
     RunResult& result = result_;
     result.seconds = stretch.seconds;
     result.rate_per_s = rate_per_s;
+    result.measured_from = stretch.began_at_s;
+    result.targets = within.targets;
+    result.recipients = within.recipients;
+    result.recipients_refused = within.recipients_refused;
     result.sent = fresh.sent;
     result.accepted = within.accepted; // what came after the end would flatter the rate
     result.transient = fresh.transient;
@@ -475,35 +477,46 @@ void Runner::judge(const Stretch& stretch) {
         result_.hostile.push_back({name + " ended by the relay", static_cast<double>(tally.ended)});
         result_.hostile.push_back({name + " not let in", static_cast<double>(tally.not_let_in)});
     }
-    if (!profile_.sinks.empty()) evidence_.pending = last.backlog();
-    evidence_.wanted_s = std::chrono::duration<double>(profile_.duration).count();
+    result_.sink_messages = last.sink.messages;
+    result_.signed_messages = last.sink.signed_messages;
+    if (result_.relay_greeting.empty()) result_.relay_greeting = last.source.greeting;
+    evidence_.warm_up_s = std::chrono::duration<double>(profile_.warm_up).count();
     evidence_.other_runs = last.sink.other_runs;
-    evidence_.port_drops = last.port_drops;
+    evidence_.port_drops = last.port_drops - stretch.start.port_drops;
+    evidence_.sink = !profile_.sinks.empty();
+    evidence_.spool_told = !profile_.relay.spool_folder.empty();
+    evidence_.busy_poll = profile_.dpdk && profile_.net.busy_poll;
+    evidence_.dkim = profile_.relay.dkim;
     evidence_.cpus = cpu_count();
     if (!profile_.relay.spool_folder.empty())
         evidence_.not_durable = why_not_durable(profile_.relay.spool_folder);
     if (stretch.final.source.accepted == 0 && !last.source.last_error.empty())
         result_.last_error = last.source.last_error;
 
-    Auditor whole(profile_.audit);
     for (const auto& worker : workers_)
-        whole.take_over(worker->finish());
-    if (!profile_.sinks.empty()) result_.audit = whole.finish();
+        ledger_.take_over(worker->finish());
+    if (!profile_.sinks.empty()) result_.audit = ledger_.finish();
+    evidence_.pending = result_.audit.lost.count;
     result_.doubts = doubts(result_, evidence_);
+    result_.unchecked = unchecked(result_, evidence_);
+    for (std::string& wish : idle_wishes(profile_))
+        result_.unchecked.push_back(std::move(wish));
 }
 
 RunResult Runner::run() {
     catch_signals();
     raise_descriptor_limit();
-    pids_ = relay_pids();
-    result_.profile = profile_.name;
+    find_relay();
+    result_.profile = printable(profile_.name);
     result_.profile_text = profile_.text;
-    result_.command = orders_.command;
+    result_.command = printable(orders_.command);
+    result_.setup = setup_of(profile_);
     result_.began = utc_now();
     result_.machine = inventory(profile_.relay.spool_folder);
     result_.machine.emplace_back("transport of the bench",
                                  profile_.dpdk ? "our own TCP/IP on " + profile_.net.device
                                                : "kernel sockets");
+    result_.machine.emplace_back("DPDK", profile_.dpdk ? net::dpdk_version() : "not used");
     if (!profile_.relay.note.empty())
         result_.machine.emplace_back("relay's set-up", profile_.relay.note);
     start_workers();
@@ -512,7 +525,7 @@ RunResult Runner::run() {
 
     began_ = sampled_at_ = Steady::now();
     machine_ = machine_use();
-    relay_ = process_use(pids_);
+    relay_ = relay_meter_.look();
     for (const base::SocketAddress& relay : profile_.relay.metrics) {
         if (rooms_in(metrics_of(relay)).empty())
             throw std::runtime_error("http://" + relay.to_string() +
@@ -521,7 +534,6 @@ RunResult Runner::run() {
     rooms_ = rooms_now();
     own_cpu_ = own_cpu_s();
     clock_gap_ = clock_gap();
-    const MachineUse machine_base = machine_;
     double rate = profile_rate();
     if (orders_.find_capacity) {
         search();
@@ -532,11 +544,17 @@ RunResult Runner::run() {
         }
     }
     phase_ = "warming up";
+    const MachineUse machine_base =
+        machine_use(); // what a search did to the machine is not the run's
     const Stretch stretch = drive(rate, profile_.warm_up, profile_.duration, "measuring");
     fill(stretch, rate);
+    if (orders_.find_capacity)
+        result_.capacity.full_run = loadgen::judge(facts_of(stretch), profile_.capacity);
     if (drain(profile_.drain) && last_arrival_ > stretch.began) {
         result_.settled_s = seconds(last_arrival_ - stretch.began);
         result_.settled = totals().sink.unique - stretch.base.sink.unique;
+        if (result_.relay.known)
+            result_.relay.settled_cpu_s = relay_meter_.look().cpu_s - stretch.relay_base.cpu_s;
         watch(Steady::now() + 300ms, [] { return false; }); // for late copies
     }
     const MachineUse machine_end = machine_use();

@@ -19,7 +19,8 @@ struct Totals {
     bool sending = false;
     double cpu_s = 0; // of the thread, or of all threads
 
-    /// Recipients that were accepted and are neither here nor refused for good.
+    /// Recipients that were accepted and are neither here nor refused for good, by counting: mail of unknown
+    /// fate that arrives, and copies at two sinks, make it too small. The ledgers know better.
     [[nodiscard]] std::uint64_t backlog() const noexcept {
         const std::uint64_t done = sink.unique + sink.refused_for_good;
         return source.recipients - std::min(source.recipients, done);

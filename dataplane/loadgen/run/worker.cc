@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdexcept>
+#include <unistd.h>
 #include <utility>
 
 namespace dataplane::loadgen {
@@ -51,6 +52,8 @@ private:
             const std::lock_guard held(worker_.lock_);
             order = std::exchange(worker_.order_, Order::none);
             rate = worker_.rate_per_s_;
+            if (std::exchange(worker_.ledger_wanted_, false))
+                worker_.taken_ = std::exchange(worker_.ledger_, Auditor{});
         }
         base::Loop& loop = runtime_.loop();
         switch (order) {
@@ -153,6 +156,7 @@ void Worker::run() {
         Body body(*this);
         {
             const std::lock_guard held(lock_);
+            thread_number_ = gettid();
             started_ = true;
         }
         body.run();
@@ -160,6 +164,8 @@ void Worker::run() {
         const std::lock_guard held(lock_);
         failure_ = error.what();
     }
+    const std::lock_guard held(lock_);
+    ended_ = true;
 }
 
 void Worker::send(double rate_per_s) {
@@ -177,6 +183,21 @@ void Worker::stop_sending() {
 Totals Worker::totals() const {
     const std::lock_guard held(lock_);
     return totals_;
+}
+
+Auditor Worker::take_ledger() {
+    {
+        const std::lock_guard held(lock_);
+        ledger_wanted_ = true;
+    }
+    for (;;) {
+        {
+            const std::lock_guard held(lock_);
+            if (!ledger_wanted_) return std::exchange(taken_, Auditor{});
+            if (ended_) return Auditor{};
+        }
+        std::this_thread::sleep_for(start_poll);
+    }
 }
 
 Auditor Worker::finish() {

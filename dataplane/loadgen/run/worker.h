@@ -9,29 +9,17 @@
 #pragma once
 
 #include "dataplane/loadgen/audit.h"
-#include "dataplane/loadgen/run/intruders.h"
+#include "dataplane/loadgen/run/plan.h"
 #include "dataplane/loadgen/run/totals.h"
 #include "dataplane/loadgen/runtime.h"
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
 
 namespace dataplane::loadgen {
-
-struct WorkerPlan {
-    std::optional<SourceOptions> source; // its connections and rate are this worker's share
-    std::optional<SinkOptions> sink;
-    bool starttls = false; // of the sink
-    MessagePattern pattern;
-    IntruderOptions hostile;
-    NetOptions net;
-    int cpu = -1;
-};
 
 class Worker {
 public:
@@ -49,7 +37,11 @@ public:
     void stop_sending();
     [[nodiscard]] Totals totals() const;
     [[nodiscard]] const WorkerPlan& plan() const noexcept { return plan_; }
-    /// Ends the thread and gives its ledger away.
+    /// What the ledger has got since the last time. Waits for the thread, a tick or so.
+    [[nodiscard]] Auditor take_ledger();
+    /// The thread's number, for /proc.
+    [[nodiscard]] int thread() const noexcept { return thread_number_; }
+    /// Ends the thread and gives the rest of its ledger away.
     [[nodiscard]] Auditor finish();
 
 private:
@@ -64,6 +56,10 @@ private:
     Order order_ = Order::none;
     double rate_per_s_ = 0;
     bool started_ = false;
+    bool ledger_wanted_ = false;
+    bool ended_ = false;
+    Auditor taken_; // on its way out
+    int thread_number_ = 0;
     std::string failure_;
     Totals totals_;
     std::thread thread_;

@@ -9,6 +9,7 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_ring.h>
+#include <rte_version.h>
 
 #include <pthread.h>
 #include <sched.h>
@@ -168,6 +169,10 @@ std::vector<std::string> Eal::arguments(const EalOptions& options,
         out.push_back("--allow=" + device);
     out.insert(out.end(), options.extra.begin(), options.extra.end());
     return out;
+}
+
+std::string dpdk_version() {
+    return rte_version();
 }
 
 std::expected<Eal, PortError> Eal::start(const EalOptions& options) {

@@ -48,6 +48,9 @@ struct EalOptions {
     std::vector<std::string> extra;       // further arguments, as DPDK takes them
 };
 
+/// As DPDK names itself: "DPDK 22.11.5".
+[[nodiscard]] std::string dpdk_version();
+
 class Eal {
 public:
     [[nodiscard]] static std::expected<Eal, PortError> start(const EalOptions& options);

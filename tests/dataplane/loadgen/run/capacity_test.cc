@@ -7,6 +7,7 @@
 #include <cmath>
 #include <gtest/gtest.h>
 #include <random>
+#include <utility>
 
 namespace dataplane::loadgen {
 namespace {
@@ -45,6 +46,44 @@ TEST(CapacitySearch, SaysHowFarTheRepeatsDisagree) {
     EXPECT_NEAR(search.knee(), 1000, 80);
     EXPECT_GT(search.confidence().half_width, 1);
     EXPECT_LT(search.confidence().half_width, 200);
+}
+
+TEST(CapacitySearch, ASteadyRelaysIntervalIsNoNarrowerThanTheSearchsOwnStep) {
+    CapacitySearch search({.precision = 0.05, .repeats = 3, .trials_max = 300});
+    while (const auto rate = search.next()) {
+        TrialFacts facts = good(*rate);
+        if (*rate > 5'000) facts.p99_us = 1e6;
+        search.record(facts);
+    }
+    const Estimate sure = search.confidence();
+    EXPECT_LE(search.knee(), 5'000);
+    EXPECT_GE(search.knee() + sure.half_width, 5'000);
+    EXPECT_NE(search.knees()[0], search.knees()[1]); // not the same grid again
+    EXPECT_NE(search.knees()[1], search.knees()[2]);
+}
+
+TEST(CapacitySearch, OneUnluckyTrialIsNoLimit) {
+    CapacitySearch search({.rate_first = 100, .precision = 0.05, .repeats = 1, .trials_max = 300});
+    bool unlucky = true;
+    while (const auto rate = search.next()) {
+        TrialFacts facts = good(*rate);
+        if (*rate > 5'000 || (*rate > 700 && std::exchange(unlucky, false))) facts.p99_us = 1e6;
+        search.record(facts);
+    }
+    EXPECT_GT(search.knee(), 4'600);
+    EXPECT_TRUE(std::isinf(search.confidence().half_width));
+}
+
+TEST(CapacitySearch, FewerRepeatsThanAskedAreACaveat) {
+    CapacitySearch search({.repeats = 10, .trials_max = 30});
+    while (const auto rate = search.next()) {
+        TrialFacts facts = good(*rate);
+        if (*rate > 1'000) facts.p99_us = 1e6;
+        search.record(facts);
+    }
+    ASSERT_GE(search.knees().size(), 2U);
+    ASSERT_LT(search.knees().size(), 10U);
+    EXPECT_NE(search.caveat().find("of 10 repeats"), std::string::npos) << search.caveat();
 }
 
 TEST(CapacitySearch, AWildlyMovingLimitIsACaveat) {

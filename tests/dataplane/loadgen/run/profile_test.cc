@@ -36,6 +36,19 @@ TEST(Profile, EveryShippedOneIsRight) {
     }
 }
 
+TEST(Profile, WhatWouldBeIgnoredIsAMistake) {
+    const std::string text(least);
+    EXPECT_NE(mistakes(text + "[message]\nsize = [{bytes = \"8KB\", wieght = 3}]\n").find("size"),
+              std::string::npos);
+    EXPECT_EQ(mistakes(text + "[message]\nsize = [{bytes = \"8KB\", weight = 3}]\n"), "");
+    EXPECT_NE(mistakes(text + "[capacity]\nrate_first = 500\nrate_max = 100\n").find("rate_first"),
+              std::string::npos);
+    EXPECT_EQ(read(text + "[capacity]\ntrial = \"2500ms\"\n")->capacity.trial, 2500ms);
+    EXPECT_FALSE(read(text)->capacity.watch_backlog); // nobody sees deliveries
+    EXPECT_FALSE(read(text)->relay.dkim.has_value());
+    EXPECT_EQ(read(text + "[relay]\ndkim = true\n")->relay.dkim, true);
+}
+
 TEST(Profile, ShippedOnesAreWhatTheirNamesSay) {
     const auto named = [](std::string_view name) {
         for (const Shipped& shipped : shipped_profiles()) {

@@ -90,6 +90,14 @@ TEST(Report, TextFromOutsideStaysText) {
     EXPECT_NE(html.find("a &amp; b"), std::string::npos);
 }
 
+TEST(Report, SaysWhatWasNotChecked) {
+    RunResult result = sample_run();
+    result.unchecked = {"whether the <disk> is durable"};
+    const std::string html = make_report(result);
+    EXPECT_NE(html.find("Not checked:"), std::string::npos);
+    EXPECT_NE(html.find("whether the &lt;disk&gt; is durable"), std::string::npos);
+}
+
 TEST(Report, SaysWhyARunIsNotToBeTrusted) {
     RunResult result = sample_run();
     EXPECT_NE(make_report(result).find("can be trusted"), std::string::npos);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <gtest/gtest.h>
+#include <limits>
 #include <random>
 
 namespace dataplane::loadgen {
@@ -51,6 +52,15 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     result.capacity = {.searched = true, .knee = 900, .knees = {890, 910}, .bounds = "b"};
     result.capacity.trials.push_back({.facts = {.rate = 900, .due = 9000}, .why_not = "p99"});
     result.hostile = {{"silent", 3}};
+    result.samples[3].p50_ms = std::nan("");
+    result.capacity.half_width = std::numeric_limits<double>::infinity();
+    result.capacity.full_run = "too slow";
+    result.setup = {{"times", "60 s"}};
+    result.unchecked = {"the disk"};
+    result.recipients_refused = 6;
+    result.targets = {{.name = "192.0.2.1:25", .accepted = 4}};
+    result.targets[0].accept_latency_ns.record(77);
+    result.audit.misdelivered.add("r", 18);
     const RunResult again = result_from_json(to_json(result));
     EXPECT_EQ(again.accepted, result.accepted);
     EXPECT_EQ(again.latency_ns.count(), result.latency_ns.count());
@@ -69,6 +79,14 @@ TEST(Result, ComesBackFromJsonAsItWas) {
     EXPECT_EQ(again.settled_per_s(), 400);
     EXPECT_EQ(again.capacity.knees, result.capacity.knees);
     EXPECT_EQ(again.capacity.trials.at(0).facts.due, 9000U);
+    EXPECT_TRUE(std::isnan(again.samples[3].p50_ms)); // no answer is no latency, and not 0
+    EXPECT_TRUE(std::isinf(again.capacity.half_width));
+    EXPECT_EQ(again.capacity.full_run, "too slow");
+    EXPECT_EQ(again.setup, result.setup);
+    EXPECT_EQ(again.unchecked, result.unchecked);
+    EXPECT_EQ(again.recipients_refused, 6U);
+    EXPECT_EQ(again.targets.at(0).accept_latency_ns.percentile(0.5), 77U);
+    EXPECT_EQ(again.audit.misdelivered.count, 1U);
     EXPECT_EQ(again.doubts, result.doubts);
     EXPECT_EQ(again.machine, result.machine);
     EXPECT_THROW(static_cast<void>(result_from_json("{}")), std::runtime_error);
@@ -105,6 +123,72 @@ TEST(Diff, ASlowerRunIsWorseAndAFasterOneBetter) {
 TEST(Diff, ABigDifferenceWithinBiggerNoiseIsNoise) {
     const Difference difference = difference_of(run_of(1000, 10, 1, 0.6), run_of(950, 10, 2, 0.6));
     EXPECT_EQ(named(difference, "accepted/s").verdict, Verdict::same) << to_text(difference);
+}
+
+TEST(Result, OneRepeatHasNoPlusOrMinus) {
+    RunResult result;
+    result.capacity = {.searched = true,
+                       .knee = 900,
+                       .half_width = std::numeric_limits<double>::infinity(),
+                       .knees = {900}};
+    EXPECT_EQ(to_text(result).find("\u00b1"), std::string::npos) << to_text(result);
+}
+
+TEST(Result, AHostileTextObeysNobodyOnTheTerminal) {
+    RunResult result;
+    result.last_error = "550 \x1b]0;owned\a\x1b[2Jgone";
+    result.relay_greeting = "\x1b[31m";
+    result.doubts = {"\rclean"};
+    for (const std::string& text : {to_text(result), to_text(difference_of(RunResult{}, result))}) {
+        for (const char c : text)
+            EXPECT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= ' ') << text;
+    }
+    EXPECT_NE(to_text(result).find("owned"), std::string::npos);
+}
+
+TEST(Diff, SecondsWithoutAnAnswerAreNotQuickOnes) {
+    RunResult stalling = run_of(1000, 10, 2);
+    for (std::size_t i = 0; i < stalling.samples.size();
+         ++i) { // it stands still every other second
+        Sample& sample = stalling.samples[i];
+        sample.p50_ms = i % 2 == 0 ? std::nan("") : 500;
+        sample.p99_ms = i % 2 == 0 ? std::nan("") : 900;
+    }
+    const Difference difference = difference_of(run_of(1000, 10, 1), stalling);
+    EXPECT_NE(named(difference, "accept p99, ms").verdict, Verdict::better);
+    EXPECT_GT(named(difference, "accept p99, ms").noise_percent, 0); // there is a number
+}
+
+TEST(Diff, AVerdictThatTheWholeRunContradictsIsNone) {
+    RunResult after = run_of(1000, 10, 2);
+    after.accepted = 2 * run_of(1000, 10, 1).accepted; // although each second had less
+    for (Sample& sample : after.samples)
+        sample.accepted_per_s *= 0.5;
+    EXPECT_EQ(named(difference_of(run_of(1000, 10, 1), after), "accepted/s").verdict,
+              Verdict::unclear);
+}
+
+TEST(Diff, FaultsOfALongerRunAreHeldAgainstItsLength) {
+    RunResult before = run_of(1000, 10, 1), after = run_of(1000, 10, 2);
+    before.audit.promised = 1000;
+    after.audit.promised = 10'000;
+    for (int i = 0; i < 2; ++i)
+        before.audit.duplicated.add("r", 1);
+    for (int i = 0; i < 10; ++i)
+        after.audit.duplicated.add("r", 1);
+    EXPECT_EQ(named(difference_of(before, after), "duplicated").verdict, Verdict::better);
+}
+
+TEST(Diff, ASetUpAGreetingOrAFactOfOneSideIsARemark) {
+    RunResult a = run_of(1000, 10, 1), b = run_of(1000, 10, 2);
+    const std::size_t none = difference_of(a, b).remarks.size();
+    a.setup = {{"source 1", "50 connections"}};
+    b.setup = {{"source 1", "60 connections"}};
+    a.relay_greeting = "220 one";
+    b.relay_greeting = "220 two";
+    a.machine = {{"CPU", "x"}};
+    b.machine = {{"CPU", "x"}, {"relay's set-up", "DKIM"}};
+    EXPECT_EQ(difference_of(a, b).remarks.size(), none + 3);
 }
 
 TEST(Diff, OneLossIsNeverNoise) {

@@ -1,4 +1,5 @@
 #include "dataplane/loadgen/run/machine.h"
+#include "dataplane/loadgen/run/processes.h"
 #include "dataplane/loadgen/run/trust.h"
 
 #include <filesystem>
@@ -9,7 +10,7 @@ namespace dataplane::loadgen {
 namespace {
 
 RunResult quiet_run(std::size_t seconds = 30) {
-    RunResult result;
+    RunResult result{.seconds = static_cast<double>(seconds)};
     for (std::size_t i = 0; i < seconds; ++i) {
         result.samples.push_back({.at_s = static_cast<double>(i),
                                   .measured = true,
@@ -69,6 +70,96 @@ TEST(Trust, EachReasonIsNamed) {
     EXPECT_NE(only(quiet_run(5), {}).find("only 5 seconds"), std::string::npos);
 }
 
+TEST(Trust, AThreadThatWantsACoreAndGetsHalfOfItIsShort) {
+    RunResult busy = quiet_run();
+    for (Sample& sample : busy.samples) {
+        sample.source_cpu = 0.5;
+        sample.source_wait = 0.5;
+    }
+    EXPECT_NE(
+        only(busy, {}).find("source was short of CPU (50 % of a core, and waited for one 50 %"),
+        std::string::npos);
+    EXPECT_TRUE(doubts(busy, {.busy_poll = true}).empty());
+    busy = quiet_run();
+    for (Sample& sample : busy.samples)
+        sample.sink_wait = 0.2;
+    EXPECT_NE(only(busy, {}).find("sink was short of CPU"), std::string::npos);
+}
+
+TEST(Trust, TenSecondsAreEnoughAndNineAreNot) {
+    RunResult result = quiet_run(10);
+    result.seconds = 10.003;
+    EXPECT_TRUE(doubts(result, {}).empty());
+    result.samples.pop_back(); // nobody looked at the very end
+    EXPECT_TRUE(doubts(result, {}).empty());
+    result.seconds = 9;
+    EXPECT_NE(only(result, {}).find("only 9 seconds"), std::string::npos);
+}
+
+TEST(Trust, MessagesWithoutAnAnswerAndRecipientsTurnedAwayAreNamed) {
+    RunResult result = quiet_run();
+    result.sent = 1000;
+    result.unknown = 200;
+    EXPECT_NE(only(result, {}).find("of 20 % of the messages nobody knows the fate"),
+              std::string::npos);
+    result = quiet_run();
+    result.recipients = 900;
+    result.recipients_refused = 100;
+    EXPECT_NE(only(result, {}).find("refused 10 % of the recipients"), std::string::npos);
+}
+
+TEST(Trust, TheRunAtTheKneeMustKeepToItsBounds) {
+    RunResult result = quiet_run();
+    result.capacity = {.searched = true, .knee = 6230, .full_run = "p99 108 ms over 100 ms"};
+    EXPECT_NE(only(result, {}).find("p99 108 ms over 100 ms"), std::string::npos);
+    EXPECT_NE(to_text(result).find("NOT CONFIRMED"), std::string::npos);
+}
+
+TEST(Trust, LatencyOrBacklogThatStillGrowsIsNamed) {
+    RunResult result = quiet_run();
+    for (std::size_t i = 0; i < result.samples.size(); ++i)
+        result.samples[i].p50_ms = 5 + static_cast<double>(i);
+    EXPECT_NE(only(result, {}).find("latency was still rising"), std::string::npos);
+    result = quiet_run();
+    result.accepted = result.recipients = 30'000;
+    for (std::size_t i = 0; i < result.samples.size(); ++i)
+        result.samples[i].backlog = 100 * static_cast<double>(i);
+    EXPECT_NE(only(result, {}).find("backlog was still growing"), std::string::npos);
+    for (Sample& sample : result.samples)
+        sample.backlog = sample.backlog / 100;
+    EXPECT_TRUE(doubts(result, {}).empty());
+    EXPECT_NE(only(quiet_run(), {.warm_up_s = 0}).find("no warm-up"), std::string::npos);
+}
+
+TEST(Trust, WhatTheSinkPutOffIsNamedApart) {
+    RunResult result = quiet_run();
+    result.audit.put_off.add("r", 1);
+    EXPECT_NE(only(result, {}).find("1 deliveries that the sink itself had put off"),
+              std::string::npos);
+}
+
+TEST(Trust, SignaturesAreHeldAgainstWhatTheProfileSays) {
+    RunResult result = quiet_run();
+    result.sink_messages = 100;
+    EXPECT_TRUE(doubts(result, {.dkim = false}).empty());
+    EXPECT_NE(only(result, {.dkim = true}).find("says that the relay signs, but 0 %"),
+              std::string::npos);
+    result.signed_messages = 100;
+    EXPECT_TRUE(doubts(result, {.dkim = true}).empty());
+    EXPECT_NE(only(result, {.dkim = false}).find("does not sign, but 100 %"), std::string::npos);
+    EXPECT_TRUE(doubts(result, {}).empty());
+}
+
+TEST(Trust, WhatWasNotLookedAtIsNotVouchedFor) {
+    RunResult result = quiet_run();
+    result.relay.known = true;
+    EXPECT_TRUE(unchecked(result, {}).empty());
+    EXPECT_EQ(unchecked(result, {.spool_told = false, .sink = false, .waits_told = false}).size(),
+              3U);
+    result.relay.known = false;
+    EXPECT_EQ(unchecked(result, {}).size(), 1U);
+}
+
 TEST(Trust, ARateThatStillMovesMeansTooLittleWarmUp) {
     RunResult result = quiet_run();
     for (std::size_t i = 0; i < result.samples.size(); ++i)
@@ -78,6 +169,15 @@ TEST(Trust, ARateThatStillMovesMeansTooLittleWarmUp) {
 
 TEST(Trust, AMessageThatIsLateByAFractionOfTheLatencyIsFine) {
     EXPECT_TRUE(doubts(quiet_run(), {.wake_lateness_p99_ms = 1.5}).empty());
+}
+
+TEST(Trust, ATimersTickIsNoLateness) {
+    RunResult quick = quiet_run();
+    quick.latency_ns = {};
+    quick.latency_ns.record(1'000'000);
+    EXPECT_TRUE(doubts(quick, {.wake_lateness_p99_ms = 1.3}).empty());
+    EXPECT_NE(only(quick, {.wake_lateness_p99_ms = 2.1}).find("itself was late"),
+              std::string::npos);
 }
 
 TEST(Machine, MemoryIsNoDisk) {
@@ -91,16 +191,18 @@ TEST(Machine, TellsWhatItIsAndWhatAProcessUses) {
     EXPECT_GE(facts.size(), 8U);
     for (const auto& [name, value] : facts)
         EXPECT_FALSE(value.empty()) << name;
-    const double before = process_use({getpid()}).cpu_s;
+    ProcessMeter meter({getpid()}, "");
+    EXPECT_EQ(meter.look().cpu_s, 0);
+    const double before = own_cpu_s();
     volatile double sum = 0;
     while (own_cpu_s() < before + 0.1)
         sum = sum + 1;
-    const ProcessUse use = process_use({getpid()});
+    const ProcessUse use = meter.look();
     EXPECT_TRUE(use.alive);
-    EXPECT_GT(use.cpu_s, before + 0.04);
+    EXPECT_GT(use.cpu_s, 0.04);
     EXPECT_GT(use.memory_mb, 1);
     EXPECT_FALSE(use.threads.empty());
-    EXPECT_FALSE(process_use({999'999'999}).alive);
+    EXPECT_FALSE(ProcessMeter({999'999'999}, "").look().alive);
 }
 
 } // namespace

@@ -7,6 +7,7 @@
 #include "dataplane/net/stack/stack.h"
 #include "tls_offload/self_signed.h"
 #include "tls_offload/tls_stream.h"
+#include "tls_offload/version.h"
 
 #include <atomic>
 #include <cerrno>
@@ -98,6 +99,10 @@ void catch_signals() {
 
 SignalsSeen take_signals() noexcept {
     return {stop_seen.exchange(false), report_seen.exchange(false)};
+}
+
+std::vector<std::pair<std::string, std::string>> library_versions() {
+    return {{"OpenSSL", tls_offload::openssl_version()}, {"DPDK", net::dpdk_version()}};
 }
 
 void raise_descriptor_limit() noexcept {

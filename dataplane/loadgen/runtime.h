@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace dataplane::net::stack {
@@ -34,6 +35,9 @@ struct SignalsSeen {
 };
 void catch_signals();
 [[nodiscard]] SignalsSeen take_signals() noexcept;
+
+/// Of the libraries that a measurement stands on, by name.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> library_versions();
 
 /// Raises the descriptor limit as far as it goes; the bench needs one for each connection.
 void raise_descriptor_limit() noexcept;

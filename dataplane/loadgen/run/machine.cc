@@ -8,7 +8,6 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <openssl/crypto.h>
 #include <sstream>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -180,7 +179,6 @@ Facts inventory(const std::string& spool_folder) {
 #else
                               ", NOT OPTIMISED");
 #endif
-    add("OpenSSL", OpenSSL_version(OPENSSL_VERSION));
     return facts;
 }
 

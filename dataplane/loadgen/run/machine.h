@@ -14,7 +14,7 @@
 namespace dataplane::loadgen {
 
 /// CPU, memory, network and crypto devices with their drivers (those that no kernel driver has too), disk below `spool_folder` (may be empty), kernel, huge pages,
-/// and the versions of what this program stands on.
+/// and what built this program; for the libraries it stands on see runtime.h.
 [[nodiscard]] Facts inventory(const std::string& spool_folder);
 
 /// Empty when what is written and synced in `folder` outlives a power cut, as far as mounts tell.

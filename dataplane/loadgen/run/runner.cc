@@ -7,7 +7,6 @@
 #include "dataplane/loadgen/run/stretch.h"
 #include "dataplane/loadgen/run/trust.h"
 #include "dataplane/loadgen/run/worker.h"
-#include "dataplane/net/port/eal.h"
 
 #include <algorithm>
 #include <array>
@@ -516,7 +515,8 @@ RunResult Runner::run() {
     result_.machine.emplace_back("transport of the bench",
                                  profile_.dpdk ? "our own TCP/IP on " + profile_.net.device
                                                : "kernel sockets");
-    result_.machine.emplace_back("DPDK", profile_.dpdk ? net::dpdk_version() : "not used");
+    for (auto& [name, version] : library_versions())
+        result_.machine.emplace_back(name, version);
     if (!profile_.relay.note.empty())
         result_.machine.emplace_back("relay's set-up", profile_.relay.note);
     start_workers();

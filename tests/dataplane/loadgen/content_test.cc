@@ -98,6 +98,11 @@ TEST(MessageMaker, ExpandsAddresses) {
     ASSERT_EQ(message.recipients.size(), 2U);
     EXPECT_EQ(message.recipients[0], "u123.0@d3.example");
     EXPECT_EQ(message.recipients[1], "u123.1@d3.example");
+    pattern.run = "run-9";
+    pattern.recipient = "u{seq}.{n}.{run}@d.example";
+    ASSERT_EQ(check_pattern(pattern), "");
+    MessageMaker(pattern).make(123, date, message);
+    EXPECT_EQ(message.recipients[1], "u123.1.run-9@d.example");
 }
 
 TEST(MessageMaker, PatternsThatCannotWorkAreRefused) {
@@ -145,6 +150,44 @@ TEST(ContentCheck, AnyChangeOfTheBodyShows) {
         std::string shorter = message.content;
         shorter.erase(at, 1);
         ASSERT_EQ(check_in_pieces(shorter, random), ContentState::altered) << at;
+    }
+}
+
+// Goal: what the message came with arrives as it was, and damage to our own fields makes no foreigner of it.
+TEST(ContentCheck, ChangedFieldsShowAndTraceFieldsDoNot) {
+    std::mt19937_64 random(5);
+    Message message;
+    MessageMaker(MessagePattern{.run = "r9"}).make(7, date, message);
+    const auto with = [&](const std::string& from, const std::string& to) {
+        std::string changed = message.content;
+        const std::size_t at = changed.find(from);
+        EXPECT_NE(at, std::string::npos) << from;
+        return changed.replace(at, from.size(), to);
+    };
+    for (const char* name : {"From: <", "To: <", "Subject: b", "Message-ID: <", "Content-Type: t"})
+        EXPECT_EQ(check_in_pieces(with(name, std::string(name) + "x"), random),
+                  ContentState::altered)
+            << name;
+    EXPECT_EQ(check_in_pieces(with("MIME-Version: 1.0\r\n", ""), random), ContentState::altered);
+    EXPECT_EQ(check_in_pieces(with("X-Millrace-Seq: 7", "X-Millrace-Seq: \x01"), random),
+              ContentState::altered);
+    EXPECT_EQ(check_in_pieces(with("X-Millrace-Digest: ", "X-Millrace-Digest: z"), random),
+              ContentState::altered);
+    EXPECT_EQ(check_in_pieces("Received: from a\r\nX-Spam: no\r\nTo-Whom: it\r\n" + message.content,
+                              random),
+              ContentState::whole);
+}
+
+TEST(ContentCheck, TellsWhetherThereIsASignature) {
+    Message message;
+    MessageMaker(MessagePattern{}).make(1, date, message);
+    for (const bool is_signed : {false, true}) {
+        ContentCheck check;
+        check.begin();
+        check.feed(base::as_bytes(std::string_view{is_signed ? "DKIM-Signature: v=1\r\n" : ""}));
+        check.feed(base::as_bytes(std::string_view{message.content}));
+        EXPECT_EQ(check.finish(), ContentState::whole);
+        EXPECT_EQ(check.is_signed(), is_signed);
     }
 }
 

@@ -153,6 +153,35 @@ TEST(SourceSink, BrokenConnectionsLeaveNothingUnaccountedFor) {
     std::filesystem::remove_all(folder);
 }
 
+// Goal: what a relay says cannot take over the terminal it is shown on, nor spoil a page or a file.
+TEST(SourceSink, AHostileBannerIsShownAsText) {
+    World world;
+    const auto address = *base::SocketAddress::parse("192.0.2.1:25");
+    struct Hostile {
+        static base::Task<void> serve(base::Listener& listener) {
+            for (;;) {
+                auto stream = co_await listener.accept(base::Deadline::never());
+                if (!stream) co_return;
+                Dialogue dialogue(std::move(*stream));
+                dialogue.out = "554 \x1b]0;owned\a\x1b[2J\xff <script>\r\n";
+                static_cast<void>(co_await dialogue.flush(base::Deadline::never()));
+                dialogue.close();
+            }
+        }
+    };
+    auto listener = world.net.listen(address, {});
+    ASSERT_TRUE(listener);
+    world.loop.spawn(Hostile::serve(**listener), "hostile");
+    world.source.emplace(
+        world.loop, world.net,
+        SourceOptions{.targets = {address}, .messages = 1, .reconnect_limit = 300ms},
+        MessageMaker({}), nullptr, nullptr);
+    world.source->start();
+    ASSERT_TRUE(world.finish());
+    EXPECT_EQ(world.source->tally().last_error, "554 ?]0;owned??[2J? <script>");
+    world.loop.drop_tasks();
+}
+
 TEST(SourceSink, SourceGivesUpWhenNobodyListensAnyMore) {
     World world;
     SourceOptions options{.connections = 2, .messages = 10, .reconnect_limit = 300ms};

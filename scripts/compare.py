@@ -57,7 +57,7 @@ def bench_run(folder, system, values):
                   DPDK=network.bench_section if dpdk else "")
     profile, result = folder / "load.toml", folder / "load.json"
     profile.write_text(filled(CONFIGS / "load.toml", values))
-    command = [harness.binary("millrace-bench"), "run", str(profile), "--json", str(result), "--quiet"]
+    command = [harness.binary("millrace-bench"), "run", str(profile), "--json", str(result), "--quiet", "--spool", str(folder.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=int(values["SECONDS"]) + DRAIN_S + 120)
     if not result.exists():
         raise harness.HarnessError(f"millrace-bench run: status {done.returncode}: {done.stderr.strip()[-800:]}")
@@ -75,7 +75,7 @@ def row_of(system, size, mode, options, got, cpu, memory_mb):
         "memory_mb_max": round(memory_mb, 1),
         "accept_ms_p50": round(got["accept_ms_p50"], 3), "accept_ms_p99": round(got["accept_ms_p99"], 3),
         "lost": audit["lost"]["count"], "duplicated": audit["duplicated"]["count"],
-        "altered": audit["altered"]["count"], "messages": audit["promised"], "failed": got["refused_transient"] +
+        "altered": audit["altered"]["count"], "misdelivered": audit["misdelivered"]["count"], "messages": audit["promised"], "failed": got["refused_transient"] +
         got["refused_permanent"] + got["unknown"], "seconds": got["seconds"], "settled_s": got["settled_s"],
         "doubts": got["doubts"], "machine": got["machine"],
     }
@@ -96,7 +96,7 @@ def measure(name, size, mode_name, options):
                 "PORT": port, "SINK_PORT": sink_port, "CERTIFICATE": cert, "KEY": key, "TLS_LEVEL": level[mode["tls"]],
                 "TLS_LEVEL_OUT": level[mode["tls_out"]], "DKIM_KEY": dkim_key(folder) if mode["dkim"] else "",
                 "SYSTEM": kind.title, "BYTES": size, "MODE": mode_name, "CONNECTIONS": options.connections,
-                "SECONDS": options.seconds, "SOURCE_TLS": "starttls" if mode["tls"] else "none",
+                "SECONDS": options.seconds, "SIGNED": "true" if mode["dkim"] else "false", "SOURCE_TLS": "starttls" if mode["tls"] else "none",
                 "SINK_TLS": "true" if mode["tls_out"] else "false"}
             try:
                 with account:
@@ -185,7 +185,7 @@ def main():
     parser.add_argument("--tls", nargs="?", const="on", default="off,on,dkim",
                         help="off, on (both legs), dkim (TLS in, every message signed); default: all three")
     parser.add_argument("--connections", type=int, default=50)
-    parser.add_argument("--seconds", type=int, default=12, help="measured for every row, behind 3 of warming up")
+    parser.add_argument("--seconds", type=int, default=12, help="measured for every row, behind 4 of warming up")
     parser.add_argument("--keep", action="store_true", help="keeps the folders of the runs")
     options = parser.parse_args()
 
@@ -216,8 +216,9 @@ def main():
                 remarks += [f"{what}: not to be trusted: {doubt}" for doubt in row["doubts"]]
                 if row["settled_s"] == 0:
                     failures.append(f"{what}: not all had arrived {DRAIN_S} s after the last was accepted")
-                elif row["lost"] or row["altered"]:
-                    failures.append(f"{what}: lost {row['lost']}, altered {row['altered']}")
+                elif row["lost"] or row["altered"] or row["misdelivered"]:
+                    failures.append(f"{what}: lost {row['lost']}, altered {row['altered']}, misdelivered "
+                                    f"{row['misdelivered']}")
                 write_results(options, rows, failures + remarks)
     print(f"\n{options.connections} connections, one run of {options.seconds} s a row; durable: on disk before the 250; "
           f" {os.cpu_count()} CPUs shared with source and sink:\n")

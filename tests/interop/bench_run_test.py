@@ -125,6 +125,9 @@ def the_20_second_profile_measures_the_relay(folder):
         sample["accepted_per_s"] *= 0.5
     worse["accepted"] //= 2
     worse["audit"]["lost"]["count"] = 3
+    expect(audit["misdelivered"]["count"] == 0 and figures["setup"] and figures["relays"][0]["accepted"] > 0, "what is new")
+    expect(any("STARTTLS" in value or "no TLS" in value for value in figures["setup"].values()), f"{figures['setup']}")
+    expect("OpenSSL" in figures["machine"] and "DPDK" in figures["machine"], f"{figures['machine']}")
     (folder / "worse.json").write_text(json.dumps(worse))
     told = bench("diff", result, folder / "worse.json")
     expect(told.returncode == 1 and re.search(r"lost .*WORSE", told.stdout), told.stdout)
@@ -210,6 +213,111 @@ listen = "127.0.0.1:{port}"
     relay.stop()
 
 
+def several_sources_and_relays_add_up(folder):
+    """Two [[source]] of two threads, one with two relays, two sink threads; then two results as one."""
+    port = free_port()
+    relays = []
+    for number in (1, 2):
+        (folder / f"r{number}").mkdir()
+        relays.append(Relay(folder / f"r{number}", smart_host=f"127.0.0.1:{port}", spool_size="128MiB",
+                            segment_size="16MiB", memory="96MiB").start())
+    one, two = (f"127.0.0.1:{relay.relay}" for relay in relays)
+    profile = folder / "several.toml"
+    profile.write_text(f"""
+duration = "3s"
+warm_up = "1s"
+drain = "30s"
+[message]
+size = "2KB"
+recipients = "1-2"
+[[source]]
+target = ["{one}", "{two}"]
+connections = 3
+threads = 2
+rate = 60
+[[source]]
+target = "{two}"
+connections = 2
+threads = 2
+rate = 40
+[[sink]]
+listen = "127.0.0.1:{port}"
+threads = 2
+""")
+    results = []
+    for number in (1, 2):
+        results.append(folder / f"several{number}.json")
+        done = bench("run", profile, "--quiet", "--json", results[-1])
+        expect(done.returncode in (0, 3), f"status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    figures = [json.loads(result.read_text()) for result in results]
+    for got in figures:
+        audit = got["audit"]
+        for fault in ("lost", "duplicated", "altered", "misdelivered", "unexplained"):
+            expect(audit[fault]["count"] == 0, f"{fault}: {audit[fault]}")
+        expect(audit["arrived"] == audit["promised"] > got["accepted"] > 0, f"{audit}")
+        by_relay = {relay["name"]: relay["accepted"] for relay in got["relays"]}
+        expect(set(by_relay) == {one, two} and min(by_relay.values()) > 0, f"{by_relay}")
+        expect(sum(by_relay.values()) == got["accepted"], f"{by_relay} of {got['accepted']}")
+        expect(any("no spool was told" in what for what in got["unchecked"]), f"{got['unchecked']}")
+    total = folder / "sum.json"
+    done = bench("add", *results, "-o", total, "--report", folder / "sum.html")
+    expect(done.returncode == 3 and "their rates do not add" in done.stdout, f"{done.returncode} {done.stdout} {done.stderr}")
+    added = json.loads(total.read_text())
+    for key in ("accepted", "sent", "recipients", "bytes"):
+        expect(added[key] == sum(got[key] for got in figures), f"{key}: {added[key]}")
+    buckets = {}
+    for got in figures:
+        for index, count in got["latency_ns"]["buckets"]:
+            buckets[index] = buckets.get(index, 0) + count
+    expect(dict(map(tuple, added["latency_ns"]["buckets"])) == buckets, "the histograms add bucket by bucket")
+    xml.fromstring((folder / "sum.html").read_text())
+    for relay in relays:
+        relay.stop()
+
+
+def the_search_ends_with_a_run_at_the_knee(folder):
+    """--find-capacity from end to end, with bounds that everything keeps to up to a ceiling of 40/s."""
+    port = free_port()
+    relay = Relay(folder, smart_host=f"127.0.0.1:{port}").start()
+    profile, result = folder / "search.toml", folder / "search.json"
+    profile.write_text(f"""
+duration = "2s"
+warm_up = "1s"
+drain = "30s"
+[message]
+size = "2KB"
+recipients = "1-3"
+[[source]]
+target = "127.0.0.1:{relay.relay}"
+connections = 4
+[[sink]]
+listen = "127.0.0.1:{port}"
+[capacity]
+trial = "1500ms"
+repeats = 1
+rate_first = 20
+rate_max = 40
+p99_max = "20s"
+backlog_max_s = 1000
+accepted_share_min = 0.5
+""")
+    done = bench("run", profile, "--find-capacity", "--json", result)
+    expect(done.returncode in (0, 3), f"status {done.returncode}: {done.stdout} {done.stderr[-2000:]}")
+    got = json.loads(result.read_text())
+    capacity = got["capacity"]
+    expect(capacity["knee_per_s"] == 40 and capacity["half_width_95"] is None, f"{capacity}")
+    expect([trial["rate_per_s"] for trial in capacity["trials"]] == [20, 40], f"{capacity['trials']}")
+    expect(capacity["full_run"] == "" and "knee lies above" in capacity["caveat"], f"{capacity}")
+    expect("1.50 s a trial" in capacity["bounds"], capacity["bounds"])
+    expect(got["rate_per_s"] == 40 and got["due"] >= 78 and got["audit"]["lost"]["count"] == 0, f"{got['due']} {got['audit']}")
+    relay.stop()
+
+
+def a_limit_that_cannot_hold_is_said(folder):
+    done = bench("run", "newsletter", "--check")
+    expect("provider yahoo: messages_per_connection_max without effect" in done.stdout, done.stdout)
+
+
 def an_interrupted_run_has_a_result(folder):
     """The first Ctrl-C ends the measuring: what was accepted is still waited for, and the result says that it is a part."""
     port = free_port()
@@ -264,5 +372,8 @@ if __name__ == "__main__":
                ("the_20_second_profile_measures_the_relay", the_20_second_profile_measures_the_relay),
                ("a_profile_runs_on_our_own_tcp_ip", a_profile_runs_on_our_own_tcp_ip),
                ("every_client_resumes_when_it_comes_again", every_client_resumes_when_it_comes_again),
+               ("several_sources_and_relays_add_up", several_sources_and_relays_add_up),
+               ("the_search_ends_with_a_run_at_the_knee", the_search_ends_with_a_run_at_the_knee),
+               ("a_limit_that_cannot_hold_is_said", a_limit_that_cannot_hold_is_said),
                ("an_interrupted_run_has_a_result", an_interrupted_run_has_a_result),
                ("the_comparison_is_a_table_and_a_page", the_comparison_is_a_table_and_a_page)])

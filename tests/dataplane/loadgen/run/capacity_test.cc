@@ -58,6 +58,7 @@ TEST(CapacitySearch, ASteadyRelaysIntervalIsNoNarrowerThanTheSearchsOwnStep) {
     const Estimate sure = search.confidence();
     EXPECT_LE(search.knee(), 5'000);
     EXPECT_GE(search.knee() + sure.half_width, 5'000);
+    EXPECT_GT(sure.half_width, estimate(search.knees()).half_width + 100); // some 5 % of bracket
     EXPECT_NE(search.knees()[0], search.knees()[1]); // not the same grid again
     EXPECT_NE(search.knees()[1], search.knees()[2]);
 }

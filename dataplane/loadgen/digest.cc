@@ -20,6 +20,7 @@ void BodyDigest::mix_stripe(const std::byte* stripe) noexcept {
 }
 
 void BodyDigest::update(std::span<const std::byte> bytes) noexcept {
+    if (bytes.empty()) return; // it may have no address at all
     total_bytes_ += bytes.size();
     if (held_bytes_ != 0) {
         const std::size_t take = std::min(bytes.size(), stripe_bytes - held_bytes_);

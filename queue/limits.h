@@ -26,7 +26,8 @@ inline constexpr std::chrono::milliseconds lazy_flush{5};
 // After this much silence the last batches' durability is written down, so that recovery can tell
 // rot from a torn tail.
 inline constexpr std::chrono::milliseconds watermark_idle{100};
-// The second refused write in a row says that it is the device and not the place.
+// The second refused write in a row, of those that began after the first was refused, says that it is the device and
+// not the place or the moment.
 inline constexpr unsigned failures_in_a_row_max = 2;
 
 inline constexpr std::uint32_t segment_bytes_min = 256U << 10;

@@ -197,6 +197,7 @@ bool Log::submit(Batch& batch) {
 
     batch.state = Batch::State::writing;
     batch.begun = submitted_at_ = loop_.now();
+    batch.failures_before = failures();
     batch.seq = next_batch_seq_++;
     if (batch.filled) last_filled_batch_ = batch.seq;
     batch.watermark = durable_mark();

@@ -8,7 +8,9 @@
 // Threading  Bound to one shard.
 // Failure    A refused or short write fails every ticket of its batch, ends its segment, and is never
 //            tried again on the same place. Records nobody waits for (status, completion) are written
-//            again elsewhere. A second failure in a row ends writing: read_only().
+//            again elsewhere. What was under way when a write failed and fails as well is the same failure: a
+//            flush that was refused takes all writes since the last good one along. A second failure in a
+//            row ends writing: read_only().
 #pragma once
 
 #include "dataplane/base/check.h"
@@ -54,7 +56,8 @@ struct Batch {
     std::uint64_t first_lsn = 0; // of its first record
     std::uint64_t seq = 0;
     std::uint64_t watermark = 0;
-    base::TimePoint begun{};      // when its write was
+    base::TimePoint begun{}; // when its write was
+    std::uint64_t failures_before = 0;
     std::optional<DataKey> key;   // of its segment, whose slot may be gone before the batch is
     std::vector<Ticket*> tickets; // null where its owner has lost interest
     base::WaitQueue done{"spool commit"};
@@ -144,11 +147,14 @@ public:
     /// how that ended, before anybody else gets one.
     /// \param last_too  of the free ones: for a checkpoint
     [[nodiscard]] std::optional<SideSegment> take_side(bool last_too);
-    void side_prepared(SideSegment side, bool written);
+    /// \param failures_before  failures() when that write began; the same below
+    void side_prepared(SideSegment side, bool written, std::uint64_t failures_before);
     /// The header blocks of a segment that is being prepared, with a key of its own.
     void encode_header(SideSegment segment, std::span<std::byte> blocks);
     /// A frame of a side segment was refused: its slot is not used again.
-    void side_failed(std::uint32_t slot);
+    void side_failed(std::uint32_t slot, std::uint64_t failures_before);
+    /// Of the device so far: writes that were under way together count once.
+    [[nodiscard]] std::uint64_t failures() const noexcept { return device_failures_; }
     [[nodiscard]] std::uint64_t take_lsn() noexcept { return next_lsn_++; }
     [[nodiscard]] std::uint64_t next_lsn() const noexcept { return next_lsn_; }
     /// Where everything begins that the index does not have yet.
@@ -224,7 +230,7 @@ private:
                     const std::optional<DataKey>& old_key) noexcept;
     void report_failures();
     void settle_tickets(Batch& batch, Ticket::State state) noexcept;
-    void count_failure() noexcept;
+    void count_failure(std::uint64_t failures_before) noexcept;
 
     [[nodiscard]] std::uint64_t next_log_seq() const noexcept;
     void prepare();
@@ -232,6 +238,8 @@ private:
     void retire_bad();
     base::Task<void> write_bad_slot();
     base::Task<std::expected<void, DiskError>> write_superblock();
+    base::Task<std::expected<void, DiskError>>
+    write_superblock_part(std::uint64_t offset, std::span<const std::byte> blocks);
 
     [[nodiscard]] std::uint64_t
     last_batch_seq() const noexcept; // what the last record has or will get
@@ -288,7 +296,8 @@ private:
     std::uint64_t watermark_written_ = 0;
     std::uint64_t last_filled_batch_ = 0; // the last that holds more than a watermark
     unsigned failures_in_a_row_ = 0;
-    std::uint64_t failure_count_ = 0;
+    std::uint64_t device_failures_ = 0;
+    std::uint64_t failure_count_ = 0; // of writes
     bool started_ = false;
     bool read_only_ = false;
     bool closed_ = false;

@@ -78,12 +78,14 @@ void Log::failed(Batch& batch) {
     batch.salvaged = SEEDED_DEFECT(forget_salvage) ? batch.used : frame_header_bytes;
     settle_tickets(batch, SEEDED_DEFECT(swallow_store_error) ? Ticket::State::durable
                                                              : Ticket::State::failed);
-    count_failure();
+    count_failure(batch.failures_before);
 }
 
-void Log::count_failure() noexcept {
+void Log::count_failure(std::uint64_t failures_before) noexcept {
     ++counters_.write_errors;
     ++failure_count_;
+    if (failures_before != device_failures_) return; // one has failed since this one began
+    ++device_failures_;
     if (++failures_in_a_row_ >= failures_in_a_row_max) end_writing();
 }
 

@@ -48,6 +48,7 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
     encode_header({slot, seq}, header_blocks_.span());
     // Durable before the first frame of this generation, so that no frame is ever without a header.
     const Durable durable = SEEDED_DEFECT(skip_header_barrier) ? Durable::no : Durable::yes;
+    const std::uint64_t failures_before = failures();
     auto result = co_await disk_.write(segments_.begin_of(slot), header_blocks_.span(), durable);
     preparing_ = false;
     preparing_seq_ = 0;
@@ -58,7 +59,7 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
         // What the slot held before may still be there, with its completion records soon overwritten
         // elsewhere: nothing may be reused before this slot is written down as bad.
         bad_taken_.push_back(slot);
-        count_failure();
+        count_failure(failures_before);
     }
     wake();
 }
@@ -81,7 +82,7 @@ std::optional<Log::SideSegment> Log::take_side(bool last_too) {
     return SideSegment{*slot, preparing_seq_};
 }
 
-void Log::side_prepared(SideSegment side, bool written) {
+void Log::side_prepared(SideSegment side, bool written, std::uint64_t failures_before) {
     preparing_ = false;
     preparing_seq_ = 0;
     if (written) {
@@ -90,14 +91,14 @@ void Log::side_prepared(SideSegment side, bool written) {
         segments_.set_beside(side.slot);
     } else {
         bad_taken_.push_back(side.slot);
-        count_failure();
+        count_failure(failures_before);
     }
     wake();
 }
 
-void Log::side_failed(std::uint32_t slot) {
+void Log::side_failed(std::uint32_t slot, std::uint64_t failures_before) {
     segments_.mark_bad(slot);
-    count_failure();
+    count_failure(failures_before);
     wake();
 }
 
@@ -128,7 +129,6 @@ base::Task<bool> Log::adopt_checkpoint(CheckpointPointer pointer) {
     } else {
         // Some copies may name the new one, some the old: both stay as they are.
         superblock_.checkpoint = before;
-        count_failure();
         end_writing();
     }
     wake();
@@ -155,10 +155,7 @@ void Log::retire_bad() {
 base::Task<void> Log::write_bad_slot() {
     auto result = co_await write_superblock();
     retiring_ = false;
-    if (!result) {
-        count_failure();
-        end_writing();
-    }
+    if (!result) end_writing();
     wake();
 }
 
@@ -180,10 +177,24 @@ base::Task<std::expected<void, DiskError>> Log::write_superblock() {
     if (SEEDED_DEFECT(superblock_at_once)) co_return co_await disk_.write(0, blocks, Durable::yes);
     // The half that may be in pieces comes first, while the other is whole.
     const std::size_t first = std::exchange(back_half_first_, false) ? half : 0;
-    auto result = co_await disk_.write(first, blocks.subspan(first, half), Durable::yes);
+    auto result = co_await write_superblock_part(first, blocks.subspan(first, half));
     if (result)
-        result =
-            co_await disk_.write(half - first, blocks.subspan(half - first, half), Durable::yes);
+        result = co_await write_superblock_part(half - first, blocks.subspan(half - first, half));
+    co_return result;
+}
+
+/// There is nowhere else to write it, so that what was refused is written once more, all of it: nothing is believed of
+/// the first time, and because the bytes are the same it may land late.
+base::Task<std::expected<void, DiskError>>
+Log::write_superblock_part(std::uint64_t offset, std::span<const std::byte> blocks) {
+    std::uint64_t failures_before = failures();
+    auto result = co_await disk_.write(offset, blocks, Durable::yes);
+    if (result) co_return result;
+    count_failure(failures_before);
+    if (read_only_) co_return result;
+    failures_before = failures();
+    result = co_await disk_.write(offset, blocks, Durable::yes);
+    if (!result) count_failure(failures_before);
     co_return result;
 }
 

@@ -35,9 +35,10 @@ base::Task<bool> SideWriter::begin(std::uint32_t payload_bytes, bool last_too) {
     segment_ = *taken;
     log_.encode_header(segment_, memory_.span());
     // Durable before the first frame of this generation, so that no frame is ever without a header.
+    const std::uint64_t failures_before = log_.failures();
     auto written = co_await disk_.write(log_.segments().begin_of(segment_.slot),
                                         memory_.span().first(segment_header_bytes), Durable::yes);
-    log_.side_prepared(segment_, written.has_value());
+    log_.side_prepared(segment_, written.has_value(), failures_before);
     if (!written) co_return false;
     open_ = true;
     write_offset_ = segment_header_bytes;
@@ -96,6 +97,7 @@ base::Task<bool> SideWriter::write() {
                         log_.seed());
     SegmentTable& segments = log_.segments();
     segments.write_begun(segment_.slot);
+    const std::uint64_t failures_before = log_.failures();
     auto written =
         co_await disk_.write(segments.begin_of(segment_.slot) + write_offset_, frame,
                              SEEDED_DEFECT(recycle_under_copy) ? Durable::no : Durable::yes);
@@ -103,7 +105,7 @@ base::Task<bool> SideWriter::write() {
     write_offset_ += bytes;
     bytes_written_ += bytes;
     if (!written) {
-        log_.side_failed(segment_.slot);
+        log_.side_failed(segment_.slot, failures_before);
         end_segment();
         co_return false;
     }

@@ -103,6 +103,15 @@ queue::QueueOptions options_of() {
     return options;
 }
 
+class ScriptWorld final : public World {
+public:
+    ScriptWorld(Commit commit, SimDiskOptions disk, queue::QueueOptions options,
+                SimMedium medium = {})
+        : World(disk, options, std::move(medium)) {
+        if (commit == Commit::flush) commit_by_flush();
+    }
+};
+
 /// Begins a story on a blank disk; false when it could not even open.
 bool tell(World& world, Oracle& oracle, Story story) {
     oracle.boot_begins();
@@ -119,8 +128,8 @@ bool tell(World& world, Oracle& oracle, Story story) {
 }
 
 /// Opens what is left, and judges it.
-SimMedium judge(SimMedium medium, Oracle& oracle, std::uint64_t seed) {
-    World world{disk_of(seed), options_of(), std::move(medium)};
+SimMedium judge(Commit commit, SimMedium medium, Oracle& oracle, std::uint64_t seed) {
+    ScriptWorld world{commit, disk_of(seed), options_of(), std::move(medium)};
     oracle.boot_begins();
     const auto opened = world.open();
     if (!opened || !*opened) {
@@ -159,9 +168,9 @@ struct Length {
     std::uint64_t events = 0, operations = 0;
 };
 
-Length length_of(Story story) {
+Length length_of(Commit commit, Story story) {
     Oracle oracle;
-    World world{disk_of(1), options_of()};
+    ScriptWorld world{commit, disk_of(1), options_of()};
     static_cast<void>(tell(world, oracle, story));
     return {world.disk.event_count(), world.disk.operation_count()};
 }
@@ -173,24 +182,25 @@ std::string text(const char* what, std::uint64_t story, std::uint64_t point, std
 
 } // namespace
 
-SimResult run_crash_at_every_event(std::uint64_t stride) {
+SimResult run_crash_at_every_event(std::uint64_t stride, Commit commit) {
     Tally tally;
     for (std::size_t story = 0; story < stories.size(); ++story) {
-        const std::uint64_t events = length_of(stories[story]).events;
+        const std::uint64_t events = length_of(commit, stories[story]).events;
         for (std::uint64_t stop = 0; stop <= events && tally.good(); stop += stride) {
             for (std::uint64_t draw = 1; draw <= 3; ++draw) {
                 Oracle oracle;
                 SimMedium medium;
                 {
-                    World world{disk_of(draw), options_of()};
+                    ScriptWorld world{commit, disk_of(draw), options_of()};
                     world.disk.stop_after_events(stop);
                     static_cast<void>(tell(world, oracle, stories[story]));
                     oracle.boot_ends(world);
                     tally.boot(world);
                     medium = draw == 3 ? world.kill() : SimMedium{world.crash()};
                 }
-                medium = judge(std::move(medium), oracle, draw + 10);
-                if (oracle.good()) static_cast<void>(judge(std::move(medium), oracle, draw + 20));
+                medium = judge(commit, std::move(medium), oracle, draw + 10);
+                if (oracle.good())
+                    static_cast<void>(judge(commit, std::move(medium), oracle, draw + 20));
                 tally.end(oracle, text("event", story, stop, draw));
             }
         }
@@ -198,15 +208,15 @@ SimResult run_crash_at_every_event(std::uint64_t stride) {
     return tally.result();
 }
 
-SimResult run_crash_in_every_recovery(std::uint64_t stride) {
+SimResult run_crash_in_every_recovery(std::uint64_t stride, Commit commit) {
     Tally tally;
     for (std::size_t story = 0; story < stories.size(); ++story) {
-        const std::uint64_t events = length_of(stories[story]).events;
+        const std::uint64_t events = length_of(commit, stories[story]).events;
         for (std::uint64_t stop = 3; stop <= events && tally.good(); stop += 7 * stride) {
             Oracle first;
             std::vector<std::byte> image;
             {
-                World world{disk_of(stop), options_of()};
+                ScriptWorld world{commit, disk_of(stop), options_of()};
                 world.disk.stop_after_events(stop);
                 static_cast<void>(tell(world, first, stories[story]));
                 first.boot_ends(world);
@@ -219,7 +229,8 @@ SimResult run_crash_in_every_recovery(std::uint64_t stride) {
                 SimMedium medium{image};
                 bool through = false;
                 for (std::uint64_t depth = 0; depth < 3; ++depth) {
-                    World world{disk_of(stop * 8 + depth), options_of(), std::move(medium)};
+                    ScriptWorld world{commit, disk_of(stop * 8 + depth), options_of(),
+                                      std::move(medium)};
                     world.disk.stop_after_events(depth == 0 ? second : random() % 40);
                     oracle.boot_begins();
                     const auto opened = world.open();
@@ -228,7 +239,7 @@ SimResult run_crash_in_every_recovery(std::uint64_t stride) {
                     tally.boot(world);
                     medium = world.crash();
                 }
-                static_cast<void>(judge(std::move(medium), oracle, second));
+                static_cast<void>(judge(commit, std::move(medium), oracle, second));
                 tally.end(oracle, text("event", story, stop, second));
                 if (through || !tally.good()) break;
             }
@@ -237,14 +248,14 @@ SimResult run_crash_in_every_recovery(std::uint64_t stride) {
     return tally.result();
 }
 
-SimResult run_error_at_every_operation(std::uint64_t stride) {
+SimResult run_error_at_every_operation(std::uint64_t stride, Commit commit) {
     Tally tally;
     for (std::size_t story = 0; story < stories.size(); ++story) {
-        const std::uint64_t operations = length_of(stories[story]).operations;
+        const std::uint64_t operations = length_of(commit, stories[story]).operations;
         std::vector<std::byte> image; // of a good run: its recovery meets errors, too
         Oracle before;
         {
-            World world{disk_of(2), options_of()};
+            ScriptWorld world{commit, disk_of(2), options_of()};
             static_cast<void>(tell(world, before, stories[story]));
             before.boot_ends(world);
             image = world.crash();
@@ -254,14 +265,14 @@ SimResult run_error_at_every_operation(std::uint64_t stride) {
                 Oracle oracle;
                 SimMedium medium;
                 {
-                    World world{disk_of(at), options_of()};
+                    ScriptWorld world{commit, disk_of(at), options_of()};
                     world.disk.fail_operations(at, count);
                     static_cast<void>(tell(world, oracle, stories[story]));
                     oracle.boot_ends(world);
                     tally.boot(world);
                     medium = world.crash();
                 }
-                static_cast<void>(judge(std::move(medium), oracle, at + 1));
+                static_cast<void>(judge(commit, std::move(medium), oracle, at + 1));
                 tally.end(oracle, text("error at operation", story, at, count == 1 ? 1 : 2));
             }
         }
@@ -271,7 +282,7 @@ SimResult run_error_at_every_operation(std::uint64_t stride) {
                 Oracle oracle = before;
                 SimMedium medium;
                 {
-                    World world{disk_of(at), options_of(), SimMedium{image}};
+                    ScriptWorld world{commit, disk_of(at), options_of(), SimMedium{image}};
                     world.disk.fail_operations(at, count);
                     oracle.boot_begins();
                     const auto opened = world.open();
@@ -288,7 +299,7 @@ SimResult run_error_at_every_operation(std::uint64_t stride) {
                     tally.boot(world);
                     medium = world.crash();
                 }
-                static_cast<void>(judge(std::move(medium), oracle, at + 1));
+                static_cast<void>(judge(commit, std::move(medium), oracle, at + 1));
                 tally.end(oracle, text("error in recovery", story, at, count == 1 ? 1 : 2));
             }
         }
@@ -323,7 +334,8 @@ SimResult run_lying_device(std::uint64_t count) {
             tally.boot(world);
             medium = world.crash();
         }
-        if (oracle.damaged()) static_cast<void>(judge(std::move(medium), oracle, seed));
+        if (oracle.damaged())
+            static_cast<void>(judge(Commit::dsync, std::move(medium), oracle, seed));
         tally.end(oracle, "seed " + std::to_string(seed));
     }
     if (count > 20 && tally.result().lost_and_told == 0)

@@ -38,6 +38,7 @@ struct Setting {
     // Boots from which mail is encrypted, and from which under a new key; not within the run: never.
     unsigned encrypted_from = UINT_MAX;
     unsigned rotated_from = UINT_MAX;
+    bool by_flush = false; // strategy B
     // Two halves. What damages bytes happens on one of them, always the same; it never refuses on the other one.
     bool mirrored = false;
     std::optional<unsigned> rotten;
@@ -161,6 +162,11 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random, Devices devices) {
         setting.encrypted_from = static_cast<unsigned>(keys() % 2);
         setting.rotated_from = 1 + static_cast<unsigned>(keys() % 4);
     }
+    std::mt19937_64 commits{seed ^ 0x666C757368};
+    if (commits() % 3 == 0) {
+        setting.by_flush = true;
+        if (!setting.media) faults.flush_refused = pick<unsigned>(commits, {0, 50, 300});
+    }
     if (devices == Devices::two) {
         std::mt19937_64 halves{seed ^ 0x68616C766573};
         setting.mirrored = true;
@@ -276,6 +282,7 @@ private:
         auto world =
             std::make_unique<World>(half_options(0, number), options, std::move(media_[0]), wall_);
         world->ready_max = setting_.ready_max;
+        if (setting_.by_flush) world->commit_by_flush();
         if (setting_.mirrored) add_twin(*world, number, whole);
         media_ = {};
         return world;
@@ -328,10 +335,12 @@ private:
         result_.trace = (result_.trace ^ fact) * 0x100000001b3ULL;
     }
 
+    [[nodiscard]] bool device_refuses() const noexcept {
+        return setting_.disk.faults.write_refused != 0 || setting_.disk.faults.flush_refused != 0;
+    }
     /// Whether the boot may fail without anything being wrong with the queue.
     [[nodiscard]] bool excused(const World& world) const {
-        return setting_.disk.faults.write_refused != 0 || flush_fails_ || oracle_.damaged() ||
-               world.damage_count() != 0;
+        return device_refuses() || flush_fails_ || oracle_.damaged() || world.damage_count() != 0;
     }
 
     /// Some starts are refused rightly; then the operator does what the text says.
@@ -341,7 +350,7 @@ private:
             replace_ = true;
             return;
         }
-        if (setting_.disk.faults.write_refused != 0) return;
+        if (device_refuses()) return;
         oracle_.violate(Invariant::any_image_opens_or_refuses,
                         "the mirror does not open: " + world.report.problem);
     }
@@ -422,7 +431,8 @@ private:
         }
         // What a refused flush has dropped can still be read until the power goes: a start without that in
         // between cannot know.
-        end(world, !flush_fails_ && chance(random_, setting_.kill_percent));
+        const bool kill = !flush_fails_ && chance(random_, setting_.kill_percent);
+        end(world, kill && world.refused_flush_count() == 0);
     }
 
     /// An orderly end.

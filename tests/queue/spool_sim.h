@@ -24,10 +24,13 @@ enum class Devices : std::uint8_t { one, two };
 
 [[nodiscard]] SimResult run_spool_seed(std::uint64_t seed, Devices devices = Devices::one);
 
+/// How writes are made safe: each by itself, or by a flush for all that have landed.
+enum class Commit : std::uint8_t { dsync, flush };
+
 /// \param stride  only every so many points; 1 is all of them
-[[nodiscard]] SimResult run_crash_at_every_event(std::uint64_t stride);
-[[nodiscard]] SimResult run_crash_in_every_recovery(std::uint64_t stride);
-[[nodiscard]] SimResult run_error_at_every_operation(std::uint64_t stride);
+[[nodiscard]] SimResult run_crash_at_every_event(std::uint64_t stride, Commit commit);
+[[nodiscard]] SimResult run_crash_in_every_recovery(std::uint64_t stride, Commit commit);
+[[nodiscard]] SimResult run_error_at_every_operation(std::uint64_t stride, Commit commit);
 /// A device that tells of durable writes that are not: what is missing must be reported.
 [[nodiscard]] SimResult run_lying_device(std::uint64_t count);
 /// One record is damaged at a time: nothing else suffers.

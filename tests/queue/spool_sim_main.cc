@@ -109,9 +109,15 @@ bool run_exhaustive(std::uint64_t stride) {
         print(result, what);
         std::fflush(stdout);
     };
-    report("a crash at every event", tests::run_crash_at_every_event(stride));
-    report("a crash in every recovery", tests::run_crash_in_every_recovery(stride));
-    report("an error at every operation", tests::run_error_at_every_operation(stride));
+    using enum tests::Commit;
+    report("a crash at every event", tests::run_crash_at_every_event(stride, dsync));
+    report("a crash in every recovery", tests::run_crash_in_every_recovery(stride, dsync));
+    report("an error at every operation", tests::run_error_at_every_operation(stride, dsync));
+    report("by flush: a crash at every event", tests::run_crash_at_every_event(stride, flush));
+    report("by flush: a crash in every recovery",
+           tests::run_crash_in_every_recovery(stride, flush));
+    report("by flush: an error at every operation",
+           tests::run_error_at_every_operation(stride, flush));
     report("a device that lies", tests::run_lying_device(400 / stride + 1));
     report("one damaged record", tests::run_one_damaged_record(400 / stride + 1));
     return good;

@@ -72,6 +72,11 @@ void World::end() noexcept {
     mirror.reset();
 }
 
+void World::commit_by_flush() {
+    flushing[0] = std::make_unique<queue::FlushDisk>(loop, disk);
+    top = flushing[0].get();
+}
+
 void World::add_twin(Twin twin) {
     second = std::make_unique<SimDisk>(loop, twin.disk,
                                        twin.medium.safe.empty()
@@ -80,11 +85,15 @@ void World::add_twin(Twin twin) {
     disk.share_power(*second);
     rotten_ = twin.rotten;
     queue::Disk* other = second.get();
+    if (flushing[0]) {
+        flushing[1] = std::make_unique<queue::FlushDisk>(loop, *second);
+        other = flushing[1].get();
+    }
 #ifdef MILLRACE_SEEDED_DEFECTS
     careless = std::make_unique<CarelessDisk>(*other);
     other = careless.get();
 #endif
-    const std::array<queue::Disk*, 2> disks{&disk, other};
+    const std::array<queue::Disk*, 2> disks{top, other};
     for (unsigned side = 0; side < 2; ++side) {
         if (twin.present[side]) sides_[side] = {disks[side], twin.created[side]};
     }

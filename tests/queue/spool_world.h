@@ -7,6 +7,7 @@
 // Threading  One thread, one ManualClock.
 #pragma once
 
+#include "queue/disk/flush_disk.h"
 #include "queue/disk/mirror_disk.h"
 #include "queue/queue.h"
 #include "tests/support/sim_disk.h"
@@ -39,12 +40,14 @@ struct Twin {
     std::uint64_t copy_bytes_per_s = 100U << 20;
 };
 
-class World final : public queue::ReadySink {
+class World : public queue::ReadySink {
 public:
     World(SimDiskOptions disk_options, queue::QueueOptions options, SimMedium medium = {},
           base::WallTime start = base::ManualClock{}.wall_now());
     ~World() override;
 
+    /// Before open(), and before add_twin(): writes are made safe by one flush for many, strategy B.
+    void commit_by_flush();
     /// Before open().
     void add_twin(Twin twin);
     /// Opens the queue and waits until all mail is found; nothing when the disk stopped meanwhile.
@@ -91,6 +94,10 @@ public:
     [[nodiscard]] std::uint64_t damage_count() const noexcept {
         return second ? 0 : disk.damage_count();
     }
+    /// What they should have made safe may be gone, and can be read until the power goes.
+    [[nodiscard]] std::uint64_t refused_flush_count() const noexcept {
+        return disk.refused_flush_count() + (second ? second->refused_flush_count() : 0);
+    }
     /// Halves that have everything, and were asked at the start; one that rots comes last.
     [[nodiscard]] std::vector<unsigned> copies() const;
     [[nodiscard]] bool rots(unsigned side) const noexcept { return rotten_ == side; }
@@ -109,7 +116,8 @@ public:
     base::Loop loop{clock};
     SimDisk disk;
     std::unique_ptr<SimDisk> second;
-    std::unique_ptr<queue::Disk> careless; // before it, with a seeded defect
+    std::array<std::unique_ptr<queue::FlushDisk>, 2> flushing; // before them: strategy B
+    std::unique_ptr<queue::Disk> careless; // before the second, with a seeded defect
     std::unique_ptr<queue::MirrorDisk> mirror;
     bool mirror_refused = false; // report.problem says why
     queue::Disk* top = &disk;    // what the queue is opened on

@@ -210,6 +210,7 @@ base::Task<SimDisk::Result> SimDisk::flush() {
         --failing_flushes_;
         refused = true;
     }
+    if (refused) ++refused_flushes_;
     std::vector<const Write*> covered; // landed before the flush began
     for (const Write& write : medium_.cached) {
         if (write.landed) covered.push_back(&write);

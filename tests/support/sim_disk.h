@@ -115,6 +115,7 @@ public:
     [[nodiscard]] std::uint64_t event_count() const noexcept { return events_; }
     /// Faults so far that leave the only copy of something wrong: elsewhere, rotten, unreadable or not there.
     [[nodiscard]] std::uint64_t damage_count() const noexcept { return damage_; }
+    [[nodiscard]] std::uint64_t refused_flush_count() const noexcept { return refused_flushes_; }
     /// What was under way at most, of writes.
     [[nodiscard]] std::uint64_t pending_bytes_max() const noexcept { return pending_bytes_max_; }
     /// Whether a power cut now would leave these bytes as they can be read now.
@@ -158,6 +159,7 @@ private:
     std::uint64_t operations_fail_to_ = 0;
     std::uint64_t failing_reads_ = 0;
     std::uint64_t failing_flushes_ = 0;
+    std::uint64_t refused_flushes_ = 0;
     std::uint64_t damage_ = 0;
     std::uint64_t pending_bytes_ = 0;
     std::uint64_t pending_bytes_max_ = 0;

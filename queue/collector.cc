@@ -102,9 +102,15 @@ base::Task<bool> Collector::copy_window(std::size_t first, std::size_t last) {
     auto read = co_await core_.disk().read(log.segments().begin_of(slot) + window_offset, window);
     if (!read) {
         core_.count_read_error();
-        for (std::size_t i = first; i < last; ++i)
-            give_up(survivors_[i]);
-        co_return true;
+        if (last - first == 1) {
+            give_up(survivors_[first]);
+            co_return true;
+        }
+        // One bad block: what lies beside it is moved all the same.
+        const std::size_t middle = first + (last - first) / 2;
+        bool going = co_await copy_window(first, middle);
+        if (going) going = co_await copy_window(middle, last);
+        co_return going;
     }
     const std::uint64_t seq = log.segments().seq_of(slot);
     for (std::size_t i = first; i < last; ++i) {

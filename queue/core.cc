@@ -220,11 +220,13 @@ void QueueCore::damaged(MessageId id, Place place, std::uint32_t payload_bytes,
 }
 
 void QueueCore::mark(Mark mark) {
+    if (log_.read_only()) return; // nothing can be written any more
     marks_.push_back(std::move(mark));
     loop_.at_turn_end(*this);
 }
 
 void QueueCore::mark_dirty(EntryRef ref) {
+    if (log_.read_only()) return;
     Entry& entry = index_[ref];
     if ((entry.flags & Entry::status_dirty) != 0) return;
     entry.flags |= Entry::status_dirty;
@@ -414,6 +416,10 @@ void QueueCore::flush_marks() {
 }
 
 void QueueCore::turn_end() noexcept {
+    if (log_.read_only()) {
+        marks_.clear();
+        dirty_.clear();
+    }
     flush_marks();
     log_.pump();
     checkpoint_.consider();
@@ -561,6 +567,7 @@ QueueCounters QueueCore::counters() const noexcept {
             .read_errors = read_errors_,
             .damaged_records = damaged_records_,
             .mended_records = mended_records_ + recovery_report_.records_mended,
+            .single_copies = scrub_.single_copies(),
             .segments_free = log_.free_segments(),
             .segments_total = log_.segments().count(),
             .queued_messages = index_.size(),
@@ -572,6 +579,7 @@ QueueCounters QueueCore::counters() const noexcept {
             .checkpoint_bytes = checkpoint_.bytes_written(),
             .scrub_bytes = scrub_.bytes_read(),
             .scrub_passes = scrub_.passes(),
+            .read_only = log_.read_only() ? 1U : 0U,
             .segments_old_key = rotation_.left()};
 }
 

@@ -104,7 +104,7 @@ public:
     /// A record of a queued message does not check out.
     void damaged(MessageId id, Place place, std::uint32_t payload_bytes, std::string_view found_by);
     void count_read_error() noexcept { ++read_errors_; }
-    /// One half of a mirror had a record that does not check out, the other has it whole.
+    /// A record was taken from one half of a mirror, because the other's does not check out.
     void count_mended() noexcept { ++mended_records_; }
 
     [[nodiscard]] base::Task<SpoolResult<>> recovered(base::Deadline deadline);

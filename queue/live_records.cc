@@ -67,7 +67,8 @@ base::Task<bool> read_other_copy(const Log& log, Disk& disk, LiveRecord record,
                                  std::span<std::byte> bytes) {
     const std::uint32_t skew = record.place.offset % block_bytes;
     BlockMemory memory;
-    for (unsigned copy = 1; copy < disk.copies(); ++copy) {
+    // With one left it may be the other one by now: the half that was read first is left behind.
+    for (unsigned copy = disk.copies() > 1 ? 1 : 0; copy < disk.copies(); ++copy) {
         if (memory.bytes == 0) {
             memory =
                 BlockMemory{(skew + bytes.size() + block_bytes - 1) / block_bytes * block_bytes};

@@ -73,7 +73,8 @@ void QueueCore::set_sink(ReadySink& sink) {
 }
 
 void QueueCore::hand_out() {
-    if (sink_ == nullptr) return;
+    // What is delivered now would be delivered again after the next start.
+    if (sink_ == nullptr || log_.read_only()) return;
     for (std::size_t count = 0; count < handouts_per_turn_max; ++count) {
         const bool fresh = hand_one(Schedule::Share::fresh);
         const bool retry = hand_one(Schedule::Share::retry);
@@ -126,7 +127,10 @@ base::Task<void> QueueCore::run_load(Load& load) {
     auto loaded = co_await load_from_disk(load.id, true, base::Deadline::never());
     --loading_[number(load.share)];
     if (const EntryRef ref = index_.find(load.id); ref != no_entry) {
-        if (loaded) {
+        if (loaded && log_.read_only()) {
+            index_[ref].state = EntryState::queued; // it became so since its turn came
+            schedule_.ready(ref);
+        } else if (loaded) {
             hand(ref, std::move(*loaded));
         } else {
             load_failed(load.id, loaded.error());

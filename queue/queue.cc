@@ -51,6 +51,10 @@ base::Task<SpoolResult<>> MessageQueue::recovered(base::Deadline deadline) {
     return core_->recovered(deadline);
 }
 
+bool MessageQueue::read_only() const noexcept {
+    return core_->log().read_only();
+}
+
 SpoolPressure MessageQueue::pressure() noexcept {
     return core_->pressure();
 }

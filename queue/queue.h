@@ -91,13 +91,15 @@ struct QueueCounters {
     std::uint64_t accepted = 0, accepted_bytes = 0;
     std::uint64_t batches = 0, batch_bytes = 0; // what was written, padding included
     std::uint64_t write_errors = 0, read_errors = 0, damaged_records = 0;
-    std::uint64_t mended_records = 0; // that only one half of a mirror had
+    std::uint64_t mended_records = 0; // taken from one half of a mirror: the other's was not whole
+    std::uint64_t single_copies = 0;  // that only one half has whole, as the last scrub saw it
     std::uint64_t segments_free = 0, segments_total = 0;
     std::uint64_t queued_messages = 0, ready_messages = 0, deferred_messages = 0;
     std::uint64_t resident_bytes = 0;
     std::uint64_t collected_bytes = 0; // copied for messages that outlived their segment
     std::uint64_t checkpoints = 0, checkpoint_bytes = 0;
     std::uint64_t scrub_bytes = 0, scrub_passes = 0;
+    std::uint64_t read_only = 0;        // 1: MessageQueue::read_only()
     std::uint64_t segments_old_key = 0; // encrypted, and not yet under the first key
 };
 
@@ -207,6 +209,9 @@ public:
     [[nodiscard]] SpoolResult<Draft> begin(std::uint64_t expected_bytes,
                                            DraftUse use = DraftUse::mail,
                                            std::string_view tenant = {});
+    /// The device has refused too much: until the next start nothing is taken, and nothing is handed out, because that
+    /// it was delivered could not be written down. What is in a round already should be left as it is.
+    [[nodiscard]] bool read_only() const noexcept;
     /// How near the spool is to being full, for whoever decides what to take on.
     [[nodiscard]] SpoolPressure pressure() noexcept;
 

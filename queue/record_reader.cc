@@ -79,6 +79,7 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(MessageId id, Place 
     start(job, 0);
 
     const Hold hold{*this, job};
+    unsigned copies = core_.disk().copies();
     for (unsigned copy = 1;; ++copy) {
         while (!job.done) {
             const base::Wake woken = co_await job.wait.wait(core_.loop(), deadline);
@@ -87,8 +88,15 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(MessageId id, Place 
                                                                      : SpoolError::timed_out);
         }
         if (job.result && copy > 1) core_.count_mended();
-        if (job.result || copy >= core_.disk().copies() || SEEDED_DEFECT(mirror_one_half_read))
+        if (job.result || SEEDED_DEFECT(mirror_one_half_read)) break;
+        const unsigned copies_now = core_.disk().copies();
+        if (copies_now <
+            copies) { // the half that was asked may have been left behind since: begin again
+            copies = copies_now;
+            copy = 0;
+        } else if (copy >= copies_now) {
             break;
+        }
         start(job, copy);
     }
     if (!job.result) co_return std::unexpected(job.result.error());

@@ -23,8 +23,10 @@ void Scrub::stop() noexcept {
 base::Task<void> Scrub::run() {
     for (;;) {
         const base::TimePoint next = core_.loop().now() + scrub_interval;
+        single_copies_so_far_ = 0;
         co_await pass();
         ++passes_;
+        single_copies_ = single_copies_so_far_;
         static_cast<void>(co_await base::sleep_until(core_.loop(), base::Deadline{.at = next}));
     }
 }
@@ -81,14 +83,21 @@ base::Task<void> Scrub::read_records() {
 }
 
 base::Task<void> Scrub::read_window(std::size_t first, std::size_t last) {
+    const unsigned copies = core_.disk().copies();
     std::vector<std::size_t> lost = co_await suspects(0, first, last);
     for (unsigned copy = 1; copy < core_.disk().copies(); ++copy) {
         const std::vector<std::size_t> bad = co_await suspects(copy, first, last);
+        if (core_.disk().copies() < copies) break; // it was left behind under our hands
         std::vector<std::size_t> both;
         std::ranges::set_intersection(lost, bad, std::back_inserter(both));
-        for (std::size_t i = 2 * both.size(); i < lost.size() + bad.size(); ++i)
-            core_.count_mended(); // delivery takes the half that is whole
+        // Nothing is written: delivery takes the half that is whole, and so does the collector.
+        single_copies_so_far_ += lost.size() + bad.size() - 2 * both.size();
         lost = std::move(both);
+    }
+    // The half that was asked first has gone, and the other one was not asked.
+    if (!lost.empty() && core_.disk().copies() < copies) {
+        const std::vector<std::size_t> bad = co_await suspects(0, first, last);
+        std::erase_if(lost, [&](std::size_t i) { return !std::ranges::binary_search(bad, i); });
     }
     for (const std::size_t i : lost) {
         const LiveRecord& record = records_[i];

@@ -30,6 +30,8 @@ public:
     void stop() noexcept;
     [[nodiscard]] std::uint64_t bytes_read() const noexcept { return bytes_read_; }
     [[nodiscard]] std::uint64_t passes() const noexcept { return passes_; }
+    /// Records that only one half of a mirror had whole, in the last pass that ended.
+    [[nodiscard]] std::uint64_t single_copies() const noexcept { return single_copies_; }
 
 private:
     struct Segment {
@@ -50,6 +52,8 @@ private:
     std::uint64_t rate_ = 0; // bytes a second in this pass
     std::uint64_t bytes_read_ = 0;
     std::uint64_t passes_ = 0;
+    std::uint64_t single_copies_ = 0;
+    std::uint64_t single_copies_so_far_ = 0; // in this pass
     base::Task<void> task_;
 };
 

@@ -34,7 +34,7 @@ void Dispatcher::kick(Lane& lane) {
 void Dispatcher::grow(Lane& lane) {
     const TimePoint now = loop_.now();
     const double limit = lane.window > 0 ? lane.window : lane.site.settings.connections_max;
-    while (!closing_ && lane.ready.size() > lane.connecting) {
+    while (!stopped() && lane.ready.size() > lane.connecting) {
         if (lane.connecting >= std::max(1U, lane.established)) return;
         if (lane.open + 1 > limit || lane.open >= lane.site.settings.connections_max) return;
         if (lane.paused_until > now) return; // its jobs have been postponed
@@ -368,7 +368,7 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
 
     const policy::SitePolicy& limits = lane->site.settings;
     smtp::ClientSession& session = *connection.session;
-    while (!closing_ && session.usable()) {
+    while (!stopped() && session.usable()) {
         if (connection.served >= std::max(1U, limits.messages_per_connection_max)) break;
         if (connection.served >= messages_while_contended_max &&
             lane->slots->too_many(lane->open, limits.connections_max)) {
@@ -384,7 +384,7 @@ Task<void> Dispatcher::run_connection(Lane* lane, SlotGuard slot, [[maybe_unused
             const bool mine = co_await wait_for_place(lane);
             if (!mine) continue;
         }
-        if (closing_ || session.disturbed()) break; // it has said goodbye while nobody asked
+        if (stopped() || session.disturbed()) break; // it has said goodbye while nobody asked
         Job* job = lane->ready.pop();
         if (job == nullptr) continue;
         std::erase(job->round->waiting, job);

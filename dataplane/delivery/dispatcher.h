@@ -75,6 +75,8 @@ public:
     void message_ready(queue::MessageRef message) override;
     [[nodiscard]] std::size_t room(bool fresh) const noexcept override;
 
+    /// No transaction begins any more: it closes, or the spool cannot write down that something was delivered.
+    [[nodiscard]] bool stopped() const noexcept { return closing_ || context_.queue.read_only(); }
     /// Starts no more transactions, waits until the deadline for those that run, and cuts off the
     /// rest. Rounds that are open then end neither way: the queue hands their messages out after
     /// the next start.

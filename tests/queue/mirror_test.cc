@@ -203,8 +203,12 @@ TEST_P(MirroredQueue, TheScrubCountsWhatOnlyOneHalfHasAndGivesNothingUp) {
     world->run_for(1s);
     world->disk.bytes()[places[3] + record_header_bytes + 100] ^= std::byte{1};
     other->bytes()[places[7] + record_header_bytes + 100] ^= std::byte{1};
+    ASSERT_TRUE(world->run_until([&] { return world->queue->counters().single_copies == 2; }, 49h));
+    const std::uint64_t passes = world->queue->counters().scrub_passes;
     ASSERT_TRUE(
-        world->run_until([&] { return world->queue->counters().mended_records == 2; }, 49h));
+        world->run_until([&] { return world->queue->counters().scrub_passes == passes + 2; }, 73h));
+    EXPECT_EQ(world->queue->counters().single_copies, 2U) << "the same two, not two more each day";
+    EXPECT_EQ(world->queue->counters().mended_records, 0U);
     EXPECT_EQ(quarantined, 0);
     other->bytes()[places[3] + record_header_bytes + 200] ^= std::byte{1}; // and now both
     ASSERT_TRUE(world->run_until([&] { return quarantined == 1; }, 49h));

@@ -5,7 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -28,6 +32,10 @@ protected:
 
     void settle_turn() { // lets the turn end happen in which messages are handed out
         world->run_until([] { return false; }, 10ms);
+    }
+    static base::Task<void> note_error(World* to, std::optional<SpoolError>* out) {
+        auto sent = co_await tests::submit_task(*to->queue, "x", "", 1);
+        *out = sent ? SpoolError::cancelled : sent.error();
     }
     MessageRef take_ready() {
         settle_turn();
@@ -264,6 +272,95 @@ TEST_F(QueueTest, DeviceThatRefusesEverythingMakesTheQueueReadOnly) {
     EXPECT_EQ(world->queue->begin(0).error(), SpoolError::read_only);
     EXPECT_EQ(world->sync().error(), SpoolError::read_only);
     EXPECT_EQ(world->content(take_ready()).value(), "before");
+}
+
+// What is delivered cannot be written down any more, and would be delivered again after the next start.
+TEST_F(QueueTest, ReadOnlyQueueHandsNothingOut) {
+    ASSERT_TRUE(world->submit("in a round"));
+    MessageRef message = take_ready();
+    world->ready_max = 0;
+    ASSERT_TRUE(world->submit("waits"));
+    ASSERT_TRUE(world->submit("is deferred"));
+    EXPECT_FALSE(world->queue->read_only());
+    world->disk.fail_writes(SimDisk::Fault::io, SimDisk::always);
+    EXPECT_FALSE(world->submit("one"));
+    world->run_for(100ms);
+    EXPECT_TRUE(world->queue->read_only());
+    EXPECT_EQ(world->queue->counters().read_only, 1U);
+    world->ready_max = 10;
+    world->queue->pull();
+    world->run_for(1h);
+    EXPECT_TRUE(world->ready.empty());
+    EXPECT_EQ(world->queue->counters().queued_messages, 3U);
+    world->deliver(std::move(message)); // its end is not kept for a write that never comes
+    std::size_t marks = 0;
+    QueueProbe::for_each_mark(QueueProbe::core(*world->queue),
+                              [&](Place, std::uint32_t) { ++marks; });
+    EXPECT_EQ(marks, 0U);
+    restart(world->crash());
+    EXPECT_EQ(world->report.messages_recovered, 3U);
+}
+
+// Several writes are in flight all the time, and what strikes the device strikes them all.
+TEST_F(QueueTest, WritesThatFailTogetherAreOneFailure) {
+    ASSERT_TRUE(world->submit("before"));
+    world->disk.hold(true);
+    world->disk.fail_writes(SimDisk::Fault::io, 2);
+    std::array<std::optional<SpoolError>, 2> errors;
+    for (auto& error : errors) {
+        world->start(note_error(world.get(), &error));
+        settle_turn(); // each has a write of its own
+    }
+    world->disk.hold(false);
+    EXPECT_TRUE(world->run_until([&] { return errors[0] && errors[1]; }, 10s));
+    EXPECT_EQ(errors[0], SpoolError::write_failed);
+    EXPECT_EQ(errors[1], SpoolError::write_failed);
+    EXPECT_EQ(world->queue->counters().write_errors, 2U);
+    EXPECT_TRUE(world->submit("after"));
+    EXPECT_TRUE(world->sync());
+}
+
+TEST_F(QueueTest, MailGoesOnAfterOneFailedFlush) {
+    world = std::make_unique<World>(SimDiskOptions{}, small_options());
+    world->commit_by_flush();
+    ASSERT_TRUE(world->open().value().has_value());
+    world->sink();
+    ASSERT_TRUE(world->submit("before"));
+    world->disk.fail_flushes(1);
+    std::vector<std::optional<SpoolError>> errors(6);
+    for (auto& error : errors) {
+        world->start(note_error(world.get(), &error));
+        world->run_for(100us);
+    }
+    const auto all = [&] { return std::ranges::all_of(errors, [](auto& e) { return !!e; }); };
+    EXPECT_TRUE(world->run_until(all, 10s));
+    EXPECT_GT(world->queue->counters().write_errors, 1U) << "several waited for that flush";
+    ASSERT_TRUE(world->submit("after"));
+    EXPECT_TRUE(world->sync());
+    const auto sent = std::ranges::count(errors, SpoolError::cancelled); // by later flushes
+    restart(world->crash());
+    EXPECT_EQ(world->report.messages_recovered, 2U + static_cast<std::uint64_t>(sent));
+}
+
+// It has one place only. The clean mark of an orderly end is its last update, in two writes.
+TEST_F(QueueTest, SuperblockThatIsRefusedOnceIsWrittenAgain) {
+    const auto end = [&](std::optional<std::uint64_t> refused) {
+        restart({});
+        EXPECT_TRUE(world->submit("x"));
+        if (refused) world->disk.fail_writes(SimDisk::Fault::io, 1, *refused);
+        const std::uint64_t before = world->disk.write_count();
+        EXPECT_TRUE(world->run(world->queue->close(base::Deadline::in(world->loop, 60s))));
+        EXPECT_EQ(world->queue->counters().write_errors, refused ? 1U : 0U);
+        return world->disk.write_count() - before;
+    };
+    const std::uint64_t writes = end({});
+    ASSERT_GT(writes, 2U);
+    for (const std::uint64_t last : {1U, 2U}) {
+        EXPECT_EQ(end(writes - last), writes + 1);
+        restart(world->crash());
+        EXPECT_EQ(world->report.messages_recovered, 1U);
+        EXPECT_EQ(world->report.possible_duplicates, 0U) << "the mark is there";
+    }
 }
 
 TEST_F(QueueTest, CommitThatTimedOutIsNotDeliveredLater) {

@@ -158,6 +158,11 @@ int status(const Options& options) {
               << "queue       " << gauges["queued_messages"]
               << " messages: " << gauges["ready_messages"] << " ready, "
               << gauges["deferred_messages"] << " waiting\n";
+    if (gauges.value("spool_read_only", 0) != 0)
+        std::cout
+            << "spool       READ-ONLY on " << gauges["spool_read_only"]
+            << " shard(s): the device refused too many writes; no mail is taken or delivered there "
+               "until it is mended and millraced started again\n";
     return exit_ok;
 }
 

@@ -173,11 +173,14 @@ namespace control::schema {
     X(spool_flushes, "millrace_spool_flushes", "", "flushes of the spool's device")                                              \
     X(spool_copied_bytes, "millrace_spool_mirror_copied_bytes", "", "bytes given again to a half of the mirror that was left behind") \
     X(spool_rescued_reads, "millrace_spool_mirror_rescued_reads", "", "reads that the mirror's other half answered")             \
-    X(spool_mended, "millrace_spool_mirror_mended_records", "", "records that only one half of the mirror had whole")            \
+    X(spool_mended, "millrace_spool_mirror_mended_records", "", "times that a record was taken from one half of the mirror because the other's was not whole") \
     X(spool_scrub_bytes, "millrace_spool_scrub_bytes", "", "bytes of queued mail that the scrub has read") \
     X(spool_scrub_passes, "millrace_spool_scrub_passes", "", "times that the scrub has read all of it") \
     X(spool_quarantined, "millrace_spool_quarantined", "result=\"kept\"", "damaged records copied to the quarantine folder") \
     X(spool_quarantine_lost, "millrace_spool_quarantined", "result=\"lost\"", "damaged records that could not be copied there, for want of space mostly") \
+    X(spool_collected_bytes, "millrace_spool_collected_bytes", "", "bytes of mail copied out of segments that it outlived") \
+    X(spool_checkpoints, "millrace_spool_checkpoints", "", "checkpoints of the queue written to the spool") \
+    X(spool_checkpoint_bytes, "millrace_spool_checkpoint_bytes", "", "bytes written for them") \
     X(spool_damaged, "millrace_spool_damaged_records", "", "records whose checksum was wrong")                                   \
     MILLRACE_NET_COUNTERS(X)
 
@@ -196,6 +199,7 @@ namespace control::schema {
     X(sites, "millrace_sites", "", "sites known")                                                            \
     X(spool_flushing, "millrace_spool_commit_by_flush", "", "1: writes are made safe by a flush for all, 0: each by itself") \
     X(spool_mirror_state, "millrace_spool_mirror_state", "", "0: no mirror, 1: whole, 2: a half is given everything again, 3: one half only") \
+    X(spool_single_copies, "millrace_spool_mirror_single_copies", "", "queued records that only one half of the mirror has whole, as the last scrub saw it") \
     X(segments_free, "millrace_spool_segments_free", "", "spool segments free")                              \
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
     X(segments_old_key, "millrace_spool_segments_old_key", "", "encrypted spool segments that still need an older key") \
@@ -203,6 +207,7 @@ namespace control::schema {
     X(spool_used_percent, "millrace_spool_used_percent", "", "of the pool, what collection would win back aside") \
     X(spool_seconds_to_full, "millrace_spool_seconds_to_full", "", "at the present growth; 0: it is not filling up") \
     X(spool_stuck, "millrace_spool_stuck", "", "1: a write has not come back for 10 seconds") \
+    X(spool_read_only, "millrace_spool_read_only", "", "shards whose device refused too many writes: nothing is taken or delivered until the next start") \
     X(resident_bytes, "message_data_resident_bytes", "", "message content held in memory")                   \
     X(offload_in_flight, "millrace_offload_in_flight", "", "private-key operations waited for") \
     X(offload_state, "millrace_offload_state", "", "of the first backend: 0 up, 1 degraded, 2 down") \

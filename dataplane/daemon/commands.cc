@@ -78,20 +78,22 @@ std::string RelayCommands::run(const ShardCommand& command) {
         const queue::QueueCounters counters = relay_->queue().counters();
         const queue::SpoolPressure pressure = relay_->queue().pressure();
         const auto to_full = pressure.time_to_full;
-        return print({{"shards", json::array({{{"shard", loop_.shard()},
-                                               {"policy_version", policy_.current()->version},
-                                               {"queued", counters.queued_messages},
-                                               {"ready", counters.ready_messages},
-                                               {"deferred", counters.deferred_messages},
-                                               {"accepted", counters.accepted},
-                                               {"segments_free", counters.segments_free},
-                                               {"segments_total", counters.segments_total},
-                                               {"spool_level", queue::to_string(pressure.level)},
-                                               {"spool_used_percent", pressure.used_percent},
-                                               {"spool_seconds_to_full",
-                                                to_full ? json(to_full->count()) : json()},
-                                               {"spool_stuck", pressure.stuck},
-                                               {"resident_bytes", counters.resident_bytes}}})}});
+        return print(
+            {{"shards",
+              json::array({{{"shard", loop_.shard()},
+                            {"policy_version", policy_.current()->version},
+                            {"queued", counters.queued_messages},
+                            {"ready", counters.ready_messages},
+                            {"deferred", counters.deferred_messages},
+                            {"accepted", counters.accepted},
+                            {"segments_free", counters.segments_free},
+                            {"segments_total", counters.segments_total},
+                            {"spool_level", queue::to_string(pressure.level)},
+                            {"spool_used_percent", pressure.used_percent},
+                            {"spool_seconds_to_full", to_full ? json(to_full->count()) : json()},
+                            {"spool_stuck", pressure.stuck},
+                            {"spool_read_only", counters.read_only != 0},
+                            {"resident_bytes", counters.resident_bytes}}})}});
     }
     case ShardCommand::Kind::offload:
         CHECK(offload_ != nullptr);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <utility>
 
 namespace dataplane::daemon {
 namespace {
@@ -192,6 +193,9 @@ void Relay::publish_stats() {
     stats.set(Counter::spool_mended, spool.mended_records);
     stats.set(Counter::spool_scrub_bytes, spool.scrub_bytes);
     stats.set(Counter::spool_scrub_passes, spool.scrub_passes);
+    stats.set(Counter::spool_collected_bytes, spool.collected_bytes);
+    stats.set(Counter::spool_checkpoints, spool.checkpoints);
+    stats.set(Counter::spool_checkpoint_bytes, spool.checkpoint_bytes);
     stats.set(Counter::spool_quarantined, quarantine_->kept());
     stats.set(Counter::spool_quarantine_lost, quarantine_->lost());
     stats.set(Gauge::queued_messages, spool.queued_messages);
@@ -204,6 +208,7 @@ void Relay::publish_stats() {
     stats.set(Gauge::ready_retry_messages, waiting.ready_retry);
     stats.set(Gauge::paused_sites, waiting.paused_sites);
     look_for_oldest();
+    stats.set(Gauge::spool_single_copies, spool.single_copies);
     stats.set(Gauge::segments_free, spool.segments_free);
     stats.set(Gauge::segments_total, spool.segments_total);
     stats.set(Gauge::segments_old_key, spool.segments_old_key);
@@ -216,6 +221,12 @@ void Relay::publish_stats() {
             ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(pressure.time_to_full->count()))
             : 0);
     stats.set(Gauge::spool_stuck, pressure.stuck ? 1 : 0);
+    stats.set(Gauge::spool_read_only, spool.read_only);
+    if (spool.read_only != 0 && !std::exchange(read_only_told_, true))
+        parts_.note(
+            LogLevel::error, "spool_read_only",
+            "the device refused writes twice in a row: no mail is taken or delivered until it "
+            "is mended and millraced started again");
     stats.set(Gauge::resident_bytes, spool.resident_bytes);
     stats.set(Gauge::policy_version, parts_.policy.current()->version);
     stats.set(Counter::loop_turns, parts_.loop.counters().turns);

@@ -108,6 +108,7 @@ private:
     std::unique_ptr<QuarantineFolder> quarantine_; // outlives the queue
     std::unique_ptr<queue::MessageQueue> queue_;
     std::unique_ptr<delivery::Dispatcher> dispatcher_;
+    bool read_only_told_ = false;   // of the spool, in the log
     queue::EntryRef oldest_at_ = 0; // how far the look for the oldest message has come
     std::uint32_t oldest_found_ = std::numeric_limits<std::uint32_t>::max();
     std::unique_ptr<smtp::ServerContext> server_;

@@ -233,7 +233,8 @@ base::Task<void> Shard::report_recovery(Running& running) {
     log_.note(LogLevel::info, "spool_recovered",
               std::to_string(report.messages_recovered) + " messages, " +
                   std::to_string(report.records_read) + " records, " +
-                  std::to_string(report.torn_tails) + " torn tails, in " +
+                  std::to_string(report.torn_tails) + " torn tails, " +
+                  std::to_string(report.possible_duplicates) + " possible duplicates, in " +
                   std::to_string(report.took_all.count()) + " ms in all");
     if (report.records_damaged != 0)
         log_.note(LogLevel::error, "spool_damage", describe_damage(report));

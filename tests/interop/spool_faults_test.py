@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 
-from harness import BenchSink, Process, Relay, binary, expect, run_cases, wait_until
+from harness import BenchSink, Process, Relay, binary, expect, expect_equal, run_cases, wait_until
 
 RUN = "faults"
 
@@ -56,6 +56,31 @@ def failed_flush_fails_its_batches_and_loses_nothing(folder):
     relay.start()
     load(folder, relay, 4)
     expect("event=spool_commit" in relay_log(relay), "the log names the strategy")
+    stats = relay.stats()
+    expect(stats["spool_write_errors"] > 0, "writes failed with that flush")
+    expect(stats["spool_read_only"] == 0, "one failed flush is one failure: mail goes on")
+    relay.daemon.kill()
+    relay.daemon_options = []
+    relay.start_daemon()
+    relay.wait_empty(60)
+    audited(folder, sink)
+    relay.stop()
+
+
+def device_that_refuses_everything_suspends_deliveries(folder):
+    """Nothing that is delivered could be written down: the shard says so, takes nothing and delivers nothing."""
+    sink = BenchSink(folder, ledger=True)
+    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}",
+                  daemon_options=["--spool-faults", "write:io:200+"])
+    relay.start()
+    load(folder, relay, 3)
+    wait_until("the log to say it", lambda: "event=spool_read_only" in relay_log(relay), 20)
+    expect_equal(relay_log(relay).count("event=spool_read_only"), 1, "lines that say it")
+    wait_until("the gauge", lambda: relay.stats()["spool_read_only"] == 1, 20)
+    wait_until("deliveries to have ended", lambda: relay.stats()["open_out"] == 0, 20)
+    before = relay.stats()["messages_delivered"]
+    expect("READ-ONLY on 1" in relay.ctl("status"), "millracectl status says it")
+    expect_equal(relay.stats()["messages_delivered"], before, "messages delivered meanwhile")
     relay.daemon.kill()
     relay.daemon_options = []
     relay.start_daemon()
@@ -94,4 +119,6 @@ def mirror_goes_on_with_one_half(folder):
 if __name__ == "__main__":
     run_cases([("refused_writes_lose_nothing", refused_writes_lose_nothing),
                ("failed_flush_fails_its_batches_and_loses_nothing", failed_flush_fails_its_batches_and_loses_nothing),
+               ("device_that_refuses_everything_suspends_deliveries",
+                device_that_refuses_everything_suspends_deliveries),
                ("mirror_goes_on_with_one_half", mirror_goes_on_with_one_half)])

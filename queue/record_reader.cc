@@ -90,8 +90,8 @@ base::Task<SpoolResult<base::SlabChain>> RecordReader::read(MessageId id, Place 
         if (job.result && copy > 1) core_.count_mended();
         if (job.result || SEEDED_DEFECT(mirror_one_half_read)) break;
         const unsigned copies_now = core_.disk().copies();
-        if (copies_now <
-            copies) { // the half that was asked may have been left behind since: begin again
+        if (copies_now < copies) {
+            // The half that was asked first may be the one that was left behind: begin again.
             copies = copies_now;
             copy = 0;
         } else if (copy >= copies_now) {

@@ -65,7 +65,7 @@ constexpr std::array known{
     DEFECT(reuse_epoch, 1),
     DEFECT(recycle_too_early, 183),
     DEFECT(recycle_under_copy, 1),
-    DEFECT(swallow_copy_error, 195),
+    DEFECT(swallow_copy_error, 594),
     DEFECT(free_out_of_order, 38),
     DEFECT(stale_crc_seed, 8),
     DEFECT(unchecked_payload, 20),

@@ -59,30 +59,30 @@ constexpr std::array known{
     DEFECT(swallow_store_error, 1),
     DEFECT(forget_salvage, 10),
     DEFECT(forget_failed_batch, 983),
-    DEFECT(skip_header_barrier, 8),
+    DEFECT(skip_header_barrier, 11),
     DEFECT(reuse_generation, 1),
     DEFECT(reuse_lsn, 1),
     DEFECT(reuse_epoch, 1),
-    DEFECT(recycle_too_early, 183),
-    DEFECT(recycle_under_copy, 1),
+    DEFECT(recycle_too_early, 4701),
+    DEFECT(recycle_under_copy, 5),
     DEFECT(swallow_copy_error, 594),
-    DEFECT(free_out_of_order, 38),
-    DEFECT(stale_crc_seed, 8),
-    DEFECT(unchecked_payload, 20),
+    DEFECT(free_out_of_order, 48),
+    DEFECT(stale_crc_seed, 16),
+    DEFECT(unchecked_payload, 28),
     DEFECT(stop_at_first_hole, 64),
     DEFECT(truncate_tail, 1),
     DEFECT(drop_damaged_batch, one_by_one),
-    DEFECT(older_status_wins, 3),
-    DEFECT(status_delta, 5),
+    DEFECT(older_status_wins, 8),
+    DEFECT(status_delta, 8),
     DEFECT(skip_checkpoint_end, one_by_one),
     DEFECT(checkpoint_position_late, 30),
     DEFECT(checkpoint_passes_pending, 30),
-    DEFECT(checkpoint_covers_all, 38),
-    DEFECT(superblock_at_once, 1),
+    DEFECT(checkpoint_covers_all, 48),
+    DEFECT(superblock_at_once, 16),
     DEFECT(retry_failed_flush, 12),
     DEFECT(forget_abort, 1),
     DEFECT(forget_reserve, 22),
-    DEFECT(forget_chunks, 3),
+    DEFECT(forget_chunks, 8),
     DEFECT(tomb_before_report, 1),
     MIRROR_DEFECT(mirror_lazy_half, 2),
     MIRROR_DEFECT(mirror_keeps_refused_half, 2),
@@ -142,20 +142,23 @@ bool noticed(SeededDefect defect, tests::Devices devices, std::uint64_t first, s
     return WEXITSTATUS(status) != 0;
 }
 
+/// A seed that fails without the defect, too, says nothing of it: that is an error of the queue.
 bool hunt(const Known& one, std::uint64_t first, std::uint64_t last, Shared& shared) {
-    const bool found = noticed(one.defect, one.devices, first, last, shared);
-    if (!found) {
-        std::printf("| `%s` | NOT NOTICED in seeds %llu to %llu | |\n", one.name,
-                    static_cast<unsigned long long>(first), static_cast<unsigned long long>(last));
-        return false;
+    for (bool sound = true;; sound = false) {
+        if (!noticed(one.defect, one.devices, first, last, shared)) {
+            std::printf("| `%s` | NOT NOTICED in seeds %llu to %llu | |\n", one.name,
+                        static_cast<unsigned long long>(first),
+                        static_cast<unsigned long long>(last));
+            return false;
+        }
+        const std::uint64_t seed = shared.seed;
+        std::printf("| `%s` | %llu | %s |\n", one.name, static_cast<unsigned long long>(seed),
+                    shared.what.data());
+        if (!noticed(SeededDefect::none, one.devices, seed, seed, shared)) return sound;
+        std::printf("seed %llu fails without the defect, too: %s\n",
+                    static_cast<unsigned long long>(seed), shared.what.data());
+        first = seed + 1;
     }
-    const std::uint64_t seed = shared.seed;
-    std::printf("| `%s` | %llu | %s |\n", one.name, static_cast<unsigned long long>(seed),
-                shared.what.data());
-    if (!noticed(SeededDefect::none, one.devices, seed, seed, shared)) return true;
-    std::printf("seed %llu fails without the defect, too: %s\n",
-                static_cast<unsigned long long>(seed), shared.what.data());
-    return false;
 }
 
 } // namespace

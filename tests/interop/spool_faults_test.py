@@ -108,7 +108,7 @@ def mirror_goes_on_with_one_half(folder):
     # A device is replaced after another size was configured: the new half is as large as the one that is there.
     for half in pathlib.Path(relay.folder, "mirror").glob("*.spool"):
         half.unlink()
-    relay.config.write_text(relay.config.read_text().replace('"512MiB"', '"256MiB"', 1))
+    relay.config.write_text(relay.config.read_text().replace('"512MiB"', '"1GiB"', 1))
     pathlib.Path(relay.folder, "state", "policy.snapshot").unlink()
     before = relay_log(relay).count("whole: mirror_dir")
     relay.start()

@@ -1,9 +1,11 @@
 // pool_content.h: which half of a mirror has what whole, for copying between them.
 //
 // Scope      The rule: no block is written over that holds a part of something that checks out on its own half
-//            only. A frame is looked at record by record: what checks out on one half goes to the other, in
-//            both directions where both halves count. What neither half knows as a frame of its slot's
-//            generation is nobody's: left alone, or copied where the source alone counts. Sans-I/O.
+//            only, unless the other half has such a part in the same block: then what is written has both. A
+//            frame, or what a crash has left without a frame's header, is looked at record by record: what
+//            checks out on one half goes to the other, in both directions where both halves count. What neither
+//            half knows as of its slot's generation is nobody's: left alone, or copied where the source alone
+//            counts. Sans-I/O.
 // Threading  Any.
 #pragma once
 

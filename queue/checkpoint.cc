@@ -9,6 +9,11 @@
 #include <cstring>
 
 namespace queue {
+namespace {
+
+constexpr std::chrono::milliseconds retry_after{100};
+
+} // namespace
 
 void Checkpoint::adopt(const CheckpointPointer& pointer, const CheckpointEnd& end,
                        std::uint64_t log_bytes) {
@@ -47,10 +52,42 @@ bool Checkpoint::frees_segments() const noexcept {
     return waiting > 0 && waiting >= size() * 2;
 }
 
+void Checkpoint::expect(const CheckpointEnd& end) noexcept {
+    expected_ = end.entries;
+    std::uint64_t bytes = 0;
+    for (const CheckpointPart& part : end.parts)
+        bytes += part.payload_bytes;
+    if (expected_ > 0) learn_size(bytes, expected_);
+    core_.log().keep_for_checkpoint(segments_needed());
+}
+
+/// Parts are padded, and the next messages may have longer names.
+void Checkpoint::learn_size(std::uint64_t bytes, std::uint64_t entries) noexcept {
+    const std::uint64_t each = bytes / entries + 1;
+    entry_bytes_ = each + each / 16;
+}
+
+/// For the next one, or the rest of the one that is being written; and for the one after that, as far as what comes
+/// back of the last one is too small for it. A part does not span segments.
+std::uint32_t Checkpoint::segments_needed() const noexcept {
+    std::uint64_t entries = core_.index().size();
+    if (!core_.recovery().complete) entries = std::max(entries, expected_);
+    const std::uint64_t whole = entries * entry_bytes_ + checkpoint_end_bytes;
+    const auto above = [whole](std::uint64_t there) { return whole - std::min(whole, there); };
+    const std::uint64_t last = core_.recovery().complete ? size() : whole;
+    const std::uint64_t bytes = above(writing_bytes_) + above(last);
+    constexpr std::uint64_t part_in_segment = checkpoint_part_bytes_max + 2 * block_bytes;
+    static_assert(segment_bytes_min - superblock_area_bytes > part_in_segment);
+    const std::uint64_t usable =
+        core_.log().segments().bytes_min() / part_in_segment * checkpoint_part_bytes_max;
+    return static_cast<std::uint32_t>((bytes + usable - 1) / usable);
+}
+
 void Checkpoint::consider() {
     Log& log = core_.log();
-    if (busy_ || core_.closing() || log.segments().frozen() || log.read_only() || core_.side_busy())
-        return;
+    log.keep_for_checkpoint(segments_needed());
+    if (busy_ || log.segments().frozen() || log.read_only() || core_.side_busy()) return;
+    if (core_.closing() && !log.starving()) return; // write_last() will
     if (core_.loop().now() < not_before_) return;
     const SegmentTable& segments = log.segments();
     const std::uint64_t pool_bytes = std::uint64_t{segments.count()} * segments.bytes_min();
@@ -67,10 +104,17 @@ void Checkpoint::consider() {
 base::Task<void> Checkpoint::run() {
     busy_ = true;
     const bool written = co_await write_all();
-    if (!written) drop(writing_);
-    // One that failed for want of space may succeed soon.
-    if (!written) not_before_ = core_.loop().now() + std::chrono::milliseconds{100};
+    writing_bytes_ = 0;
+    if (!written) {
+        if (core_.log().free_segments() == 0) core_.log().checkpoint_failed();
+        drop(writing_);
+        // One that failed for want of space may succeed soon.
+        not_before_ = core_.loop().now() + retry_after;
+    }
     busy_ = false;
+    core_.loop().at_turn_end(core_);
+    if (written) co_return;
+    static_cast<void>(co_await base::sleep_for(core_.loop(), retry_after));
     core_.loop().at_turn_end(core_);
 }
 
@@ -98,7 +142,9 @@ base::Task<bool> Checkpoint::write_last(base::Deadline deadline) {
 
 base::Task<bool> Checkpoint::write_all() {
     Log& log = core_.log();
-    const bool apart = log.segments().count() >= side_segments_apart_min;
+    // When space is short, so that the segment of the one before comes back for sure.
+    const bool apart = log.segments().count() >= side_segments_apart_min ||
+                       log.free_segments() <= log.accept_reserve();
     if (apart) writer_.end_segment();
     CheckpointEnd end;
     // Whatever is not in the index at this moment has its record from here on.
@@ -161,6 +207,8 @@ base::Task<bool> Checkpoint::write_parts(CheckpointEnd& end) {
             const bool written = co_await write_record(RecordType::checkpoint_part, payload, part);
             if (!written) co_return false;
             writing_.push_back(part);
+            writing_bytes_ += payload.size();
+            learn_size(writing_bytes_, end.entries);
         }
         static_cast<void>(co_await base::sleep_for(core_.loop(), std::chrono::milliseconds{0}));
     }

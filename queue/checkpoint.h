@@ -86,11 +86,13 @@ public:
     Checkpoint(const Checkpoint&) = delete;
     Checkpoint& operator=(const Checkpoint&) = delete;
 
-    /// Begins one when that is worth it and nothing is under way.
+    /// Begins one when that is worth it and nothing is under way. Has the log keep room for it.
     void consider();
     /// Writes one now, for an orderly end; whether that succeeded matters little. False when the deadline
     /// passed before it ended.
     [[nodiscard]] base::Task<bool> write_last(base::Deadline deadline);
+    /// At start, before mail is let in: what was queued, although the index does not have it yet.
+    void expect(const CheckpointEnd& end) noexcept;
     /// Takes over what recovery found: these records live until there is a newer checkpoint.
     void adopt(const CheckpointPointer& pointer, const CheckpointEnd& end, std::uint64_t log_bytes);
     void stop() noexcept { task_ = {}; }
@@ -110,6 +112,8 @@ private:
     base::Task<bool> write_record(RecordType type, std::span<const std::byte> payload,
                                   CheckpointPart& part);
     [[nodiscard]] std::uint64_t size() const noexcept;
+    [[nodiscard]] std::uint32_t segments_needed() const noexcept;
+    void learn_size(std::uint64_t bytes, std::uint64_t entries) noexcept;
     void drop(std::vector<CheckpointPart>& parts) noexcept;
 
     QueueCore& core_;
@@ -119,6 +123,9 @@ private:
     std::uint64_t log_bytes_before_ = 0;  // what the log had written when the last one began
     std::vector<CheckpointPart> current_; // the records of the last complete one
     std::vector<CheckpointPart> writing_;
+    std::uint64_t writing_bytes_ = 0;
+    std::uint64_t entry_bytes_ = checkpoint_entry_bytes; // on average
+    std::uint64_t expected_ = 0;                         // entries, until recovery is complete
     std::uint64_t count_ = 0;
     std::uint64_t bytes_written_ = 0;
     base::Task<void> task_;

@@ -17,6 +17,7 @@
 #include "queue/message.h"
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -38,7 +39,6 @@ enum class CodecError : std::uint8_t {
     truncated, // a length points outside the bytes at hand
     malformed, // checked out, yet contradicts itself
 };
-
 
 /// A segment's own key, encrypted by one of the operator's; keyring.h makes and opens it.
 struct WrappedKey {
@@ -77,6 +77,12 @@ struct Superblock {
 
     [[nodiscard]] bool bad(std::uint32_t slot) const noexcept {
         return (bad_slots[slot / 8] >> (slot % 8) & 1) != 0;
+    }
+    [[nodiscard]] std::uint32_t bad_count() const noexcept {
+        std::uint32_t count = 0;
+        for (const std::uint8_t eight : bad_slots)
+            count += static_cast<std::uint32_t>(std::popcount(eight));
+        return count;
     }
     void mark_bad(std::uint32_t slot) noexcept {
         bad_slots[slot / 8] = static_cast<std::uint8_t>(bad_slots[slot / 8] | 1U << (slot % 8));

@@ -41,12 +41,10 @@ QueueCore::QueueCore(base::Loop& loop, Disk& disk, const QueueOptions& options,
       quarantine_(log_, disk, options.quarantine), scrub_(*this),
       slab_timer_(&QueueCore::on_slab_timer, *this),
       schedule_timer_(&QueueCore::on_schedule_timer, *this),
-      log_(loop, disk, *this, superblock, options.keys) {
+      log_(loop, disk, *this, superblock, options.keys, options.writes) {
     // An entry counts content in 32 bits, the prelude included.
     constexpr std::uint64_t countable = (std::uint64_t{1} << 32) - 1 - prelude_bytes_max;
     options_.content_bytes_max = std::min(options_.content_bytes_max, countable);
-    marks_.reserve(4096);
-    dirty_.reserve(4096);
 }
 
 QueueCore::~QueueCore() {
@@ -221,7 +219,7 @@ void QueueCore::damaged(MessageId id, Place place, std::uint32_t payload_bytes,
 
 void QueueCore::mark(Mark mark) {
     if (log_.read_only()) return; // nothing can be written any more
-    marks_.push_back(std::move(mark));
+    marks_.push(std::move(mark));
     loop_.at_turn_end(*this);
 }
 
@@ -230,7 +228,7 @@ void QueueCore::mark_dirty(EntryRef ref) {
     Entry& entry = index_[ref];
     if ((entry.flags & Entry::status_dirty) != 0) return;
     entry.flags |= Entry::status_dirty;
-    dirty_.push_back(ref);
+    dirty_.push(ref);
     loop_.at_turn_end(*this);
 }
 
@@ -391,10 +389,9 @@ void QueueCore::write_status(Entry& entry) {
 }
 
 void QueueCore::flush_marks() {
-    std::size_t written = 0;
-    for (; written < marks_.size(); ++written) {
+    for (; !marks_.empty(); marks_.pop()) {
         if (log_.make_room(0, AppendClass::essential) != Room::now) break;
-        const Mark& mark = marks_[written];
+        const Mark& mark = marks_.front();
         log_.begin(mark.type, mark.id, 0).finish(nullptr);
         // Not earlier: their segments must not be free before this batch is durable.
         drop_record(mark.place, mark.payload_bytes);
@@ -402,17 +399,13 @@ void QueueCore::flush_marks() {
         for (const Chunk& chunk : mark.chunks)
             drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
     }
-    marks_.erase(marks_.begin(), marks_.begin() + static_cast<std::ptrdiff_t>(written));
-
-    written = 0;
-    for (; written < dirty_.size(); ++written) {
-        Entry& entry = index_[dirty_[written]];
+    for (; !dirty_.empty(); dirty_.pop()) {
+        Entry& entry = index_[dirty_.front()];
         if ((entry.flags & Entry::status_dirty) == 0) continue; // gone, or another's slot by now
         if (log_.make_room(status_bytes(entry), AppendClass::essential) != Room::now) break;
         entry.flags &= static_cast<std::uint8_t>(~Entry::status_dirty);
         write_status(entry);
     }
-    dirty_.erase(dirty_.begin(), dirty_.begin() + static_cast<std::ptrdiff_t>(written));
 }
 
 void QueueCore::turn_end() noexcept {
@@ -570,6 +563,7 @@ QueueCounters QueueCore::counters() const noexcept {
             .single_copies = scrub_.single_copies(),
             .segments_free = log_.free_segments(),
             .segments_total = log_.segments().count(),
+            .segments_bad = log_.superblock().bad_count(),
             .queued_messages = index_.size(),
             .ready_messages = index_.size() - waiting.timed - waiting.parked,
             .deferred_messages = waiting.timed + waiting.parked,

@@ -14,6 +14,7 @@
 #include "dataplane/base/loop.h"
 #include "dataplane/base/slab.h"
 #include "queue/checkpoint.h"
+#include "queue/chunked_fifo.h"
 #include "queue/collector.h"
 #include "queue/index.h"
 #include "queue/log.h"
@@ -125,7 +126,7 @@ public:
 
 private:
     struct Mark { // a completion record that waits for the turn's end; its records die with it
-        RecordType type;
+        RecordType type{};
         MessageId id;
         Place place;
         std::uint32_t payload_bytes = 0;
@@ -204,8 +205,8 @@ private:
     base::WaitQueue read_wait_{"spool read memory"};
     OwnedTimer slab_timer_;
     OwnedTimer schedule_timer_;
-    std::vector<Mark> marks_;
-    std::vector<EntryRef> dirty_;
+    ChunkedFifo<Mark> marks_;
+    ChunkedFifo<EntryRef> dirty_;
     ReadySink* sink_ = nullptr;
     std::array<Load, loads_in_flight_max> loads_;
     std::array<std::size_t, 2> loading_{}; // by share

@@ -3,6 +3,7 @@
 #include "dataplane/base/check.h"
 #include "queue/envelope.h"
 #include "queue/limits.h"
+#include "queue/seeded_defect.h"
 
 #include <algorithm>
 #include <bit>
@@ -102,6 +103,7 @@ void MessageIndex::erase(EntryRef ref) noexcept {
         free_extras_.push_back(entry.extra);
     }
     entry = Entry{};
+    if (SEEDED_DEFECT(forget_place)) return;
     entry.next = std::exchange(first_free_, ref);
 }
 

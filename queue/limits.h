@@ -15,6 +15,13 @@ inline constexpr std::uint32_t batch_bytes_max = 1U << 20;
 inline constexpr std::size_t batch_buffer_count = 6;
 // An unfilled batch is held back while this many writes are in flight: what comes meanwhile joins it.
 inline constexpr unsigned natural_writes_in_flight = 2;
+// The three above, where a queue has others: for tests. Less than a block is no batch, and with one buffer a refused
+// batch would have nowhere to be written again.
+struct WriteBounds {
+    std::uint32_t batch_bytes = batch_bytes_max; // a larger record is a write by itself
+    std::size_t buffers = batch_buffer_count;
+    unsigned natural_in_flight = natural_writes_in_flight;
+};
 // While this many messages are on their way in (their content comes, or their signatures are being made), a batch is
 // held back until this long after the last write, so that more of them share a commit; but not one that is worth a
 // write already. A client by itself never waits, nor does anybody while commits are rare.
@@ -49,12 +56,12 @@ inline constexpr std::chrono::seconds pressure_rate_over{60};
 inline constexpr std::chrono::milliseconds pressure_sample_min{250};
 // A write that has not come back after this: commits are answered 451, connections 421.
 inline constexpr std::chrono::seconds stuck_write{10};
-// Free segments that only status, completion and collection may take: one to copy a full segment
-// into, one because the copy's frames fall differently.
-inline constexpr std::uint32_t essential_reserve = 3;
-// The last free segments are for a checkpoint, which gives others back, and for going on after a crash: the
-// log takes one of them only when a checkpoint has nothing to add.
-inline constexpr std::uint32_t restart_reserve = 2;
+// Free segments that only status, completion and collection may take, beside those of the next checkpoint: one to
+// copy a full segment into, one because the copy's frames fall differently.
+inline constexpr std::uint32_t essential_margin = 2;
+// The last free segments are for a checkpoint, which gives others back, and so many more for going on after a crash:
+// the log takes one of them only when a checkpoint has just been written and gave none back.
+inline constexpr std::uint32_t restart_margin = 1;
 // Collection starts when so many more than the accept reserve are left.
 inline constexpr std::uint32_t collect_margin = 2;
 
@@ -91,6 +98,10 @@ inline constexpr std::size_t index_slots_per_turn_max = 8192;
 // A checkpoint's part: what one turn encodes.
 inline constexpr std::uint32_t checkpoint_entries_per_part = 2048;
 inline constexpr std::size_t checkpoint_part_bytes_max = 128U << 10;
+// An entry of a checkpoint has 97 bytes with one recipient, and names that it may share with others. So much room is
+// kept for it before one has been written, which tells.
+inline constexpr std::uint64_t checkpoint_entry_bytes = 160;
+inline constexpr std::uint64_t checkpoint_end_bytes = 16U << 10;
 // A checkpoint is not worth it before the log has grown by this many times its own size.
 inline constexpr std::uint64_t checkpoint_log_factor = 20;
 // From this many segments on checkpoints and collected mail have segments apart, so that a start need not

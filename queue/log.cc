@@ -16,7 +16,7 @@ namespace {
 } // namespace
 
 Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock,
-         std::shared_ptr<const KeyRing> keys)
+         std::shared_ptr<const KeyRing> keys, const WriteBounds& bounds)
     : loop_(loop), disk_(disk), turn_end_(turn_end), superblock_(superblock),
       seed_(pool_seed(superblock.pool, superblock.shard)), keys_(std::move(keys)),
       encrypts_(keys_ != nullptr && keys_->encrypts()), cipher_(superblock.pool, superblock.shard),
@@ -24,8 +24,9 @@ Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock
       batch_capacity_(batch_capacity_of(segments_)),
       accept_reserve_(
           std::max(accept_reserve_min, superblock.segment_count * accept_reserve_percent / 100)),
-      header_blocks_(segment_header_bytes), superblock_blocks_(superblock_copies * block_bytes),
-      next_lsn_(superblock.lsn_base), next_segment_seq_(superblock.segment_seq_base),
+      bounds_(bounds), batches_(bounds.buffers), header_blocks_(segment_header_bytes),
+      superblock_blocks_(superblock_copies * block_bytes), next_lsn_(superblock.lsn_base),
+      next_segment_seq_(superblock.segment_seq_base),
       lazy_timer_([](base::Timer& timer) noexcept { static_cast<OwnedTimer&>(timer).log.urge(); },
                   *this),
       watermark_timer_(
@@ -42,6 +43,9 @@ Log::Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock
               log.loop_.at_turn_end(log.turn_end_);
           },
           *this) {
+    CHECK(bounds.batch_bytes >= block_bytes);
+    CHECK(bounds.buffers >= 2);
+    CHECK(bounds.natural_in_flight >= 1);
     superblock_.encrypted = encrypts_;
     for (Batch& batch : batches_) {
         batch.memory = BlockMemory{batch_capacity_};
@@ -85,24 +89,21 @@ std::optional<base::TimePoint> Log::oldest_write() const noexcept {
     return oldest;
 }
 
-bool Log::mail_fits(std::uint32_t frame_bytes) const noexcept {
-    if (current_.valid()) {
-        std::uint32_t end = current_.write_offset;
-        if (open_ != nullptr && !open_->homeless) end += whole_blocks(open_->used);
-        if (end + frame_bytes <= segments_.bytes_of(current_.slot)) return true;
-    }
-    return free_segments() > (SEEDED_DEFECT(forget_reserve) ? 0 : essential_reserve);
+/// Not in the segment that is open either: when space is short, one that holds completions alone comes back with the
+/// next checkpoint, and the log can go on for ever.
+bool Log::mail_fits() const noexcept {
+    return free_segments() > (SEEDED_DEFECT(forget_reserve) ? 0 : essential_reserve());
 }
 
 Room Log::make_room(std::uint32_t payload_bytes, AppendClass append_class) {
     CHECK(payload_bytes <= payload_bytes_max());
     if (read_only_ || closed_) return Room::read_only;
     if (!started_) return Room::wait;
+    if (append_class == AppendClass::mail && !mail_fits()) return Room::full;
     const std::uint32_t bytes = new_record_bytes(payload_bytes);
     if (open_ != nullptr && open_->homeless && !find_home(*open_)) return Room::wait;
     if (open_ != nullptr && open_->used + bytes <= open_->capacity) return Room::now;
     const std::uint32_t frame_bytes = whole_blocks(frame_header_bytes + bytes);
-    if (append_class == AppendClass::mail && !mail_fits(frame_bytes)) return Room::full;
     if (open_ != nullptr && open_->records > 0 && !submit(*open_)) return Room::wait;
     return open_batch(frame_bytes) ? Room::now : Room::wait;
 }
@@ -113,19 +114,38 @@ bool Log::segment_for(std::uint32_t frame_bytes) {
         return true;
     }
     if (!next_.valid()) {
-        prepare();
+        // The full one must be in the checkpoint that is waited for, so that it comes back.
+        if (current_.valid() && segments_.free_count() <= restart_reserve()) end_current();
+        prepare(false);
         if (!next_.valid()) return false;
     }
-    if (current_.valid()) {
-        segments_.seal(current_.slot);
-        checkpointed_ = false;
-    }
+    if (current_.valid()) end_current();
     current_ = std::exchange(next_, OpenSegment{});
     // A batch that lost its segment brings older records along.
     const bool moving = open_ != nullptr && open_->records > 0;
     segments_.opened(current_.slot, moving ? std::min(open_->first_lsn, next_lsn_) : next_lsn_);
     loop_.at_turn_end(turn_end_); // prepares the one after it
     return true;
+}
+
+/// What is being written there goes on.
+void Log::end_current() noexcept {
+    segments_.seal(current_.slot);
+    current_ = {};
+    checkpoint_tried_ = false;
+    if (open_ == nullptr) return;
+    if (open_->records == 0) {
+        open_->state = Batch::State::free;
+        open_ = nullptr;
+    } else {
+        open_->homeless = true;
+    }
+}
+
+/// Of the next batch, which begins with so much.
+std::uint32_t Log::capacity_for(std::uint32_t frame_bytes) const noexcept {
+    return std::min({std::max(bounds_.batch_bytes, frame_bytes), batch_capacity_,
+                     segments_.bytes_of(current_.slot) - current_.write_offset});
 }
 
 bool Log::open_batch(std::uint32_t frame_bytes) {
@@ -143,8 +163,7 @@ bool Log::open_batch(std::uint32_t frame_bytes) {
     batch->segment_seq = segments_.seq_of(current_.slot);
     batch->key = segments_.key_of(current_.slot);
     batch->offset = current_.write_offset;
-    batch->capacity =
-        std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
+    batch->capacity = capacity_for(frame_bytes);
     batch->used = frame_header_bytes;
     batch->records = 0;
     open_ = batch;
@@ -185,9 +204,16 @@ void Log::urge() noexcept {
     loop_.at_turn_end(turn_end_);
 }
 
+/// Whether one is left to mend with when all that is under way is refused at once, the open batch as well.
+bool Log::spare_buffer() const noexcept {
+    return std::ranges::any_of(
+        batches_, [](const Batch& batch) { return batch.state == Batch::State::free; });
+}
+
 bool Log::submit(Batch& batch) {
     CHECK(&batch == open_);
     CHECK(batch.records > 0);
+    if (in_flight_ > 0 && !spare_buffer()) return false;
     if (batch.homeless && !find_home(batch)) return false;
     CHECK(batch.slot == current_.slot);
     CHECK(batch.offset == current_.write_offset);
@@ -379,9 +405,9 @@ void Log::pump() {
     }
     report_failures();
     retire_bad();
-    prepare();
+    prepare(true);
     if (open_ != nullptr && open_->records > 0 && open_->urgent &&
-        in_flight_ < natural_writes_in_flight) {
+        in_flight_ < bounds_.natural_in_flight) {
         if (held_back(*open_)) {
             if (!hold_timer_.armed()) loop_.arm(hold_timer_, submitted_at_ + commit_gap);
         } else {

@@ -26,7 +26,7 @@
 #include "queue/segments.h"
 #include "queue/ticket.h"
 
-#include <array>
+#include <algorithm>
 #include <cstdint>
 #include <expected>
 #include <memory>
@@ -82,7 +82,7 @@ public:
     /// \param turn_end  asked for at the loop's turn end whenever pump() has something to do
     /// \param keys      nothing when nothing is encrypted
     Log(base::Loop& loop, Disk& disk, base::TurnEnd& turn_end, const Superblock& superblock,
-        std::shared_ptr<const KeyRing> keys);
+        std::shared_ptr<const KeyRing> keys, const WriteBounds& bounds = {});
     ~Log();
     Log(const Log&) = delete;
     Log& operator=(const Log&) = delete;
@@ -194,9 +194,18 @@ public:
     [[nodiscard]] std::uint32_t free_segments() const noexcept;
     /// When the oldest write in flight was begun; nothing when there is none.
     [[nodiscard]] std::optional<base::TimePoint> oldest_write() const noexcept;
-    [[nodiscard]] std::uint32_t accept_reserve() const noexcept { return accept_reserve_; }
+    /// Free segments on which no new mail begins.
+    [[nodiscard]] std::uint32_t accept_reserve() const noexcept {
+        return std::max(accept_reserve_, essential_reserve() + 1);
+    }
+    /// What the next checkpoint takes, or the rest of the one that is being written.
+    void keep_for_checkpoint(std::uint32_t segments) noexcept {
+        checkpoint_reserve_ = std::max(1U, segments);
+    }
     /// Whether the log gets its next segment only after a checkpoint.
     [[nodiscard]] bool starving() const noexcept;
+    /// There was no room for a checkpoint: the log need not wait for it any longer.
+    void checkpoint_failed() noexcept { checkpoint_tried_ = true; }
     [[nodiscard]] const LogCounters& counters() const noexcept { return counters_; }
 
 private:
@@ -215,10 +224,19 @@ private:
         const Batch* reported_in = nullptr;
     };
 
-    [[nodiscard]] bool mail_fits(std::uint32_t frame_bytes) const noexcept;
+    [[nodiscard]] std::uint32_t restart_reserve() const noexcept {
+        return checkpoint_reserve_ + restart_margin;
+    }
+    [[nodiscard]] std::uint32_t essential_reserve() const noexcept {
+        return checkpoint_reserve_ + essential_margin;
+    }
+    [[nodiscard]] bool mail_fits() const noexcept;
     [[nodiscard]] bool open_batch(std::uint32_t frame_bytes);
+    [[nodiscard]] std::uint32_t capacity_for(std::uint32_t frame_bytes) const noexcept;
     [[nodiscard]] bool segment_for(std::uint32_t frame_bytes);
+    void end_current() noexcept;
     [[nodiscard]] bool find_home(Batch& batch);
+    [[nodiscard]] bool spare_buffer() const noexcept;
     [[nodiscard]] bool submit(Batch& batch);
     [[nodiscard]] bool held_back(const Batch& batch) const noexcept;
     base::Task<void> write_batch(Batch& batch);
@@ -233,7 +251,8 @@ private:
     void count_failure(std::uint64_t failures_before) noexcept;
 
     [[nodiscard]] std::uint64_t next_log_seq() const noexcept;
-    void prepare();
+    /// \param ahead  nobody waits for it yet
+    void prepare(bool ahead);
     base::Task<void> prepare_segment(std::uint32_t slot, std::uint64_t seq);
     void retire_bad();
     base::Task<void> write_bad_slot();
@@ -266,8 +285,10 @@ private:
     SegmentTable segments_;
     std::uint32_t batch_capacity_;
     std::uint32_t accept_reserve_;
+    std::uint32_t checkpoint_reserve_ = 1;
 
-    std::array<Batch, batch_buffer_count> batches_;
+    WriteBounds bounds_;
+    std::vector<Batch> batches_; // never more or fewer
     Batch* open_ = nullptr;
     unsigned in_flight_ = 0;
     std::size_t coming_ = 0;
@@ -278,7 +299,7 @@ private:
     base::TimePoint preparing_since_{};
     bool keep_floor_ = false;
     bool back_half_first_ = false;
-    bool checkpointed_ = false;       // in this boot, and the log has ended no segment since
+    bool checkpoint_tried_ = false;   // in this boot, and the log has ended no segment since
     std::uint64_t preparing_seq_ = 0; // of the segment whose header is being written
     std::optional<DataKey> preparing_key_;
     bool retiring_ = false;

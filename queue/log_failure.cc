@@ -27,8 +27,7 @@ bool Log::find_home(Batch& batch) {
     batch.segment_seq = segments_.seq_of(current_.slot);
     batch.key = segments_.key_of(current_.slot);
     batch.offset = current_.write_offset;
-    batch.capacity =
-        std::min(batch_capacity_, segments_.bytes_of(current_.slot) - current_.write_offset);
+    batch.capacity = capacity_for(whole_blocks(batch.used));
     batch.homeless = false;
     stamp_anew(batch, old_seq, old_offset, old_key);
     return true;
@@ -60,16 +59,7 @@ void Log::stamp_anew(Batch& batch, std::uint64_t old_seq, std::uint32_t old_offs
 void Log::failed(Batch& batch) {
     segments_.mark_bad(batch.slot);
     const bool was_current = current_.slot == batch.slot && !segments_.sealed(batch.slot);
-    if (was_current) {
-        segments_.seal(batch.slot);
-        current_ = {};
-        if (open_ != nullptr && open_->records == 0) {
-            open_->state = Batch::State::free;
-            open_ = nullptr;
-        } else if (open_ != nullptr) {
-            open_->homeless = true;
-        }
-    }
+    if (was_current) end_current();
     for (Failure& failure : failures_unreported_) {
         if (failure.reported_in == &batch) failure.reported_in = nullptr;
     }
@@ -79,6 +69,9 @@ void Log::failed(Batch& batch) {
     settle_tickets(batch, SEEDED_DEFECT(swallow_store_error) ? Ticket::State::durable
                                                              : Ticket::State::failed);
     count_failure(batch.failures_before);
+    const bool stuck = std::ranges::all_of(
+        batches_, [](const Batch& one) { return one.state == Batch::State::salvaging; });
+    if (stuck) end_writing(); // no buffer is left to mend with
 }
 
 void Log::count_failure(std::uint64_t failures_before) noexcept {

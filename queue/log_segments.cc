@@ -10,16 +10,27 @@
 
 namespace queue {
 
-void Log::prepare() {
+void Log::prepare(bool ahead) {
     if (preparing_ || retiring_ || !bad_taken_.empty() || next_.valid()) return;
     if (!started_ || read_only_ || closed_) return;
+    if (ahead && current_.valid() && segments_.free_count() <= restart_reserve()) return;
     // A segment is overwritten only once the completion records that freed it are durable: until then
     // a crash brings its messages back, and they must be whole, with all that is known of them. With
     // nowhere left to write them to, it is overwritten before.
+    std::uint64_t durable = durable_mark();
     const bool stranded = !current_.valid() && in_flight_ == 0 && !failures_unreported_.empty();
-    if (!stranded && starving()) return;
-    const auto slot =
-        segments_.take(stranded ? std::numeric_limits<std::uint64_t>::max() : durable_mark());
+    if (stranded && !segments_.may_take(durable)) {
+        // Not the last ones: with none left for a checkpoint the next start could write nothing either.
+        if (segments_.free_count() <= checkpoint_reserve_) {
+            if (segments_.free_count() == 0) return;
+            end_writing();
+            return wake();
+        }
+        durable = std::numeric_limits<std::uint64_t>::max();
+    } else if (starving()) {
+        return;
+    }
+    const auto slot = segments_.take(durable);
     if (!slot) return;
     preparing_ = true;
     preparing_since_ = loop_.now();
@@ -65,15 +76,15 @@ base::Task<void> Log::prepare_segment(std::uint32_t slot, std::uint64_t seq) {
 }
 
 bool Log::starving() const noexcept {
-    return !checkpointed_ && !next_.valid() && !preparing_ &&
-           segments_.free_count() <= restart_reserve && segments_.uncovered_sealed();
+    return !checkpoint_tried_ && !next_.valid() && !preparing_ &&
+           segments_.free_count() <= restart_reserve() && segments_.uncovered_sealed();
 }
 
 std::optional<Log::SideSegment> Log::take_side(bool last_too) {
     if (preparing_ || retiring_ || !bad_taken_.empty()) return std::nullopt;
     if (!started_ || read_only_ || closed_) return std::nullopt;
-    // The log leaves two, the collector one of them, and a checkpoint takes even that.
-    if (!last_too && segments_.free_count() < restart_reserve) return std::nullopt;
+    // The log leaves this many, the collector one less, and a checkpoint takes even those.
+    if (!last_too && segments_.free_count() < restart_reserve()) return std::nullopt;
     const auto slot = segments_.take(durable_mark());
     if (!slot) return std::nullopt;
     preparing_ = true;
@@ -125,7 +136,7 @@ base::Task<bool> Log::adopt_checkpoint(CheckpointPointer pointer) {
     retiring_ = false;
     if (written) {
         segments_.cover(pointer.covered);
-        checkpointed_ = true;
+        checkpoint_tried_ = true;
     } else {
         // Some copies may name the new one, some the old: both stay as they are.
         superblock_.checkpoint = before;
@@ -143,6 +154,9 @@ void Log::retire_bad() {
         bad_taken_.pop_back();
     } else {
         slot = segments_.free_dead(last_batch_seq());
+        // A slot that is known as bad is not read: until the completion records are durable a crash brings
+        // its messages back. With nowhere left to write those to, it goes before.
+        if (slot && !segments_.gone_for_good(*slot, durable_mark()) && free_segments() > 0) return;
     }
     if (!slot) return;
     retiring_ = true;

@@ -4,6 +4,7 @@
 #include "queue/superblock_choice.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace queue {
@@ -15,6 +16,10 @@ using Half = MirrorContent::Half;
 [[nodiscard]] std::span<const std::byte, block_bytes> block_at(std::span<const std::byte> bytes,
                                                                std::size_t at) noexcept {
     return bytes.subspan(at).first<block_bytes>();
+}
+
+[[nodiscard]] bool same(std::span<const std::byte> a, std::span<const std::byte> b) noexcept {
+    return std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 /// Where only the source counts, what has no meaning goes over as it is.
@@ -48,11 +53,12 @@ public:
 
     void judge(std::array<bool, 2> with_header) {
         const bool lost = any_lost(0) || any_lost(1);
-        if (window_.both_count && !lost && !open_ && std::ranges::equal(bytes(0), bytes(1))) return;
+        if (window_.both_count && !lost && !open_ && same(bytes(0), bytes(1))) return;
         find(0, with_header[0]);
         // Where the source has everything, the other can have nothing that it has not.
         if (!whole(with_header[0])) find(1, with_header[1]);
         leave_what_only_one_has();
+        if (!window_.both_count && !found_[1].empty()) window_.one_sided = true;
         const std::vector<std::byte> before{bytes(0).begin(), bytes(0).end()};
         // From here on the source's bytes are what both should hold.
         for (std::size_t block = 0; block < blocks(); ++block) {
@@ -95,6 +101,13 @@ private:
         }
         return false;
     }
+    /// Its zeros are not what the device has.
+    [[nodiscard]] bool lost_in(unsigned half, const Item& item) const {
+        std::size_t block = item.from / block_bytes;
+        while (block < (item.from + item.bytes - 1) / block_bytes && !lost_block(half, block))
+            ++block;
+        return lost_block(half, block);
+    }
     void copy(unsigned from, unsigned to, std::size_t at, std::size_t count) const {
         std::ranges::copy(bytes(from).subspan(at, count), bytes(to).subspan(at).begin());
     }
@@ -114,8 +127,9 @@ private:
                 continue;
             }
             const auto payload = frame.subspan(at + record_header_bytes, header->stored_bytes());
-            if (payload_valid(*header, payload, seeds))
-                items.push_back({at, record_header_bytes + header->stored_bytes()});
+            const Item item{at, record_header_bytes + header->stored_bytes()};
+            if (payload_valid(*header, payload, seeds) && !lost_in(half, item))
+                items.push_back(item);
             at += record_bytes(*header);
         }
     }
@@ -141,8 +155,8 @@ private:
     }
     /// From what both should hold.
     [[nodiscard]] bool differs(std::span<const std::byte> frame, std::size_t block) const noexcept {
-        return !std::ranges::equal(bytes(0).subspan(block * block_bytes, block_bytes),
-                                   frame.subspan(block * block_bytes, block_bytes));
+        return !same(bytes(0).subspan(block * block_bytes, block_bytes),
+                     frame.subspan(block * block_bytes, block_bytes));
     }
 
     Window& window_;

@@ -17,6 +17,7 @@
 #include "queue/disk/disk.h"
 #include "queue/entry.h"
 #include "queue/index.h"
+#include "queue/limits.h"
 #include "queue/message.h"
 #include "queue/pressure.h"
 #include "queue/schedule.h"
@@ -69,6 +70,7 @@ struct QueueOptions {
     std::uint64_t scrub_bytes_per_s = 0; // at most, for reading all mail once a day; 0: not at all
     std::function<void(DamagedRecord)> quarantine = {}; // keeps what was found damaged
     std::shared_ptr<const KeyRing> keys = {};           // for encryption at rest; nothing: without
+    WriteBounds writes = {};
 };
 
 struct RecoveryReport {
@@ -94,6 +96,8 @@ struct QueueCounters {
     std::uint64_t mended_records = 0; // taken from one half of a mirror: the other's was not whole
     std::uint64_t single_copies = 0;  // that only one half has whole, as the last scrub saw it
     std::uint64_t segments_free = 0, segments_total = 0;
+    std::uint64_t segments_bad =
+        0; // of the total: a write was refused there, and they are not used again
     std::uint64_t queued_messages = 0, ready_messages = 0, deferred_messages = 0;
     std::uint64_t resident_bytes = 0;
     std::uint64_t collected_bytes = 0; // copied for messages that outlived their segment

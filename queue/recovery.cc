@@ -91,6 +91,7 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
         co_return std::unexpected(probed.error());
     }
     auto sorted = co_await read_checkpoint_end();
+    if (sorted) core_->checkpoint().expect(checkpoint_);
     if (sorted) sorted = sort_slots();
     if (!sorted) {
         report_ = core_->recovery_report();
@@ -99,6 +100,8 @@ base::Task<SpoolResult<std::unique_ptr<QueueCore>>> Recovery::begin() {
     if (front_half_only_) core_->log().back_half_first();
     auto started = co_await core_->log().start();
     if (!started) {
+        // What it found out holds all the same: the superblock may be on the disk for all that.
+        report_ = core_->recovery_report();
         report_.problem = "cannot write the superblock";
         co_return std::unexpected(SpoolError::write_failed);
     }

@@ -71,6 +71,12 @@ private:
         std::uint64_t batch_seq = 0; // 0: beside the log
         std::optional<Found> mail;   // whose envelope does: its sender can be told
     };
+    // An encrypted record of a segment whose header is lost.
+    struct Locked {
+        MessageId id;
+        std::uint64_t lsn = 0;
+        std::uint16_t type = 0;
+    };
     struct UsedSegment {
         std::uint64_t seq = 0; // 0: the header does not say
         std::uint32_t slot = 0;
@@ -138,6 +144,7 @@ private:
     [[nodiscard]] std::optional<Place> place_of_chunk(MessageId id, std::size_t number,
                                                       const CheckpointPart& part) const;
     void judge_frames();
+    void judge_locked();
     [[nodiscard]] bool ended(const CheckpointPart& part) const noexcept;
     [[nodiscard]] std::unexpected<SpoolError> refuse(SpoolError error, std::string problem);
 
@@ -162,6 +169,7 @@ private:
     std::uint64_t log_bytes_ = 0;     // read
     std::unordered_map<std::uint64_t, Found> found_;
     std::vector<Rotten> rotten_;
+    std::vector<Locked> locked_;
     std::unordered_set<std::uint64_t> finished_;
     std::unordered_map<std::uint64_t, Status> statuses_;
     std::unordered_map<std::uint64_t, std::vector<ChunkFound>> chunks_;

@@ -34,6 +34,7 @@ base::Task<void> Recovery::fold() {
     }
     enter_rest();
     enter_rotten();
+    judge_locked();
     end({});
 }
 
@@ -270,6 +271,22 @@ void Recovery::enter_rotten() {
     }
 }
 
+/// The key went with the header of a segment, mostly of one that was about to be used again. Only what is missed counts.
+void Recovery::judge_locked() {
+    const MessageIndex& index = core_->index();
+    for (const Locked& record : locked_) {
+        if (finished_.contains(record.id.value)) continue;
+        const EntryRef ref = index.find(record.id);
+        const auto type = static_cast<RecordType>(record.type);
+        const bool mail = type == RecordType::message || type == RecordType::message_commit;
+        // Of a message whose content cannot be had its delivery tells.
+        const bool missed =
+            mail ? ref == no_entry && record.lsn >= messages_from_
+                 : type == RecordType::status && ref != no_entry && record.lsn > index[ref].lsn;
+        if (missed) ++core_->recovery_report().records_damaged;
+    }
+}
+
 void Recovery::end(SpoolResult<> result) {
     RecoveryReport& report = core_->recovery_report();
     report.complete = true;
@@ -281,6 +298,7 @@ void Recovery::end(SpoolResult<> result) {
     statuses_.clear();
     chunks_.clear();
     rotten_.clear();
+    locked_.clear();
     epochs_.clear();
     core_->recovery_ended(!failed_);
 }

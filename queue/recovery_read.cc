@@ -109,12 +109,14 @@ base::Task<SpoolResult<>> Recovery::read_log(std::vector<UsedSegment> read) {
     for (const UsedSegment& segment : read) {
         const std::uint64_t begin = segments.begin_of(segment.slot);
         const std::span<std::byte> bytes = buffer_.span().first(segments.bytes_of(segment.slot));
-        // What was under way may be on one copy alone, and what is concluded from it must outlive that one.
+        // What was under way may be on one copy alone, and what is concluded from it must outlive that one. A copy
+        // that comes back in this moment has not been made like the first.
+        const unsigned copies = disk_.copies();
         auto alike = co_await disk_.make_alike(begin, bytes.size());
         if (!alike)
             co_return refuse(SpoolError::write_failed, "cannot make the copies of a segment alike");
         bool readable = co_await read_bytes(0, begin, bytes);
-        for (unsigned copy = 1; copy < disk_.copies(); ++copy) {
+        for (unsigned copy = 1; copy < std::min(copies, disk_.copies()); ++copy) {
             const bool all = co_await mend(copy, segment.slot, bytes);
             readable = readable || all;
         }
@@ -168,7 +170,11 @@ SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
     }
     std::erase_if(scan.records, [&](FoundRecord& record) {
         if (open_record(segment.slot, record)) return false;
-        ++report.records_damaged;
+        if (segment.seq == 0) {
+            locked_.push_back({record.header.id, record.header.lsn, record.header.type});
+        } else {
+            ++report.records_damaged;
+        }
         return true;
     });
     for (const FoundRecord& record : scan.records) {
@@ -186,7 +192,7 @@ SpoolResult<> Recovery::take_segment(UsedSegment segment, bool readable) {
     if (readable && segment.seq != 0 && says_nothing(scan)) {
         segments.retire(segment.slot);
         segments.add_free(segment.slot, segment.seq);
-    } else if (readable && segment.seq != 0 && !scan.frames.empty() && !logged(scan)) {
+    } else if (readable && !scan.frames.empty() && !logged(scan)) {
         segments.set_beside(segment.slot);
     }
     return {};

@@ -24,6 +24,7 @@ enum class SeededDefect : std::uint8_t {
     reuse_lsn,           // a boot begins with the LSNs of the one before
     reuse_epoch,         // a boot has the epoch of the one before
     recycle_too_early,   // a slot is overwritten before the completions that freed it are durable
+    retire_too_early,    // and one that has gone bad is not read any more before they are
     recycle_under_copy,  // the collector drops the original before its copy is durable
     swallow_copy_error,  // and also when the copy was refused
     free_out_of_order,   // slots are freed in any order, although no checkpoint covers them
@@ -43,6 +44,8 @@ enum class SeededDefect : std::uint8_t {
     forget_abort,              // a refused message whose record was submitted is not marked as such
     forget_reserve,            // new mail may take the last segments
     forget_chunks,             // a finished message's chunks stay alive
+    tell_nothing,              // batches that are missing at a start are not counted
+    forget_place,              // an ended message's place in the index is not used again
     tomb_before_report,        // a message ends before the report on it is durable (delivery)
     mirror_lazy_half, // acknowledged when one half has it: the other's write is not durable
     mirror_keeps_refused_half, // a half that refused a write counts as before

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 namespace queue {
 
@@ -62,7 +63,7 @@ void SegmentTable::retire(std::uint32_t slot) noexcept {
 
 std::optional<std::uint32_t> SegmentTable::take(std::uint64_t durable) {
     if (SEEDED_DEFECT(recycle_too_early)) durable = UINT64_MAX;
-    if (free_.empty() || segments_[free_.front()].freed_behind > durable) return std::nullopt;
+    if (!may_take(durable)) return std::nullopt;
     const std::uint32_t slot = free_.front();
     if (segments_[slot].writes != 0) return std::nullopt; // its header, for a new key
     free_.pop_front();
@@ -164,7 +165,10 @@ std::optional<std::uint32_t> SegmentTable::free_dead(std::uint64_t behind) {
             continue;
         }
         CHECK(segment.live_bytes == 0);
-        if (segment.bad) return slot;
+        if (segment.bad) {
+            if (!std::exchange(segment.leaving, true)) segment.freed_behind = behind;
+            return slot;
+        }
         at = used_.erase(at);
         sealed_bytes_ -= bytes_of(slot);
         segment.state = State::free;
@@ -222,8 +226,9 @@ std::vector<std::uint32_t> SegmentTable::victims(unsigned fill_max, std::size_t 
 }
 
 void SegmentTable::free_behind(std::uint64_t batch_seq) noexcept {
-    for (const std::uint32_t slot : free_)
-        segments_[slot].freed_behind = batch_seq;
+    for (Segment& segment : segments_) {
+        if (segment.state == State::free || segment.leaving) segment.freed_behind = batch_seq;
+    }
 }
 
 std::optional<std::uint64_t> SegmentTable::oldest_seq() const noexcept {

@@ -12,6 +12,7 @@
 
 #include "queue/cipher.h"
 #include "queue/codec.h"
+#include "queue/seeded_defect.h"
 
 #include <cstdint>
 #include <deque>
@@ -52,6 +53,9 @@ public:
     /// Takes the free slot that was freed first, if what it was freed behind is durable by now and nothing is
     /// being written there.
     [[nodiscard]] std::optional<std::uint32_t> take(std::uint64_t durable);
+    [[nodiscard]] bool may_take(std::uint64_t durable) const noexcept {
+        return !free_.empty() && segments_[free_.front()].freed_behind <= durable;
+    }
     /// Its header is durable, and names this key for what is written there, if any.
     void prepared(std::uint32_t slot, std::uint64_t seq,
                   const std::optional<DataKey>& key) noexcept;
@@ -88,6 +92,11 @@ public:
     [[nodiscard]] bool free_for_good(std::uint32_t slot, std::uint64_t durable) const noexcept {
         return segments_[slot].state == State::free && segments_[slot].freed_behind <= durable;
     }
+    /// What ended the mail of a bad segment, which free_dead() returned, is durable: nobody need read it.
+    [[nodiscard]] bool gone_for_good(std::uint32_t slot, std::uint64_t durable) const noexcept {
+        return segments_[slot].leaving &&
+               (segments_[slot].freed_behind <= durable || SEEDED_DEFECT(retire_too_early));
+    }
     /// The slot that holds this segment.
     [[nodiscard]] std::optional<std::uint32_t> slot_of(std::uint64_t seq) const noexcept;
     [[nodiscard]] std::uint64_t first_lsn(std::uint32_t slot) const noexcept {
@@ -119,7 +128,7 @@ public:
     }
     [[nodiscard]] std::uint64_t covered() const noexcept { return covered_; }
     /// Frees what can be. Stops at a bad one, which is returned: its slot must be written down as bad
-    /// before later segments go.
+    /// before later segments go, and not before gone_for_good().
     /// \param behind  the batch by which all completion records written so far will be durable
     [[nodiscard]] std::optional<std::uint32_t> free_dead(std::uint64_t behind);
     /// Whether there are sealed segments that a checkpoint would cover.
@@ -130,7 +139,7 @@ public:
     /// that is fuller than `fill_max` percent.
     [[nodiscard]] std::vector<std::uint32_t> victims(unsigned fill_max,
                                                      std::size_t count_max) const;
-    /// Completion records are written again: what is free now must wait for this batch.
+    /// Completion records are written again: what is free or leaves now must wait for this batch.
     void free_behind(std::uint64_t batch_seq) noexcept;
 
     /// The number of the oldest segment in use; nothing when there is none.
@@ -156,7 +165,8 @@ private:
         std::uint32_t writes = 0; // in flight: a slot must not be reused under one
         State state = State::retired;
         bool bad = false;
-        bool beside = false; // the log: says nothing of messages elsewhere
+        bool leaving = false; // bad, and nothing lives in it
+        bool beside = false;  // the log: says nothing of messages elsewhere
         bool encrypted = false;
         std::optional<DataKey> key;
     };

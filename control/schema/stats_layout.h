@@ -202,6 +202,7 @@ namespace control::schema {
     X(spool_single_copies, "millrace_spool_mirror_single_copies", "", "queued records that only one half of the mirror has whole, as the last scrub saw it") \
     X(segments_free, "millrace_spool_segments_free", "", "spool segments free")                              \
     X(segments_total, "millrace_spool_segments_total", "", "spool segments in the pool")                     \
+    X(segments_bad, "millrace_spool_segments_bad", "", "of them given up, because a write was refused there") \
     X(segments_old_key, "millrace_spool_segments_old_key", "", "encrypted spool segments that still need an older key") \
     X(spool_level, "millrace_spool_level", "", "how full: 0 normal, 1 filling (452 to who has most queued), 2 nearly full (452), 3 full (421)") \
     X(spool_used_percent, "millrace_spool_used_percent", "", "of the pool, what collection would win back aside") \

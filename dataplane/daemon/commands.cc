@@ -88,6 +88,7 @@ std::string RelayCommands::run(const ShardCommand& command) {
                             {"accepted", counters.accepted},
                             {"segments_free", counters.segments_free},
                             {"segments_total", counters.segments_total},
+                            {"segments_bad", counters.segments_bad},
                             {"spool_level", queue::to_string(pressure.level)},
                             {"spool_used_percent", pressure.used_percent},
                             {"spool_seconds_to_full", to_full ? json(to_full->count()) : json()},

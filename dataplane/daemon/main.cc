@@ -453,7 +453,7 @@ int main(int argc, char** argv) {
     app.add_option(
         "--spool-faults", options.spool_faults,
         "for tests: what fails in each spool: write:io:100+3 is three writes from the "
-        "hundredth; write, flush or read; io, short or space; no count after + is for good");
+        "hundredth; write, flush or read; io, short, space or hang; no count after + is for good");
     app.add_option("--mirror-faults", options.mirror_faults, "for tests: the same in mirror_dir");
     app.add_option(
            "--attach", options.attach,

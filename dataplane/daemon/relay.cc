@@ -211,6 +211,7 @@ void Relay::publish_stats() {
     stats.set(Gauge::spool_single_copies, spool.single_copies);
     stats.set(Gauge::segments_free, spool.segments_free);
     stats.set(Gauge::segments_total, spool.segments_total);
+    stats.set(Gauge::segments_bad, spool.segments_bad);
     stats.set(Gauge::segments_old_key, spool.segments_old_key);
     const queue::SpoolPressure pressure = queue_->pressure();
     stats.set(Gauge::spool_level, static_cast<std::uint64_t>(pressure.level));

@@ -11,6 +11,7 @@
 #include "tls_offload/engine/async_key.h"
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <pthread.h>
 #include <sched.h>
@@ -158,7 +159,8 @@ void Shard::run() {
     if (index_ < start_up.cpus.size()) pin_to(start_up.cpus[index_]);
     pthread_setname_np(pthread_self(), ("shard-" + std::to_string(index_)).c_str());
     try {
-        base::Uring ring;
+        auto owned_ring = std::make_unique<base::Uring>();
+        base::Uring& ring = *owned_ring;
         base::Loop loop(parts_.clock, index_);
         auto pool = SpoolPool::open(
             loop, ring, start_up, index_, parts_.attached, parts_.devices, parts_.tampering,
@@ -170,6 +172,16 @@ void Shard::run() {
             return;
         }
         pool_ = pool->get();
+        struct
+            KeepHung { // what a device may be at for good outlives this thread, and nobody hears it any more
+            std::unique_ptr<SpoolPool>& pool;
+            std::unique_ptr<base::Uring>& ring;
+            ~KeepHung() {
+                if (!pool->hung()) return;
+                static_cast<void>(pool.release());
+                static_cast<void>(ring.release());
+            }
+        } const keep_hung{*pool, owned_ring};
         std::optional<JournalEvents> marks;
         if ((*pool)->journal() != nullptr) marks.emplace(events_, *(*pool)->journal());
         queue::Disk& disk = (*pool)->disk();
@@ -333,6 +345,9 @@ base::Task<void> Shard::housekeeping(Running& running) {
     }
     co_await running.relay.stop(stop_limit);
     co_await pool_->close();
+    if (pool_->hung())
+        log_.note(LogLevel::error, "spool_hung",
+                  "a device of the mirror has not answered; the process ends without it");
     running.relay.publish_stats();
     publish_rooms();
     if (running.net) co_await serve_others(running);

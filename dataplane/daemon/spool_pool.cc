@@ -59,6 +59,13 @@ base::Task<void> join_mirror(base::Loop* loop, std::array<queue::MirrorSide, 2> 
 
 } // namespace
 
+SpoolDevices::~SpoolDevices() {
+    for (auto& [device, coordinator] : coordinators_) {
+        // Of a pool that was left as it is (SpoolPool::hung): its thread may never come back from a flush.
+        if (coordinator->attached()) static_cast<void>(coordinator.release());
+    }
+}
+
 SpoolDevices::Measured SpoolDevices::calibrate(const std::string& folder) {
     const std::scoped_lock lock(mutex_);
     struct stat status{};

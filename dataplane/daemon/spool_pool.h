@@ -40,6 +40,10 @@ public:
         dev_t device = 0;
         std::expected<queue::Calibration, std::string> calibration;
     };
+    SpoolDevices() = default;
+    ~SpoolDevices();
+    SpoolDevices(const SpoolDevices&) = delete;
+    SpoolDevices& operator=(const SpoolDevices&) = delete;
     /// Measures a device once, by a file in this folder; others wait for the result.
     [[nodiscard]] Measured calibrate(const std::string& folder);
     [[nodiscard]] queue::FlushCoordinator& coordinator(dev_t device);
@@ -73,6 +77,9 @@ public:
     [[nodiscard]] queue::Journal* journal() noexcept { return journal_ ? &*journal_ : nullptr; }
     /// The queue was closed, and everything of it is on disk.
     [[nodiscard]] base::Task<void> close();
+    /// After close(): a device of the mirror still has operations of ours, perhaps for good. Destroying this would
+    /// wait for it, and what it works on must not be freed.
+    [[nodiscard]] bool hung() const noexcept { return mirror_ && mirror_->hung(); }
     void publish_stats(telemetry::Stats& stats) const;
 
 private:

@@ -42,6 +42,8 @@ constexpr std::uint64_t for_good = std::numeric_limits<std::uint64_t>::max();
         fault.error = DiskError::short_transfer;
     } else if (error == "space") {
         fault.error = DiskError::no_space;
+    } else if (error == "hang") {
+        fault.error = DiskError::timed_out;
     } else {
         return std::nullopt;
     }
@@ -70,12 +72,16 @@ std::expected<std::vector<DiskFault>, std::string> parse_faults(std::string_view
         const auto fault = parse_fault(one);
         if (!fault)
             return std::unexpected("\"" + std::string(one) +
-                                   "\" is no fault: write, flush or read, then io, short or space, "
-                                   "then a number: write:io:100+3");
+                                   "\" is no fault: write, flush or read, then io, short, space "
+                                   "or hang, then a number: write:io:100+3");
         faults.push_back(*fault);
         text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
     }
     return faults;
+}
+
+bool FaultyDisk::hangs(const DiskFault* fault) noexcept {
+    return fault != nullptr && fault->error == DiskError::timed_out;
 }
 
 const DiskFault* FaultyDisk::due(DiskFault::Operation operation,
@@ -91,6 +97,7 @@ const DiskFault* FaultyDisk::due(DiskFault::Operation operation,
 base::Task<std::expected<void, DiskError>>
 FaultyDisk::write(std::uint64_t offset, std::span<const std::byte> bytes, Durable durable) {
     const DiskFault* const fault = due(DiskFault::Operation::write, ++writes_);
+    if (hangs(fault)) co_await std::suspend_always{}; // nobody resumes it
     if (fault != nullptr && fault->error == DiskError::short_transfer) {
         const std::size_t half = bytes.size() / 2 / block_bytes * block_bytes;
         auto written = co_await below_.write(offset, bytes.first(half), durable);
@@ -104,6 +111,7 @@ FaultyDisk::write(std::uint64_t offset, std::span<const std::byte> bytes, Durabl
 base::Task<std::expected<void, DiskError>> FaultyDisk::read(std::uint64_t offset,
                                                             std::span<std::byte> bytes) {
     const DiskFault* const fault = due(DiskFault::Operation::read, ++reads_);
+    if (hangs(fault)) co_await std::suspend_always{};
     if (fault != nullptr) co_return std::unexpected(fault->error);
     auto read = co_await below_.read(offset, bytes);
     co_return read;
@@ -111,6 +119,7 @@ base::Task<std::expected<void, DiskError>> FaultyDisk::read(std::uint64_t offset
 
 base::Task<std::expected<void, DiskError>> FaultyDisk::flush() {
     const DiskFault* const fault = due(DiskFault::Operation::flush, ++flushes_);
+    if (hangs(fault)) co_await std::suspend_always{};
     auto flushed = co_await below_.flush();
     if (fault != nullptr) co_return std::unexpected(fault->error);
     co_return flushed;

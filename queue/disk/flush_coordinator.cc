@@ -85,12 +85,14 @@ FlushCoordinator::attach(base::Loop& loop, base::Uring& ring, int descriptor) {
     std::unique_ptr<Port> port{new Port{*this, loop, ring, descriptor}};
     const std::scoped_lock lock(mutex_);
     ports_.push_back(port.get());
+    ++attached_;
     return port;
 }
 
 void FlushCoordinator::detach(Port& port) {
     const std::scoped_lock lock(mutex_);
     std::erase(ports_, &port);
+    --attached_;
 }
 
 void FlushCoordinator::run() {

@@ -62,6 +62,8 @@ public:
     };
     [[nodiscard]] std::unique_ptr<Port> attach(base::Loop& loop, base::Uring& ring, int descriptor);
 
+    /// Whether there is a Port: then it must not be destroyed.
+    [[nodiscard]] bool attached() const noexcept { return attached_ != 0; }
     [[nodiscard]] std::uint64_t epoch_count() const noexcept {
         return epochs_.load(std::memory_order_relaxed);
     }
@@ -75,6 +77,7 @@ private:
     Flush flush_;
     std::mutex mutex_; // ports_, and their lives: held while their descriptors are in use
     std::vector<Port*> ports_;
+    std::atomic<std::size_t> attached_{0}; // how many: mutex_ is held as long as a flush takes
     base::Wakeup wakeup_;
     std::atomic<bool> stop_{false};
     std::atomic<std::uint64_t> epochs_{0};

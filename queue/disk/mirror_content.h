@@ -31,6 +31,8 @@ public:
         std::uint64_t offset = 0;
         bool both_count = false;    // else the source alone has everything that was acknowledged
         std::array<Half, 2> halves; // the source's, the other's: the same blocks of both
+        /// judge(), where the source alone counts: the other keeps something whole that the source has not.
+        bool one_sided = false;
     };
 
     virtual ~MirrorContent() = default;
@@ -39,7 +41,8 @@ public:
     [[nodiscard]] virtual bool begin(std::array<std::span<const std::byte>, 2> superblocks) = 0;
     /// What must be read of both halves to judge what stands at `offset`; it may be nothing.
     [[nodiscard]] virtual Extent head_of(std::uint64_t offset) const noexcept = 0;
-    /// \return  how many bytes from the window's first on it has looked at: at least a block
+    /// \return  how many bytes from the window's first on it is done with: at least a block. What is to be written may go
+    ///          on behind that, where a record ends that began before; it is then looked at again.
     [[nodiscard]] virtual std::size_t judge(Window& window) const = 0;
 };
 

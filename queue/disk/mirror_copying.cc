@@ -26,6 +26,10 @@ base::Task<void> MirrorDisk::mend() {
             static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
             continue;
         }
+        // A late write would land over what it was given.
+        while (other_ == Health::refused && operations_.busy(1 - source_))
+            static_cast<void>(co_await operations_.returned.wait(loop_, base::Deadline::never()));
+        if (closed_) co_return;
         bool mended = true;
         if (other_ == Health::refused) mended = co_await tell_behind();
         if (mended) mended = co_await copy_all();
@@ -60,7 +64,10 @@ base::Task<bool> MirrorDisk::copy_all() {
         if (bytes == 0) break;
         offset += bytes;
         copied_ += bytes;
-        if (offset == bytes_) co_return true;
+        if (offset == bytes_) {
+            one_sided_ = round.one_sided;
+            co_return true;
+        }
         const auto pause = std::chrono::nanoseconds{
             bytes * 1'000'000'000ULL / std::max<std::uint64_t>(options_.copy_bytes_per_s, 1)};
         static_cast<void>(co_await base::sleep_for(loop_, pause));
@@ -104,7 +111,8 @@ base::Task<MirrorDisk::Copying> MirrorDisk::begin_copying() {
     for (unsigned i = 0; i < 2; ++i) {
         const unsigned side = i == 0 ? source_ : 1 - source_;
         std::vector<bool> lost;
-        co_await read_blocks(side, 0, head_memory_[i].span(), &lost);
+        const bool answered = co_await read_blocks(side, 0, head_memory_[i].span(), &lost);
+        if (!answered) round.refused = side;
         superblocks[i] = head_memory_[i].span();
     }
     // A pool that was never formatted has no records to tell apart.
@@ -119,7 +127,7 @@ base::Task<std::uint64_t> MirrorDisk::copy_piece(Copying* round, std::uint64_t o
                                                  std::uint64_t end) {
     const std::uint64_t most = round->judged ? mirror_window_bytes : unjudged_bytes;
     co_await hold(offset, std::min(end - offset, most));
-    const bool over = round->epoch != epoch_ || closed_;
+    const bool over = round->refused || round->epoch != epoch_ || closed_;
     if (!over) co_await copy_held(round);
     const bool copied = !over && !round->refused && round->epoch == epoch_ && !closed_;
     const std::uint64_t bytes = copied ? copying_.bytes : 0;
@@ -145,14 +153,21 @@ base::Task<void> MirrorDisk::copy_held(Copying* round) {
         if (head.bytes != 0) {
             const std::span<std::byte> memory = head_memory_[i].span().first(head.bytes);
             std::vector<bool> lost;
-            co_await read_blocks(sides[i], head.offset, memory, &lost);
+            const bool answered = co_await read_blocks(sides[i], head.offset, memory, &lost);
+            if (!answered) round->refused = sides[i];
             half.head = memory;
         }
-        if (i == 0 || round->judged || window.both_count)
-            co_await read_blocks(sides[i], copying_.offset, half.bytes, &half.lost);
+        if (!round->refused && (i == 0 || round->judged || window.both_count)) {
+            const bool answered =
+                co_await read_blocks(sides[i], copying_.offset, half.bytes, &half.lost);
+            if (!answered) round->refused = sides[i];
+        }
+        if (round->refused) co_return;
     }
+    std::uint64_t done = copying_.bytes;
     if (round->judged) {
-        copying_.bytes = options_.content->judge(window);
+        done = options_.content->judge(window);
+        round->one_sided = round->one_sided || window.one_sided;
     } else {
         copy_source(window);
     }
@@ -162,6 +177,7 @@ base::Task<void> MirrorDisk::copy_held(Copying* round) {
         round->refused = sides[i];
         co_return;
     }
+    copying_.bytes = done; // not before: what is written may lie behind it
 }
 
 /// What both have alike is not written again: a crash would tear what is whole.
@@ -177,19 +193,22 @@ void MirrorDisk::copy_source(MirrorContent::Window& window) {
     }
 }
 
-/// Zeros are what the device does not give back.
-base::Task<void> MirrorDisk::read_blocks(unsigned side, std::uint64_t offset,
+/// Zeros are what the device does not give back. False: it does not answer.
+base::Task<bool> MirrorDisk::read_blocks(unsigned side, std::uint64_t offset,
                                          std::span<std::byte> bytes, std::vector<bool>* lost) {
     lost->assign(bytes.size() / block_bytes, false);
-    auto all = co_await disk(side).read(offset, bytes);
-    if (all) co_return;
-    for (std::size_t at = 0; at < bytes.size(); at += block_bytes) {
+    auto all = co_await read_one(side, offset, bytes, options_.answer_limit);
+    if (all) co_return true;
+    bool heard = all.error() != DiskError::timed_out;
+    for (std::size_t at = 0; at < bytes.size() && heard; at += block_bytes) {
         const std::span<std::byte> block = bytes.subspan(at, block_bytes);
-        auto one = co_await disk(side).read(offset + at, block);
+        auto one = co_await read_one(side, offset + at, block, options_.answer_limit);
         if (one) continue;
         std::ranges::fill(block, std::byte{0});
         (*lost)[at / block_bytes] = true;
+        heard = one.error() != DiskError::timed_out;
     }
+    co_return heard;
 }
 
 base::Task<bool> MirrorDisk::write_blocks(unsigned side, std::uint64_t offset,
@@ -202,8 +221,7 @@ base::Task<bool> MirrorDisk::write_blocks(unsigned side, std::uint64_t offset,
         if (end > block) {
             const std::span<const std::byte> bytes =
                 half->bytes.subspan(block * block_bytes, (end - block) * block_bytes);
-            auto written =
-                co_await disk(side).write(offset + block * block_bytes, bytes, Durable::yes);
+            auto written = co_await write_one(side, offset + block * block_bytes, bytes);
             if (!written) co_return false;
         }
         block = end + 1;
@@ -211,7 +229,7 @@ base::Task<bool> MirrorDisk::write_blocks(unsigned side, std::uint64_t offset,
     co_return true;
 }
 
-/// A half that did not take what it was to be given is left behind, or waits for the next round. False: the one
+/// A half that did not take what it was to be given, or did not answer, is left behind, or waits for the next round. False: the one
 /// that goes on cannot write down that it is alone.
 base::Task<bool> MirrorDisk::end_refused(const Copying* round) {
     if (!round->refused || round->epoch != epoch_ || closed_) co_return true;
@@ -219,9 +237,7 @@ base::Task<bool> MirrorDisk::end_refused(const Copying* round) {
         const bool left = co_await leave_behind(*round->refused);
         co_return left;
     }
-    other_ = Health::refused;
-    ++epoch_;
-    changed_.wake_all();
+    fall_back();
     co_return true;
 }
 
@@ -230,17 +246,20 @@ base::Task<void> MirrorDisk::join() {
     const unsigned other = 1 - source_;
     if (reconciling_) { // both counted all the time
         reconciling_ = false;
-        report(MirrorState::whole, "both halves are the same again after the last end");
+        report(MirrorState::whole, "both halves are the same again");
         co_return;
     }
     // The source must not say on disk that it is alone once the other one counts: if it failed then, and came
-    // back by itself, it would be believed. The other one still says that it is stale, so that an early word
-    // of the pair harms nobody.
+    // back by itself, it would be believed: nor in the older copy of its record, should the newer one rot. The other
+    // one still says that it is stale, so that an early word of the pair harms nobody.
     const std::uint64_t epoch = epoch_;
-    ++record_.generation;
-    record_.state = MirrorRecord::State::paired;
+    bool written = true;
+    for (std::size_t copy = 0; copy < mirror_record_copies && written && epoch == epoch_; ++copy) {
+        ++record_.generation;
+        record_.state = MirrorRecord::State::paired;
+        written = co_await write_record(source_, record_);
+    }
     const MirrorRecord paired = record_;
-    bool written = co_await write_record(source_, paired);
     if (!written || epoch != epoch_) {
         ++record_.generation;
         record_.state = MirrorRecord::State::alone;
@@ -249,6 +268,9 @@ base::Task<void> MirrorDisk::join() {
         co_return;
     }
     other_ = Health::good;
+    // What it alone has must not be relied on: it goes to the source as well, now that a power cut harms neither.
+    reconciling_ = one_sided_;
+    state_changed();
     written = co_await write_record(other, paired);
     if (epoch != epoch_) co_return;
     if (!written) {

@@ -3,11 +3,16 @@
 #include "dataplane/base/check.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace queue {
 namespace {
 
 using Result = std::expected<void, DiskError>;
+
+// A limit is waited for in so many parts. In a process that was stopped meanwhile (a debugger, a virtual machine that
+// is moved) only one of them passes before what the devices have answered is heard.
+constexpr unsigned patience = 5;
 
 } // namespace
 
@@ -22,15 +27,6 @@ std::string_view to_string(MirrorState state) noexcept {
     }
     return "unknown";
 }
-
-struct MirrorDisk::Pair {
-    std::array<bool, 2> asked{};
-    std::array<bool, 2> took{};
-    std::array<Result, 2> results{};
-    unsigned open = 0;
-    std::array<base::Task<void>, 2> tasks;
-    base::WaitQueue done{"spool mirror write"};
-};
 
 /// A write under way, for the copying to keep clear of; also when its task is destroyed early.
 class MirrorDisk::Writing {
@@ -58,107 +54,51 @@ MirrorDisk::MirrorDisk(base::Loop& loop, std::array<MirrorSide, 2> sides,
 
 MirrorDisk::~MirrorDisk() = default;
 
-base::Task<std::expected<std::unique_ptr<MirrorDisk>, std::string>>
-MirrorDisk::open(base::Loop& loop, std::array<MirrorSide, 2> sides, MirrorOptions options) {
-    std::unique_ptr<MirrorDisk> mirror{new MirrorDisk{loop, sides, std::move(options)}};
-    auto begun = co_await mirror->begin();
-    if (!begun) co_return std::unexpected(begun.error());
-    co_return std::move(mirror);
+MirrorOperations::Disks MirrorDisk::only(unsigned side) const noexcept {
+    MirrorOperations::Disks disks{};
+    disks[side] = sides_[side].disk;
+    return disks;
 }
 
-base::Task<std::expected<void, std::string>> MirrorDisk::begin() {
-    std::array<MirrorHalf, 2> halves;
-    for (unsigned side = 0; side < 2; ++side) {
-        halves[side].present = sides_[side].disk != nullptr;
-        halves[side].created = sides_[side].created;
-        if (!halves[side].present) continue;
-        auto record = co_await read_record(side);
-        halves[side].record = record;
-        co_await read_superblocks(side, &halves[side]);
-    }
-    const auto plan = settle_mirror(halves, options_.fresh_pair, options_.told);
-    if (!plan) co_return std::unexpected(plan.error());
-    if (plan->usable && disk(0).size_bytes() != disk(1).size_bytes()) {
-        co_return std::unexpected(std::string{"the halves of the mirror have different sizes. Move "
-                                              "the one that should follow away; it "
-                                              "is then made anew as a copy"});
-    }
-    source_ = plan->source;
-    const unsigned other = 1 - source_;
-    bytes_ = disk(source_).size_bytes();
-    record_ = plan->record;
-    // The source first: from then on the other is known to be older, whatever it says itself.
-    const auto unwritten = std::unexpected(std::string{"the mirror's record cannot be written"});
-    const bool told_source = co_await write_record(source_, record_);
-    if (!told_source) {
-        // Of two that both have everything, the other goes on without it.
-        bool left = plan->usable && !plan->copy;
-        if (left) left = co_await leave_behind(source_);
-        if (!left) co_return unwritten;
-    } else if (!plan->usable) {
-        other_ = Health::refused;
-        report(MirrorState::degraded, std::string{side_name(other)} +
-                                          " cannot be opened: mail is kept on one device only");
-    } else if (plan->copy) {
-        other_ = Health::refused; // until mend() has told it that it is behind
-    } else {
-        reconciling_ = plan->reconcile;
-        const bool told_other = co_await write_record(other, record_);
-        if (!told_other) {
-            const bool left = co_await leave_behind(other);
-            if (!left) co_return unwritten;
-        }
-    }
-    if (reconciling_) {
-        // What is compared must be what a power cut leaves, not what a cache holds.
-        auto flushed = co_await flush();
-        if (!flushed)
-            co_return std::unexpected(std::string{"neither half of the mirror can be flushed"});
-    }
-    if (sides_[other].disk != nullptr) {
-        mend_task_ = mend();
-        mend_task_.start();
-    }
-    co_return std::expected<void, std::string>{};
-}
-
-base::Task<std::optional<MirrorRecord>> MirrorDisk::read_record(unsigned side) {
-    std::optional<MirrorRecord> newest;
-    for (std::size_t copy = 0; copy < mirror_record_copies; ++copy) {
-        const std::uint64_t at = mirror_record_begin + copy * block_bytes;
-        auto read = co_await disk(side).read(at, record_block_.span());
-        if (!read) continue;
-        const auto record = decode_mirror_record(
-            std::span<const std::byte>{record_block_.span()}.first<block_bytes>());
-        if (record && (!newest || record->generation > newest->generation)) newest = record;
-    }
-    co_return newest;
-}
-
-base::Task<void> MirrorDisk::read_superblocks(unsigned side, MirrorHalf* half) {
-    half->blank = true;
-    for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
-        auto read = co_await disk(side).read(copy * block_bytes, record_block_.span());
-        const std::span<const std::byte, block_bytes> block =
-            std::span<const std::byte>{record_block_.span()}.first<block_bytes>();
-        half->blank = half->blank && read.has_value() &&
-                      std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
-        const std::optional<PoolId> pool = options_.pool_of(block, copy);
-        if (read && pool) half->pool = pool;
-    }
-}
-
-base::Task<bool> MirrorDisk::write_record(unsigned side, MirrorRecord record) {
-    while (recording_) // one block of memory, and records must land in their order
-        static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
-    recording_ = true;
-    encode_mirror_record(record_block_.span().first<block_bytes>(), record);
-    const std::uint64_t at =
-        mirror_record_begin + record.generation % mirror_record_copies * block_bytes;
-    auto written = co_await disk(side).write(at, record_block_.span(), Durable::yes);
-    recording_ = false;
+void MirrorDisk::state_changed() noexcept {
     changed_.wake_all();
-    co_return written.has_value();
+    operations_.wake_all();
+}
+
+/// Until all that were asked have answered, or one has not for so long that the other goes on without it: then it is
+/// open still. Of two it is waited for from when the other has answered, since it may be their bus that is slow.
+base::Task<void> MirrorDisk::answers(MirrorOperation* operation, base::Duration limit) {
+    for (unsigned waits = 0; operation->open();) {
+        const unsigned slow = operation->open(0) ? 0 : 1;
+        const bool both = operation->open(0) && operation->open(1);
+        const bool other_goes_on = !both && readable(1 - slow);
+        const bool left_behind = other_goes_on && operation->asked(1 - slow) && !takes_writes(slow);
+        if (left_behind) co_return; // meanwhile, and by another operation
+        if (other_goes_on && waits == patience) {
+            operation->give_up();
+            co_return;
+        }
+        const base::Deadline until =
+            other_goes_on ? base::Deadline::in(loop_, limit / patience) : base::Deadline::never();
+        const base::Wake wake = co_await operation->changed.wait(loop_, until);
+        if (wake == base::Wake::timed_out) ++waits;
+    }
+}
+
+base::Task<Result> MirrorDisk::write_one(unsigned side, std::uint64_t offset,
+                                         std::span<const std::byte> bytes) {
+    const auto operation = operations_.write(only(side), offset, bytes, Durable::yes);
+    co_await answers(operation.get(), options_.answer_limit);
+    co_return operation->result(side);
+}
+
+base::Task<Result> MirrorDisk::read_one(unsigned side, std::uint64_t offset,
+                                        std::span<std::byte> bytes, base::Duration limit) {
+    const auto operation = operations_.read(only(side), offset, bytes.size());
+    co_await answers(operation.get(), limit);
+    if (operation->took(side))
+        std::memcpy(bytes.data(), operation->bytes(side).data(), bytes.size());
+    co_return operation->result(side);
 }
 
 /// \pre  the other half is good
@@ -173,10 +113,12 @@ base::Task<bool> MirrorDisk::leave_behind(unsigned side) {
     record_.state = MirrorRecord::State::alone;
     record_.clean = false;
     alone_known_ = false;
-    report(MirrorState::degraded, std::string{side_name(side)} +
-                                      " refused a write: mail is kept on one device only until it "
-                                      "takes writes again and has been given everything");
-    changed_.wake_all();
+    const std::string why = operations_.late(side)
+                                ? unanswered(side)
+                                : std::string{side_name(side)} + " refused a write";
+    report(MirrorState::degraded, why + ": mail is kept on one device only until it takes writes "
+                                        "again and has been given everything");
+    state_changed();
     auto recorded = co_await record_alone();
     co_return recorded;
 }
@@ -184,7 +126,7 @@ base::Task<bool> MirrorDisk::leave_behind(unsigned side) {
 base::Task<bool> MirrorDisk::record_alone() {
     // Of several writes that fail together the first writes it down, and the others wait for that.
     while (!alone_known_) {
-        if (recording_) {
+        if (recording_[source_]) {
             static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
             continue;
         }
@@ -194,21 +136,6 @@ base::Task<bool> MirrorDisk::record_alone() {
         if (generation == record_.generation) alone_known_ = true;
     }
     co_return true;
-}
-
-base::Task<void> MirrorDisk::write_half(Pair* pair, unsigned side, std::uint64_t offset,
-                                        std::span<const std::byte> bytes, Durable durable) {
-    auto result = co_await disk(side).write(offset, bytes, durable);
-    pair->took[side] = result.has_value();
-    pair->results[side] = result;
-    if (--pair->open == 0) pair->done.wake_all();
-}
-
-base::Task<void> MirrorDisk::flush_half(Pair* pair, unsigned side) {
-    auto result = co_await disk(side).flush();
-    pair->took[side] = result.has_value();
-    pair->results[side] = result;
-    if (--pair->open == 0) pair->done.wake_all();
 }
 
 base::Task<Result> MirrorDisk::write(std::uint64_t offset, std::span<const std::byte> bytes,
@@ -223,92 +150,143 @@ base::Task<Result> MirrorDisk::write(std::uint64_t offset, std::span<const std::
     while (meets_copying())
         static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
     const Writing writing(*this, range);
-    Pair pair;
-    for (unsigned side = 0; side < 2; ++side) {
-        pair.asked[side] = takes_writes(side);
-        if (!pair.asked[side]) continue;
-        ++pair.open;
-        pair.tasks[side] = write_half(&pair, side, offset, bytes, durable);
+    if (!takes_writes(1 - source_)) {
+        // Nobody goes on without this half, so that its device is done with the caller's memory when this ends.
+        auto written = co_await disk(source_).write(offset, bytes, durable);
+        if (!written) co_return written;
+        const bool recorded = co_await record_alone();
+        if (!recorded) co_return std::unexpected(DiskError::io);
+        co_return Result{};
     }
-    for (base::Task<void>& task : pair.tasks) {
-        if (!task.done()) task.start();
-    }
-    while (pair.open > 0)
-        static_cast<void>(co_await pair.done.wait(loop_, base::Deadline::never()));
-    auto settled = co_await settle(&pair);
+    const auto operation =
+        operations_.write({sides_[0].disk, sides_[1].disk}, offset, bytes, durable);
+    co_await answers(operation.get(), options_.answer_limit);
+    if (operation->took(0) && operation->took(1)) co_return Result{};
+    auto settled = co_await settle(operation.get());
     co_return settled;
 }
 
 base::Task<Result> MirrorDisk::flush() {
-    Pair pair;
-    for (unsigned side = 0; side < 2; ++side) {
-        pair.asked[side] = takes_writes(side);
-        if (!pair.asked[side]) continue;
-        ++pair.open;
-        pair.tasks[side] = flush_half(&pair, side);
-    }
-    for (base::Task<void>& task : pair.tasks) {
-        if (!task.done()) task.start();
-    }
-    while (pair.open > 0)
-        static_cast<void>(co_await pair.done.wait(loop_, base::Deadline::never()));
-    auto settled = co_await settle(&pair);
+    MirrorOperations::Disks disks = only(source_);
+    if (takes_writes(1 - source_)) disks[1 - source_] = sides_[1 - source_].disk;
+    const auto operation = operations_.flush(disks);
+    co_await answers(operation.get(), options_.answer_limit);
+    if (operation->took(0) && operation->took(1)) co_return Result{};
+    auto settled = co_await settle(operation.get());
     co_return settled;
 }
 
-/// What a write on one half, on both or on none means. Which half is the source may have changed meanwhile.
-base::Task<Result> MirrorDisk::settle(const Pair* pair) {
-    if (!pair->took[source_]) {
-        const unsigned other = 1 - source_;
+/// What a write on one half, or on none, means. Which half is the source may have changed meanwhile.
+base::Task<Result> MirrorDisk::settle(const MirrorOperation* operation) {
+    for (unsigned side = 0; side < 2; ++side) {
+        if (!operation->open(side)) continue;
+        // It does not count any more, whatever the other has answered: this may land at any time.
+        if (other_ == Health::good) {
+            auto left = co_await leave_behind(side);
+            if (!left) co_return std::unexpected(DiskError::io);
+        } else {
+            CHECK(side != source_);
+            fall_back();
+        }
+    }
+    const unsigned other = 1 - source_;
+    if (!operation->took(source_)) {
         // Without another good half that took it, the write has simply failed.
-        if (other_ != Health::good || !pair->took[other]) {
-            const unsigned told = pair->asked[source_] ? source_ : other;
-            const Result& result = pair->results[told];
+        if (other_ != Health::good || !operation->took(other)) {
+            const unsigned told = operation->asked(source_) ? source_ : other;
+            const Result result = operation->result(told);
             co_return std::unexpected(result ? DiskError::io : result.error());
         }
         auto left = co_await leave_behind(source_);
         if (!left) co_return std::unexpected(DiskError::io);
         co_return Result{};
     }
-    const unsigned other = 1 - source_;
-    if (pair->took[other]) co_return Result{};
-    if (other_ == Health::good && pair->asked[other]) {
+    if (operation->took(other)) co_return Result{};
+    if (other_ == Health::good && operation->asked(other)) {
         auto left = co_await leave_behind(other);
         if (!left) co_return std::unexpected(DiskError::io);
         co_return Result{};
     }
-    if (other_ == Health::behind && pair->asked[other]) { // it is known to be stale already
-        other_ = Health::refused;
-        ++epoch_;
-        changed_.wake_all();
-    }
+    if (operation->asked(other)) fall_back();
     auto recorded = co_await record_alone();
     if (!recorded) co_return std::unexpected(DiskError::io);
     co_return Result{};
 }
 
+/// A half that was being given everything is left behind again: it is known to be stale already.
+void MirrorDisk::fall_back() noexcept {
+    if (other_ != Health::behind) return;
+    other_ = Health::refused;
+    ++epoch_;
+    state_changed();
+}
+
 base::Task<Result> MirrorDisk::read(std::uint64_t offset, std::span<std::byte> bytes) {
-    const unsigned first = source_;
-    auto read = co_await disk(first).read(offset, bytes);
-    if (read || !readable(1 - first)) co_return read;
-    auto second = co_await disk(1 - first).read(offset, bytes);
-    if (second) ++rescued_reads_;
-    co_return second;
+    auto read = co_await read_first(offset, bytes, true);
+    co_return read;
+}
+
+/// From the source, or from the other half when the source does not answer.
+/// \param refused_too  and when it refuses
+base::Task<Result> MirrorDisk::read_first(std::uint64_t offset, std::span<std::byte> bytes,
+                                          bool refused_too) {
+    const unsigned source = source_;
+    if (!readable(1 - source)) {
+        auto alone = co_await disk(source).read(offset, bytes);
+        co_return alone;
+    }
+    // One that owes an answer is not asked for more, so that what it holds back stays little.
+    const bool behindhand = operations_.late(source) && !operations_.late(1 - source);
+    const unsigned first = behindhand ? 1 - source : source;
+    const unsigned second = 1 - first;
+    const auto give = [&](const MirrorOperations::Handle& operation, unsigned side) {
+        std::memcpy(bytes.data(), operation->bytes(side).data(), bytes.size());
+        if (side != source) ++rescued_reads_;
+        return Result{};
+    };
+    const auto one = operations_.read(only(first), offset, bytes.size());
+    co_await answers(one.get(), options_.read_limit);
+    if (one->took(first)) co_return give(one, first);
+    const bool turn_to_second = readable(second) && (refused_too || one->open(first));
+    if (!turn_to_second) co_return one->result(first);
+    const auto two = operations_.read(only(second), offset, bytes.size());
+    while (two->open(second) || one->open(first)) {
+        if (two->took(second)) co_return give(two, second);
+        if (one->took(first)) co_return give(one, first);
+        // Whichever answers: both may hang.
+        MirrorOperation& slow = two->open(second) ? *two.get() : *one.get();
+        const auto until = base::Deadline::in(loop_, options_.read_limit / patience);
+        static_cast<void>(co_await slow.changed.wait(loop_, until));
+    }
+    if (two->took(second)) co_return give(two, second);
+    if (one->took(first)) co_return give(one, first);
+    co_return two->result(second);
 }
 
 base::Task<Result> MirrorDisk::read_copy(unsigned copy, std::uint64_t offset,
                                          std::span<std::byte> bytes) {
-    const unsigned side = copy == 0 ? source_ : 1 - source_;
+    // Which half this is may change from one call to the next when one is left behind. Whoever goes through the
+    // copies has seen what there is all the same, because the first is always one that answers.
+    if (copy == 0) {
+        auto first = co_await read_first(offset, bytes, false);
+        co_return first;
+    }
+    const unsigned side = 1 - source_;
     if (!readable(side)) co_return std::unexpected(DiskError::io); // since a moment ago
-    auto read = co_await disk(side).read(offset, bytes);
-    co_return read;
+    if (operations_.late(side)) co_return std::unexpected(DiskError::timed_out);
+    auto second = co_await read_one(side, offset, bytes, options_.read_limit);
+    co_return second;
 }
 
 base::Task<void> MirrorDisk::close() {
     closed_ = true;
     changed_.wake_all();
-    while (copying_.bytes != 0 || recording_ || !writes_.empty())
-        static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
+    // What began just now is given up after one limit. Longer takes only a half that is alone, or both.
+    const base::Deadline until = base::Deadline::in(loop_, 2 * options_.answer_limit);
+    while (copying_.bytes != 0 || recording_[0] || recording_[1] || !writes_.empty()) {
+        const base::Wake wake = co_await changed_.wait(loop_, until);
+        if (wake == base::Wake::timed_out) co_return;
+    }
     if (other_ != Health::good || reconciling_ || record_.state != MirrorRecord::State::paired)
         co_return;
     ++record_.generation;
@@ -328,6 +306,13 @@ MirrorState MirrorDisk::state() const noexcept {
         return MirrorState::degraded;
     }
     return MirrorState::degraded;
+}
+
+std::string MirrorDisk::unanswered(unsigned side) const {
+    const std::int64_t limit_ms = options_.answer_limit.count();
+    const std::string limit = limit_ms % 1000 == 0 ? std::to_string(limit_ms / 1000) + " s"
+                                                   : std::to_string(limit_ms) + " ms";
+    return std::string{side_name(side)} + " did not answer for " + limit;
 }
 
 void MirrorDisk::report(MirrorState state, const std::string& text) const {

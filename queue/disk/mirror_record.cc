@@ -13,6 +13,12 @@ constexpr std::uint64_t mirror_magic = 0x3152'4F52'5249'4D4DULL; // "MMIRROR1"
 // magic 8, pair 16, generation 8, state 1, clean 1, zeros 2, crc of all before it 4
 constexpr std::size_t pair_at = 8, generation_at = 24, state_at = 32, clean_at = 33, crc_at = 36;
 
+// What a half's generation is raised by when it goes on alone without having seen the other's record, which may have been
+// raised since they were last written together, yet never so far. Odd: records are written in turn.
+constexpr std::uint64_t unseen_step = (1ULL << 32) + 1;
+// Nobody has counted so far.
+constexpr std::uint64_t generation_max = 1ULL << 63;
+
 template <class T>
 void put(std::byte* to, T value) noexcept {
     for (std::size_t i = 0; i < sizeof value; ++i)
@@ -57,7 +63,18 @@ decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept {
     if (record.state != MirrorRecord::State::paired && record.state != MirrorRecord::State::alone &&
         record.state != MirrorRecord::State::stale)
         return std::nullopt;
+    if (record.generation > generation_max) return std::nullopt;
     return record;
+}
+
+void take_mirror_record(MirrorHalf& half, std::span<const std::byte> block) noexcept {
+    std::optional<MirrorRecord> record;
+    if (!block.empty()) record = decode_mirror_record(block.first<block_bytes>());
+    const bool zeros =
+        !block.empty() && std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
+    if (!record && !zeros) ++half.records_lost;
+    if (record && (!half.record || record->generation > half.record->generation))
+        half.record = record;
 }
 
 std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf, 2>& halves,
@@ -90,6 +107,7 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
                 "\"mirror_alone\"");
         }
         source_of(1 - side);
+        if (!newest) plan.record.generation += unseen_step - 1;
         plan.usable = false;
         plan.record.state = State::alone;
         return plan;
@@ -129,6 +147,38 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
         source_of(side);
         plan.copy = true;
         return plan;
+    }
+    for (unsigned side = 0; side < 2; ++side) {
+        const MirrorHalf& half = halves[side];
+        const MirrorHalf& other = halves[1 - side];
+        if (!half.record || other.record || other.records_lost == 0) continue;
+        if (!half.pool || half.pool != other.pool) continue;
+        const std::string unreadable =
+            "the record of the mirror cannot be read in " + std::string{side_name(1 - side)};
+        // Closed together, and neither was started since, or its superblocks would tell: they are the same.
+        if (half.record->state == State::paired && half.record->clean && half.records_lost == 0 &&
+            half.superblocks && half.superblocks == other.superblocks) {
+            source_of(side);
+            plan.copy = true;
+            plan.record.state = State::alone;
+            plan.notice = unreadable + "; both ended together, and it is given everything again";
+            return plan;
+        }
+        if (half.record->state == State::stale)
+            return refuse(unreadable + ", and " + std::string{side_name(side)} +
+                          " has missed mail. Move the pool's file in " +
+                          std::string{side_name(side)} +
+                          " away; it is then made anew as a copy of the other");
+        return refuse(
+            unreadable +
+            ", and the last end was not clean: nobody knows which half is the newer one. If the "
+            "last "
+            "event=spool_mirror of the log says that " +
+            std::string{side_name(side)} + " refused a write, move the pool's file in " +
+            std::string{side_name(side)} + " away, otherwise the one in " +
+            std::string{side_name(1 - side)} +
+            "; it is then made anew as a copy of the other. Keep it until millrace-spool inspect "
+            "shows no mail in it that the other has not");
     }
     // Any other pool without a record is an old copy or a stranger: never a source beside one that has one.
     if (!a.record || !b.record || a.record->pair != b.record->pair) {
@@ -170,7 +220,7 @@ settle_alone(const std::optional<MirrorRecord>& record, bool told) {
                         "one's folder in "
                         "server.mirror_dir and set server.durability = \"mirror\""});
     MirrorRecord next = *record;
-    ++next.generation;
+    next.generation += record->state == MirrorRecord::State::alone ? 1 : unseen_step;
     next.state = MirrorRecord::State::alone;
     next.clean = false;
     return next;

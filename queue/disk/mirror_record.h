@@ -46,12 +46,17 @@ decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept;
 
 /// One half as it was found.
 struct MirrorHalf {
-    bool present = false; // its device and file are there
-    bool created = false; // ... made just now: there is no mail in it
-    std::optional<MirrorRecord> record;
-    bool blank = false;         // no superblock was ever written
-    std::optional<PoolId> pool; // which spool it is, by its superblock
+    bool present = false;                     // its device and file are there
+    bool created = false;                     // ... made just now: there is no mail in it
+    std::optional<MirrorRecord> record;       // the newest
+    unsigned records_lost = 0;                // blocks of records that hold neither one nor zeros
+    bool blank = false;                       // no superblock was ever written
+    std::optional<PoolId> pool;               // which spool it is, by its superblock
+    std::optional<std::uint32_t> superblocks; // a checksum of all copies, if all can be read
 };
+
+/// One of its blocks of records. \param block  empty: it cannot be read
+void take_mirror_record(MirrorHalf& half, std::span<const std::byte> block) noexcept;
 
 struct MirrorPlan {
     unsigned source = 0;    // the half that counts
@@ -59,6 +64,7 @@ struct MirrorPlan {
     bool copy = false;      // ... and must be given everything
     bool reconcile = false; // ... has everything that was acknowledged, but the end was not clean
     MirrorRecord record;    // what the source says from now on
+    std::string notice;     // what an operator must hear of it
 };
 
 /// \param told  the operator has said that one half may stand alone, although it may be the older one

@@ -45,8 +45,14 @@ int attach(const AttachOptions& options, const Console& console) {
                       "whose policy is to be used");
     }
     {
-        auto pool = open_pool(options.pool, PoolFile::Lock::exclusive, options.key, console);
+        auto pool = open_pool({options.pool, options.mirror, options.key},
+                              PoolFile::Lock::exclusive, console);
         if (!pool) return refuse(pool.error());
+        using State = MirrorStanding::State;
+        if (pool->mirror.state == State::stale || pool->mirror.state == State::undecided)
+            return refuse(options.pool + ": " + pool->mirror.text);
+        if (!pool->mirror.text.empty())
+            console.err << "millrace-spool: " << options.pool << ": " << pool->mirror.text << '\n';
         if (pool->live == nullptr)
             return refuse(options.pool + ": " + pool->why_dead + "; export saves what can be read");
         console.out << options.pool << ": pool of shard " << pool->geometry.superblock.shard << ", "

@@ -30,6 +30,7 @@ struct Console {
 
 struct InspectOptions {
     std::string pool, key; // key, here and below: a file or env:NAME, for an encrypted pool
+    std::string mirror;    // here and below: the other half of its mirror; empty: not at hand
     bool segments = false, messages = false, json = false;
     bool lock = true; // false: look although a relay is running
     std::optional<MessageId> record;
@@ -37,13 +38,14 @@ struct InspectOptions {
 [[nodiscard]] int inspect(const InspectOptions& options, const Console& console);
 
 struct VerifyOptions {
-    std::string pool, key;
+    std::string pool, key, mirror;
     bool json = false;
 };
 [[nodiscard]] int verify(const VerifyOptions& options, const Console& console);
 
 struct ExportOptions {
-    std::string pool, key;
+    std::string pool, key, mirror;
+    bool stale = false; // although the pool is a half that has missed mail
     std::string folder;
     std::vector<MessageId> messages; // empty: all
     std::string domain, sender;      // empty: any
@@ -60,7 +62,7 @@ struct UpgradeOptions {
 [[nodiscard]] int upgrade(const UpgradeOptions& options, const Console& console);
 
 struct AttachOptions {
-    std::string pool, key;
+    std::string pool, key, mirror;
     std::string state_dir;
     std::string daemon; // path of millraced; empty: beside this program, then in the PATH
     bool dry_run = false;

@@ -67,9 +67,18 @@ int export_messages(const ExportOptions& options, const Console& console) {
     const auto complain = [&console](const std::string& text) {
         console.err << "millrace-spool: " << text << '\n';
     };
-    auto pool = open_pool(options.pool, PoolFile::Lock::exclusive, options.key, console);
+    auto pool =
+        open_pool({options.pool, options.mirror, options.key}, PoolFile::Lock::exclusive, console);
     if (!pool) {
         complain(pool.error());
+        return exit_no_pool;
+    }
+    const bool stale = !pool->mirror.believed();
+    if (!pool->mirror.text.empty()) complain(options.pool + ": " + pool->mirror.text);
+    if (stale && !options.stale) {
+        complain(
+            "nothing was exported: with --stale this half's mail is, although some of it may have "
+            "been delivered, and some is missing");
         return exit_no_pool;
     }
     std::error_code error;
@@ -87,29 +96,30 @@ int export_messages(const ExportOptions& options, const Console& console) {
     MessageSource source = pool->source();
     Tally tally;
     for (const MessageId id : ids) {
-        const StoredMessage* stored = pool->catalogue.find(id);
-        if (stored == nullptr) {
+        const StoredMessage* found = pool->catalogue.find(id);
+        if (found == nullptr) {
             complain("message " + id.to_string() + " is not in the pool");
             ++tally.unreadable;
             continue;
         }
-        const bool queued = pool->live != nullptr ? pool->live->has(id) : !stored->finished();
+        const StoredMessage stored = pool->as_recovered(id, *found);
+        const bool queued = pool->live != nullptr ? pool->live->has(id) : !stored.finished();
         // Damaged mail may be missing in the index because it is damaged.
-        const bool lost = !stored->finished() && stored->record && stored->record->damaged;
+        const bool lost = !stored.finished() && stored.record && stored.record->damaged;
         const bool named = !options.messages.empty();
         if (!queued && !lost && !options.finished && !named) continue;
-        if (!stored->record) {
+        if (!stored.record) {
             if (queued || named) ++tally.unreadable;
             continue;
         }
-        const ReadMessage message = source.read(id, *stored);
+        const ReadMessage message = source.read(id, stored);
         if (!asked_for(options, message)) continue;
         if (!message.good()) ++tally.damaged;
         const std::string base = options.folder + "/" + id.to_string();
         auto written = write_file(base + ".eml", message.content);
         if (written)
             written =
-                write_file(base + ".json", dump(message_json(id, *stored, message, queued)) + "\n");
+                write_file(base + ".json", dump(message_json(id, stored, message, queued)) + "\n");
         if (!written) {
             complain(written.error());
             return exit_damage;
@@ -122,7 +132,8 @@ int export_messages(const ExportOptions& options, const Console& console) {
     console.out << tally.written << " messages exported to " << options.folder << ", "
                 << tally.damaged << " of them damaged, " << tally.unreadable
                 << " could not be read\n";
-    return tally.damaged + tally.unreadable == 0 && pool->live != nullptr ? exit_ok : exit_damage;
+    return tally.damaged + tally.unreadable == 0 && pool->live != nullptr && !stale ? exit_ok
+                                                                                    : exit_damage;
 }
 
 } // namespace queue::tool

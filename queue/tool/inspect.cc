@@ -69,6 +69,16 @@ constexpr std::size_t domains_shown = 20;
     return list;
 }
 
+[[nodiscard]] Json mirror_json(const MirrorStanding& mirror) {
+    Json json{{"state", to_string(mirror.state)}, {"meaning", mirror.text}};
+    if (mirror.half.record) {
+        json["pair"] = hex(mirror.half.record->pair);
+        json["generation"] = mirror.half.record->generation;
+        json["clean"] = mirror.half.record->clean;
+    }
+    return json;
+}
+
 /// Of what is queued: recipients by state, messages by domain and by tenant.
 struct Counts {
     std::uint64_t messages = 0, deferred = 0, content_bytes = 0;
@@ -119,6 +129,13 @@ void print_counts(std::ostream& out, const char* title,
 void print_summary(std::ostream& out, const OpenedPool& pool) {
     const Superblock& block = pool.geometry.superblock;
     out << "pool        " << hex(block.pool) << " of shard " << block.shard << '\n';
+    if (!pool.mirror.text.empty()) {
+        out << "mirror      ";
+        if (pool.mirror.half.record)
+            out << "pair " << hex(pool.mirror.half.record->pair) << ", generation "
+                << pool.mirror.half.record->generation << ": ";
+        out << pool.mirror.text << '\n';
+    }
     if (pool.geometry.from_segments) {
         out << "superblock  lost; what follows is pieced together from segment headers\n";
     } else {
@@ -196,7 +213,7 @@ void print_segments(std::ostream& out, const Catalogue& catalogue) {
 void print_messages(std::ostream& out, const OpenedPool& pool) {
     MessageSource source = pool.source();
     for (const MessageId id : pool.catalogue.ids()) {
-        const StoredMessage& stored = *pool.catalogue.find(id);
+        const StoredMessage stored = pool.as_recovered(id, *pool.catalogue.find(id));
         if (!queued(pool, id, stored)) continue;
         const ReadMessage message = source.read(id, stored, false);
         out << id.to_string() << "  " << message.prefix.content_bytes << " bytes  ";
@@ -217,7 +234,7 @@ void print_messages(std::ostream& out, const OpenedPool& pool) {
 
 int inspect(const InspectOptions& options, const Console& console) {
     const auto lock = options.lock ? PoolFile::Lock::exclusive : PoolFile::Lock::none;
-    auto pool = open_pool(options.pool, lock, options.key, console);
+    auto pool = open_pool({options.pool, options.mirror, options.key}, lock, console);
     if (!pool) {
         console.err << "millrace-spool: " << pool.error() << '\n';
         return exit_no_pool;
@@ -228,16 +245,17 @@ int inspect(const InspectOptions& options, const Console& console) {
                "may not fit together\n";
     }
     if (options.record) {
-        const StoredMessage* stored = pool->catalogue.find(*options.record);
-        if (stored == nullptr) {
+        const StoredMessage* found = pool->catalogue.find(*options.record);
+        if (found == nullptr) {
             console.err << "millrace-spool: " << options.pool << " holds nothing of message "
                         << options.record->to_string() << '\n';
             return exit_damage;
         }
         MessageSource source = pool->source();
-        const ReadMessage message = source.read(*options.record, *stored, false);
-        console.out << dump(message_json(*options.record, *stored, message,
-                                         queued(*pool, *options.record, *stored)))
+        const StoredMessage stored = pool->as_recovered(*options.record, *found);
+        const ReadMessage message = source.read(*options.record, stored, false);
+        console.out << dump(message_json(*options.record, stored, message,
+                                         queued(*pool, *options.record, stored)))
                     << '\n';
         return exit_ok;
     }
@@ -249,6 +267,7 @@ int inspect(const InspectOptions& options, const Console& console) {
     }
     Json json{{"superblock", superblock_json(*pool->file, pool->geometry)},
               {"damage", damage_json(pool->catalogue.damage())}};
+    if (!pool->mirror.text.empty()) json["mirror"] = mirror_json(pool->mirror);
     if (pool->live != nullptr) {
         json["queued"] = queued_json(count(*pool->live));
     } else {
@@ -264,7 +283,7 @@ int inspect(const InspectOptions& options, const Console& console) {
         MessageSource source = pool->source();
         Json list = Json::array();
         for (const MessageId id : pool->catalogue.ids()) {
-            const StoredMessage& stored = *pool->catalogue.find(id);
+            const StoredMessage stored = pool->as_recovered(id, *pool->catalogue.find(id));
             if (!queued(*pool, id, stored)) continue;
             list.push_back(message_json(id, stored, source.read(id, stored, false), true));
         }

@@ -68,6 +68,20 @@ void LiveView::count_live(std::vector<StoredSegment>& segments) const {
     }
 }
 
+void LiveView::bring_up_to_date(MessageId id, StoredMessage& stored) const {
+    const EntryRef ref = index().find(id);
+    if (ref == no_entry || index()[ref].lsn <= stored.status_lsn) return;
+    const Entry& entry = index()[ref];
+    stored.status_lsn = entry.lsn;
+    stored.status = {.due = entry.due,
+                     .attempts = entry.attempts,
+                     .delay_notified = (entry.flags & Entry::delay_notified) != 0,
+                     .last_error = {}};
+    stored.last_error = index().error(entry);
+    const auto recipients = index().status(entry);
+    stored.recipients.assign(recipients.begin(), recipients.end());
+}
+
 std::vector<std::string> LiveView::compare(const Catalogue& catalogue) const {
     std::vector<std::string> problems;
     const auto tell = [&](MessageId id, std::string what) {

@@ -53,6 +53,8 @@ public:
     [[nodiscard]] bool has(MessageId id) const noexcept {
         return queue_->index().find(id) != no_entry;
     }
+    /// Gives a message the state that the index has, where that is newer than what its records say.
+    void bring_up_to_date(MessageId id, StoredMessage& stored) const;
     /// Writes what lives into the segments.
     void count_live(std::vector<StoredSegment>& segments) const;
     /// What of the index the catalogue contradicts, and the other way round; one sentence each.

@@ -26,6 +26,13 @@ void add_key(CLI::App& command, std::string& key) {
         ->type_name("SOURCE");
 }
 
+void add_mirror(CLI::App& command, std::string& mirror) {
+    command
+        .add_option("--mirror", mirror,
+                    "the other half of its mirror: says which of the two counts")
+        ->type_name("POOL");
+}
+
 void add_inspect(CLI::App& app, InspectOptions& options, std::string& record) {
     CLI::App& command = *app.add_subcommand(
         "inspect", "Show what a pool holds: superblock, damage, mail by state, domain and tenant");
@@ -40,6 +47,7 @@ void add_inspect(CLI::App& app, InspectOptions& options, std::string& record) {
     command.add_flag("--json", options.json, "as JSON");
     command.add_flag("!--no-lock", options.lock,
                      "look although a relay has the pool open: what is shown may not fit together");
+    add_mirror(command, options.mirror);
     add_key(command, options.key);
 }
 
@@ -48,6 +56,7 @@ void add_verify(CLI::App& app, VerifyOptions& options) {
         "verify", "Read everything and check every checksum and rule; status 0 sound, 1 damaged");
     command.add_option("POOL", options.pool, "the pool's file")->required();
     command.add_flag("--json", options.json, "as JSON");
+    add_mirror(command, options.mirror);
     add_key(command, options.key);
 }
 
@@ -64,6 +73,9 @@ void add_export(CLI::App& app, ExportOptions& options, std::vector<std::string>&
     command.add_option("--sender", options.sender, "only mail of this sender");
     command.add_flag("--include-finished", options.finished,
                      "also what has been delivered or bounced and is not overwritten yet");
+    command.add_flag("--stale", options.stale,
+                     "although the pool is half of a mirror and has missed mail");
+    add_mirror(command, options.mirror);
     add_key(command, options.key);
 }
 
@@ -97,6 +109,7 @@ void add_attach(CLI::App& app, AttachOptions& options) {
         ->required();
     command.add_option("--daemon", options.daemon, "millraced, when it is not beside this program");
     command.add_flag("--dry-run", options.dry_run, "only say what there is");
+    add_mirror(command, options.mirror);
     add_key(command, options.key);
 }
 

@@ -7,16 +7,22 @@
 
 namespace queue::tool {
 
-std::expected<OpenedPool, std::string> open_pool(const std::string& path, PoolFile::Lock lock,
-                                                 const std::string& key, const Console& console) {
+std::expected<OpenedPool, std::string> open_pool(const PoolFiles& files, PoolFile::Lock lock,
+                                                 const Console& console) {
     std::shared_ptr<const KeyRing> keys;
-    if (!key.empty()) {
-        auto loaded = KeyRing::load(key);
+    if (!files.key.empty()) {
+        auto loaded = KeyRing::load(files.key);
         if (!loaded) return std::unexpected(loaded.error());
         keys = std::move(*loaded);
     }
-    auto file = PoolFile::open(path, lock);
+    auto file = PoolFile::open(files.pool, lock);
     if (!file) return std::unexpected(file.error());
+    MirrorStanding mirror = standing_of(**file);
+    if (!files.mirror.empty()) {
+        const auto other = PoolFile::open(files.mirror, lock);
+        if (!other) return std::unexpected(other.error());
+        mirror = standing_of(**file, **other);
+    }
     auto geometry = read_geometry(**file);
     if (!geometry) return std::unexpected(geometry.error());
     Progress progress;
@@ -30,6 +36,7 @@ std::expected<OpenedPool, std::string> open_pool(const std::string& path, PoolFi
     auto unlock = std::make_unique<Unlock>(superblock, keys);
     Catalogue catalogue = Catalogue::read(**file, superblock, *unlock, progress);
     OpenedPool pool{.file = std::move(*file),
+                    .mirror = std::move(mirror),
                     .geometry = *geometry,
                     .unlock = std::move(unlock),
                     .catalogue = std::move(catalogue),

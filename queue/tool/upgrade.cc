@@ -259,8 +259,10 @@ int upgrade(const UpgradeOptions& options, const Console& console) {
     const std::string target = options.to.empty() ? options.pool : options.to;
     if (target != options.pool && fs::exists(target))
         return refuse(target + " is there already; name a file that is not", exit_no_pool);
-    auto pool = open_pool(options.pool, PoolFile::Lock::exclusive, options.key, console);
+    auto pool = open_pool({options.pool, {}, options.key}, PoolFile::Lock::exclusive, console);
     if (!pool) return refuse(pool.error(), exit_no_pool);
+    if (!pool->mirror.believed())
+        return refuse(options.pool + ": " + pool->mirror.text, exit_no_pool);
     if (pool->live == nullptr)
         return refuse(options.pool + ": " + pool->why_dead + "; export saves what can be read",
                       exit_no_pool);
@@ -291,7 +293,7 @@ int upgrade(const UpgradeOptions& options, const Console& console) {
     }
     file->reset(); // gives its lock back
 
-    auto made = open_pool(unfinished, PoolFile::Lock::exclusive, options.key, console);
+    auto made = open_pool({unfinished, {}, options.key}, PoolFile::Lock::exclusive, console);
     std::vector<std::string> problems;
     if (!made) {
         problems.push_back(made.error());

@@ -110,10 +110,18 @@ void judge_messages(const OpenedPool& pool, const Console& console, Verdict& ver
     if (console.terminal) console.err << "\r\033[K" << std::flush;
 }
 
+void judge_mirror(const MirrorStanding& mirror, Verdict& verdict) {
+    using State = MirrorStanding::State;
+    if (mirror.text.empty()) return;
+    const bool sound = mirror.state == State::paired || mirror.state == State::alone;
+    (sound ? verdict.remarks : verdict.problems).push_back(mirror.text);
+}
+
 } // namespace
 
 Verdict judge(const OpenedPool& pool, const Console& console) {
     Verdict verdict;
+    judge_mirror(pool.mirror, verdict);
     judge_superblock(pool, verdict);
     judge_places(pool, verdict);
     if (pool.catalogue.locked_records() != 0) {
@@ -132,7 +140,8 @@ Verdict judge(const OpenedPool& pool, const Console& console) {
 }
 
 int verify(const VerifyOptions& options, const Console& console) {
-    auto pool = open_pool(options.pool, PoolFile::Lock::exclusive, options.key, console);
+    auto pool =
+        open_pool({options.pool, options.mirror, options.key}, PoolFile::Lock::exclusive, console);
     if (!pool) {
         console.err << "millrace-spool: " << pool.error() << '\n';
         return exit_no_pool;

@@ -4,9 +4,7 @@
 // checksums put right again, as a disk that holds nonsense written by ourselves would have it. Then the real
 // recovery opens it on a disk in memory, everything that is found is read, and mail goes in and out.
 #include "dataplane/base/check.h"
-#include "queue/codec.h"
-#include "queue/disk/crc32c.h"
-#include "queue/segment_scan.h"
+#include "tests/fuzz/pool_structures.h"
 #include "tests/queue/spool_world.h"
 
 #include <algorithm>
@@ -20,22 +18,12 @@ namespace {
 
 using namespace queue;
 using namespace std::chrono_literals;
+using tests::PoolStructure;
 using tests::World;
-
-struct Structure {
-    enum class Kind : std::uint8_t { superblock, segment_header, frame, record };
-    Kind kind = Kind::superblock;
-    std::uint64_t begin = 0;   // in the image
-    std::uint32_t copy = 0;    // of a superblock or segment header
-    std::uint32_t offset = 0;  // in its segment
-    std::uint32_t payload = 0; // bytes
-    std::uint64_t seq = 0;
-};
 
 struct Base {
     std::vector<std::byte> image;
-    std::uint32_t seed = 0;
-    std::vector<Structure> structures;
+    tests::PoolStructures structures;
 };
 
 tests::SimDiskOptions disk_options() {
@@ -79,77 +67,18 @@ std::vector<std::byte> written() {
 }
 
 Base make_base() {
-    Base base{.image = written(), .seed = 0, .structures = {}};
-    const std::span<const std::byte> bytes = base.image;
-    Superblock superblock;
-    for (std::uint32_t copy = 0; copy < superblock_copies; ++copy) {
-        const std::uint64_t at = copy * block_bytes;
-        auto decoded = decode_superblock(bytes.subspan(at).first<block_bytes>(), copy);
-        if (decoded) superblock = *decoded;
-        base.structures.push_back({.begin = at, .copy = copy});
-    }
-    base.seed = pool_seed(superblock.pool, superblock.shard);
-    for (std::uint32_t slot = 0; slot < superblock.segment_count; ++slot) {
-        const std::uint64_t end = std::uint64_t{slot + 1} * superblock.segment_bytes;
-        const std::uint64_t begin =
-            slot == 0 ? superblock_area_bytes : end - superblock.segment_bytes;
-        const SegmentScan scan = scan_segment(bytes.subspan(begin, end - begin), superblock.pool,
-                                              superblock.shard, slot);
-        if (scan.segment_seq == 0) continue;
-        using Kind = Structure::Kind;
-        for (std::uint32_t copy = 0; copy < segment_header_copies; ++copy)
-            base.structures.push_back(
-                {.kind = Kind::segment_header, .begin = begin + copy * block_bytes, .copy = copy});
-        for (const FoundFrame& frame : scan.frames)
-            base.structures.push_back({.kind = Kind::frame,
-                                       .begin = begin + frame.header.offset,
-                                       .offset = frame.header.offset,
-                                       .seq = scan.segment_seq});
-        for (const FoundRecord& record : scan.records)
-            base.structures.push_back({.kind = Kind::record,
-                                       .begin = begin + record.offset,
-                                       .offset = record.offset,
-                                       .payload = record.header.payload_bytes,
-                                       .seq = scan.segment_seq});
-    }
+    Base base{.image = written(), .structures = {}};
+    base.structures = tests::structures_of(base.image);
     return base;
-}
-
-template <class Value>
-void put(std::span<std::byte> bytes, std::size_t at, Value value) {
-    std::memcpy(bytes.data() + at, &value, sizeof value);
-}
-
-/// Makes the checksums of a structure fit what it holds now.
-void seal(const Base& base, std::span<std::byte> image, const Structure& structure) {
-    const std::span<std::byte> bytes = image.subspan(structure.begin);
-    const RecordSeeds seeds = record_seeds(base.seed, structure.seq, structure.offset);
-    switch (structure.kind) {
-    case Structure::Kind::superblock:
-    case Structure::Kind::segment_header:
-        put(bytes, 8, crc32c(structure.copy + 1, bytes.first<block_bytes>().subspan(12)));
-        break;
-    case Structure::Kind::frame:
-        put(bytes, 4, crc32c(seeds.header, bytes.subspan(8, frame_header_bytes - 8)));
-        break;
-    case Structure::Kind::record: {
-        std::uint32_t payload = 0;
-        std::memcpy(&payload, bytes.data() + 12, sizeof payload);
-        payload = static_cast<std::uint32_t>(
-            std::min<std::size_t>(payload, bytes.size() - record_header_bytes));
-        put(bytes, 4, crc32c(seeds.payload, bytes.subspan(record_header_bytes, payload)));
-        put(bytes, 0, crc32c(seeds.header, bytes.subspan(4, record_header_bytes - 4)));
-        break;
-    }
-    }
 }
 
 void edit(const Base& base, std::vector<std::byte>& image, std::span<const std::byte> input) {
     std::array<std::uint8_t, 8> word{};
     std::memcpy(word.data(), input.data(), word.size());
     const std::uint32_t what = word[0];
-    const Structure& structure =
-        base.structures[(word[1] | std::uint32_t{word[2]} << 8) % base.structures.size()];
+    const std::vector<PoolStructure>& structures = base.structures.all;
+    const PoolStructure& structure =
+        structures[(word[1] | std::uint32_t{word[2]} << 8) % structures.size()];
     const std::uint32_t where = word[3] | std::uint32_t{word[4]} << 8;
     const std::uint64_t value =
         word[5] | std::uint64_t{word[6]} << 8 |
@@ -169,24 +98,19 @@ void edit(const Base& base, std::vector<std::byte>& image, std::span<const std::
                     block_bytes, std::byte{0});
         break;
     default: { // a number in a structure, and checksums that fit
-        std::uint32_t length = frame_header_bytes;
-        if (structure.kind == Structure::Kind::record)
-            length = record_header_bytes + structure.payload;
-        if (structure.kind == Structure::Kind::superblock) length = 160;
-        if (structure.kind == Structure::Kind::segment_header) length = 128;
         const std::size_t width = std::size_t{1} << (what / 8 % 4);
-        const std::size_t at = structure.begin + where % length / width * width;
+        const std::size_t at = structure.begin + where % structure.length() / width * width;
         if (at + width > image.size()) break;
         std::memcpy(image.data() + at, &value, width);
         const std::uint64_t copies =
-            structure.kind == Structure::Kind::superblock ? superblock_copies : 1;
+            structure.kind == PoolStructure::Kind::superblock ? superblock_copies : 1;
         for (std::uint32_t copy = 0; copy < copies; ++copy) {
-            Structure target = structure;
+            PoolStructure target = structure;
             if (copies > 1) { // one alone does not count
-                target = base.structures[copy];
+                target = structures[copy];
                 std::memcpy(image.data() + target.begin + (at - structure.begin), &value, width);
             }
-            seal(base, image, target);
+            tests::seal(base.structures.seed, image, target);
         }
         break;
     }

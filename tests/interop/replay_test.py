@@ -46,5 +46,18 @@ def crashes_of_a_recorded_run(folder):
            f"the images held mail to look for: {figures}")
 
 
+def a_wrong_command_line_is_refused(folder):
+    def said(*words):
+        return subprocess.run([binary("spool_replay"), *words], capture_output=True, text=True, timeout=60)
+    told = said("--help")
+    expect(told.returncode == 0 and "--images N" in told.stdout and not told.stderr, f"help: {told}")
+    for words, why in ((("J", "--images", "ten"), "ten is no number"), (("J", "--images"), "needs a number"),
+                       (("J", "--seed", "1x"), "1x is no number"), (("J", "--images", "0"), "nothing"),
+                       (("--quick", "J"), "no option --quick"), (("J", "K"), "K is a second"), ((), "JOURNAL is missing")):
+        refused = said(*words)
+        expect(refused.returncode == 2 and why in refused.stderr and "--help" in refused.stderr, f"{words}: {refused}")
+
+
 if __name__ == "__main__":
-    run_cases([("crashes_of_a_recorded_run", crashes_of_a_recorded_run)])
+    run_cases([("a_wrong_command_line_is_refused", a_wrong_command_line_is_refused),
+               ("crashes_of_a_recorded_run", crashes_of_a_recorded_run)])

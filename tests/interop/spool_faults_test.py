@@ -116,9 +116,29 @@ def mirror_goes_on_with_one_half(folder):
     relay.stop()
 
 
+def mirror_goes_on_when_one_half_hangs(folder):
+    """The second half stops answering: after its time it is left behind, queued mail goes out, and the end does not wait for it."""
+    sink = BenchSink(folder, ledger=True)
+    relay = Relay(folder, smart_host=f"127.0.0.1:{sink.port}",
+                  daemon_options=["--mirror-faults", "write:hang:100+"])
+    with_server(relay, f'durability = "mirror"\nmirror_dir = "{relay.folder}/mirror"\nmirror_copy_rate = "1GiB"')
+    relay.start()
+    load(folder, relay, 4)
+    wait_until("the half to be left behind", lambda: "mirror_dir did not answer for 30 s" in relay_log(relay), 90)
+    relay.wait_empty(60)
+    audited(folder, sink)
+    expect_equal(relay.daemon.stop(30), 0, "the daemon ends in good order")
+    expect("event=spool_hung" in relay_log(relay), "the log says that a device was not waited for")
+    relay.daemon_options = []
+    relay.start_daemon()
+    wait_until("the half to be filled again", lambda: "whole: mirror_dir" in relay_log(relay), 60)
+    relay.stop()
+
+
 if __name__ == "__main__":
     run_cases([("refused_writes_lose_nothing", refused_writes_lose_nothing),
                ("failed_flush_fails_its_batches_and_loses_nothing", failed_flush_fails_its_batches_and_loses_nothing),
                ("device_that_refuses_everything_suspends_deliveries",
                 device_that_refuses_everything_suspends_deliveries),
-               ("mirror_goes_on_with_one_half", mirror_goes_on_with_one_half)])
+               ("mirror_goes_on_with_one_half", mirror_goes_on_with_one_half),
+               ("mirror_goes_on_when_one_half_hangs", mirror_goes_on_when_one_half_hangs)])

@@ -169,4 +169,46 @@ TEST(EssentialReserve, ProgressIsMadeWhenNothingIsFree) {
     EXPECT_TRUE(world.queue->begin(0).has_value()) << "without a restart";
 }
 
+base::Task<void> small_mail(World* world, bool* full) {
+    while (!*full) {
+        auto draft = world->queue->begin(0);
+        if (!draft) {
+            *full = draft.error() == SpoolError::full;
+            static_cast<void>(co_await base::sleep_for(world->loop, 1ms));
+            continue;
+        }
+        draft->envelope().add_recipient("x@example.net", "", 0);
+        auto committed = co_await draft->commit("", base::Deadline::never());
+        if (!committed && committed.error() == SpoolError::full) *full = true;
+    }
+}
+
+// A checkpoint of mail that is as small as this takes several segments, and while it is written the one before stays.
+TEST(EssentialReserve, HoldsACheckpointOfManySegments) {
+    World world{{.bytes = 16U << 20}, tests::small_options()};
+    ASSERT_TRUE(world.open().value().has_value());
+    world.sink();
+    bool full = false;
+    for (int i = 0; i < 200; ++i)
+        world.start(small_mail(&world, &full));
+    ASSERT_TRUE(world.run_until([&] { return full; }, 10min));
+    ASSERT_GT(world.ready.size(), 4'000U) << "or its checkpoint is small";
+    // As much is written down about them as the pool holds.
+    for (int round = 0; round < 20; ++round) {
+        for (MessageRef& message : world.ready)
+            world.queue->progress(*message);
+        ASSERT_TRUE(world.sync().has_value()) << "round " << round;
+    }
+    EXPECT_GT(world.queue->counters().batch_bytes, 2 * (16U << 20));
+    EXPECT_GT(world.queue->counters().checkpoints, 4U);
+    while (!world.ready.empty()) {
+        world.deliver(std::move(world.ready.front()));
+        world.ready.pop_front();
+    }
+    ASSERT_TRUE(world.sync().has_value());
+    EXPECT_TRUE(world.run_until(
+        [&] { return world.queue->pressure().level < SpoolLevel::nearly_full; }, 10min))
+        << world.queue->counters().segments_free << " free";
+}
+
 } // namespace

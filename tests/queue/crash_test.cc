@@ -130,6 +130,31 @@ TEST(SpoolCrash, RefusedWritesNeverLeaveTheLogWaiting) {
     }
 }
 
+// Goal: one refused flush that takes all writes along leaves a buffer to mend them with. Method: the device stands
+// still until more completions wait than all buffers hold.
+TEST(SpoolCrash, AFlushThatFailsAllBuffersIsMended) {
+    for (const std::size_t buffers : {std::size_t{2}, std::size_t{3}, batch_buffer_count}) {
+        SCOPED_TRACE("buffers " + std::to_string(buffers));
+        QueueOptions options = small_options();
+        options.writes = {.batch_bytes = block_bytes, .buffers = buffers};
+        World world{{.bytes = 16 << 20}, options};
+        world.commit_by_flush();
+        ASSERT_TRUE(world.open().value().has_value());
+        world.sink();
+        for (int i = 0; i < 1000; ++i)
+            ASSERT_TRUE(world.submit("hello\r\n"));
+        ASSERT_TRUE(world.run_until([&] { return world.ready.size() == 1000; }, 10s));
+        world.disk.hold(true);
+        for (; !world.ready.empty(); world.ready.pop_front())
+            world.deliver(std::move(world.ready.front()));
+        world.run_for(100ms);
+        world.fail_flushes(1);
+        world.disk.hold(false);
+        EXPECT_TRUE(world.run(world.queue->sync(base::Deadline::in(world.loop, 10s))));
+        EXPECT_EQ(world.queue->counters().write_errors, buffers - 1);
+    }
+}
+
 // Goal: what the collector has emptied stays free over a crash, however often: an older copy of a message
 // does not count. Method: deferred mail in every segment, two rounds of the pool, then boots that all crash.
 TEST(SpoolCrash, ACollectedSegmentStaysFreeOverACrash) {

@@ -134,6 +134,49 @@ TEST_P(Damage, AnUnreadableEnvelopeIsKeptAndNeverTriedAgain) {
     EXPECT_EQ(found.size(), 1U);
 }
 
+TEST_P(Damage, CollectionMovesWhatLiesBesideABadBlock) {
+    open();
+    const std::vector<MessageId> ids = submit(100);
+    std::vector<MessageId> kept;
+    std::vector<std::size_t> places;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (i % 5 == 0) {
+            kept.push_back(ids[i]);
+            places.push_back(place_of(ids[i]));
+        } else {
+            ASSERT_TRUE(world->queue->remove(world->queue->index().find(ids[i])));
+        }
+    }
+    constexpr std::size_t bad = 7;
+    const std::size_t block = (places[bad] + 10'000) / block_bytes * block_bytes;
+    world->disk.make_unreadable(block);
+    // Other mail fills the pool and is done with, until what is left of the old has been moved.
+    std::size_t beside = 0; // in its segment
+    for (std::size_t i = 0; i < kept.size(); ++i)
+        beside += i != bad && places[i] / segment_bytes == places[bad] / segment_bytes;
+    ASSERT_GE(beside, 1U);
+    const auto moved = [&] {
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < kept.size(); ++i)
+            count += places[i] / segment_bytes == places[bad] / segment_bytes &&
+                     place_of(kept[i]) != places[i];
+        return count;
+    };
+    for (int i = 0; i < 2000 && moved() < beside; ++i) {
+        auto sent = world->submit(std::string(20'000, 'z'));
+        if (sent) sent->reset();
+        static_cast<void>(world->run_until([&] { return !world->ready.empty(); }, 1s));
+        while (!world->ready.empty()) {
+            const MessageId id = world->ready.front()->id;
+            ASSERT_TRUE(std::ranges::find(kept, id) == kept.end()) << "it was not due";
+            world->deliver(std::move(world->ready.front()));
+            world->ready.pop_front();
+        }
+    }
+    EXPECT_EQ(moved(), beside);
+    EXPECT_EQ(place_of(kept[bad]), places[bad]);
+}
+
 TEST_P(Damage, RecoveryQueuesRottenMailWhoseSenderCanBeTold) {
     open();
     world->sink();

@@ -330,6 +330,21 @@ TEST_P(MirroredQueue, AHalfThatIsGivenEverythingKeepsWhatTheOtherHasLost) {
     ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 300s));
     EXPECT_EQ(mirror->state(), MirrorState::whole);
     expect_all_content();
+    // And gives it back: who found it on the one half alone would rely on it.
+    EXPECT_TRUE(mirror->reconciling());
+    ASSERT_TRUE(world->run_until([&] { return whole == 2; }, 300s));
+    EXPECT_FALSE(mirror->reconciling());
+    EXPECT_EQ(world->disk.bytes()[rotten], other->bytes()[rotten]);
+}
+
+TEST_P(MirroredQueue, AHalfThatHasNothingOfItsOwnIsDoneWhenItHasEverything) {
+    open();
+    submit();
+    other->fail_writes(SimDisk::Fault::io, 1);
+    auto sent = world->submit("one more");
+    ASSERT_TRUE(sent);
+    ASSERT_TRUE(world->run_until([&] { return whole == 1; }, 300s));
+    EXPECT_FALSE(mirror->reconciling());
 }
 
 TEST_P(MirroredQueue, SuperblocksOfTheHalfThatHasTheNewerOnesCount) {
@@ -386,6 +401,29 @@ TEST_P(MirroredQueue, AStartBelievesTheNewerOfTwoGenerationsOfASegment) {
         ids.clear();
         places.clear();
     }
+}
+
+TEST_P(MirroredQueue, AHalfWhoseRecordsAreUnreadableIsMadeAnewAfterAnOrderlyEnd) {
+    open();
+    submit();
+    Images images = end();
+    for (std::size_t copy = 0; copy < mirror_record_copies; ++copy) {
+        const std::uint64_t at = mirror_record_begin + copy * block_bytes;
+        images[0].unreadable.insert(at / block_bytes);
+    }
+    // Something that must come from the other half.
+    std::ranges::fill(std::span{images[0].safe}.subspan(superblock_area_bytes, segment_bytes / 2),
+                      std::byte{0});
+    images[0].visible = images[0].safe;
+    open(std::move(images));
+    EXPECT_FALSE(mirror->counts(0));
+    ASSERT_TRUE(world->run_until([&] { return mirror->state() == MirrorState::whole; }));
+    for (const MessageId id : ids)
+        EXPECT_TRUE(world->queue->index().find(id) != no_entry);
+    EXPECT_EQ(world->report.records_damaged, 0U);
+    Images again = end();
+    open(std::move(again));
+    EXPECT_FALSE(mirror->reconciling()) << "both have their records again";
 }
 
 // --- The bytes -----------------------------------------------------------------------------------
@@ -609,6 +647,7 @@ TEST_F(JudgedCopy, KeepsWhatTheSourceHasLostOnAHalfThatIsGivenEverything) {
     damage(halves[1], 4);
     judge(false);
     EXPECT_EQ(written[0], 0) << "the source alone counts";
+    EXPECT_TRUE(window.one_sided);
     EXPECT_EQ(found_in(halves[1], 7), all_records);
 }
 
@@ -617,6 +656,7 @@ TEST_F(JudgedCopy, FillsAHalfThatHasNothing) {
     damage(halves[0], 2); // goes along: its envelope may be whole
     judge(false);
     EXPECT_EQ(halves[1], halves[0]);
+    EXPECT_FALSE(window.one_sided);
 }
 
 TEST_F(JudgedCopy, OverwritesAnOlderGeneration) {
@@ -639,6 +679,33 @@ TEST_F(JudgedCopy, WritesAgainWhatCannotBeReadOnOneHalf) {
     judge(true);
     EXPECT_EQ(found_in(halves[0], 7), all_records);
     EXPECT_EQ(written[1], 0);
+}
+
+TEST_F(JudgedCopy, ZerosOfABlockThatCannotBeReadAreNoContent) {
+    // One record more, of zeros: a block in its middle has nothing else, and checks out when it is lost.
+    constexpr std::uint32_t at = 16 * block_bytes, bytes = 4 * block_bytes;
+    constexpr std::uint32_t payload = bytes - frame_header_bytes - record_header_bytes;
+    const std::uint32_t seed = pool_seed(pool, 0);
+    const RecordSeeds seeds = record_seeds(seed, 7, at + frame_header_bytes);
+    for (std::vector<std::byte>& half : halves) {
+        const std::span<std::byte> frame = std::span{half}.subspan(at, bytes);
+        encode_frame_header(
+            frame.first<frame_header_bytes>(),
+            {.segment_seq = 7, .offset = at, .bytes = bytes, .used = bytes, .records = 1}, seed);
+        const std::span<std::byte> record = frame.subspan(frame_header_bytes);
+        encode_record_header(
+            record.first<record_header_bytes>(),
+            {.payload_crc = crc32c(seeds.payload, record.subspan(record_header_bytes)),
+             .type = static_cast<std::uint16_t>(RecordType::body_chunk),
+             .payload_bytes = payload,
+             .lsn = 706},
+            seeds);
+    }
+    ASSERT_EQ(found_in(halves[0], 7).size(), record_count + 1U);
+    lost[0] = {at / block_bytes + 2};
+    judge(true);
+    EXPECT_EQ(written, (std::array{1, 0}));
+    EXPECT_TRUE(window.halves[0].write[lost[0].front()]);
 }
 
 } // namespace

@@ -33,6 +33,21 @@ TEST(SegmentTable, IsNotTakenBeforeTheRecordsThatFreedItAreDurable) {
     EXPECT_EQ(table.take(7), 0U);
 }
 
+// One that is known as bad is not read: what ended its mail must be found instead.
+TEST(SegmentTable, LeavesNotBeforeTheRecordsThatEmptiedItAreDurable) {
+    SegmentTable table = table_with_one_sealed();
+    table.mark_bad(0);
+    table.drop_live(0, 100);
+    EXPECT_EQ(table.free_dead(7), 0U);
+    EXPECT_FALSE(table.gone_for_good(0, 6));
+    EXPECT_TRUE(table.gone_for_good(0, 7));
+    EXPECT_EQ(table.free_dead(9), 0U) << "it is asked for again";
+    EXPECT_TRUE(table.gone_for_good(0, 7)) << "and waits for no more than it did";
+    table.free_behind(12); // those records are written again
+    EXPECT_FALSE(table.gone_for_good(0, 11));
+    EXPECT_TRUE(table.gone_for_good(0, 12));
+}
+
 TEST(SegmentTable, IsNotFreeWhileAWriteToItIsInFlight) {
     SegmentTable table = table_with_one_sealed();
     table.write_begun(0);

@@ -220,7 +220,7 @@ base::Task<SpoolResult<MessageRef>> send(World* world, Oracle* oracle, Letter le
                                    ".example",
                                i % 3 == 0 ? "rfc822;user@example" : "", queue::notify_failure);
     }
-    oracle->begun(id, envelope, letter.prelude + letter.body);
+    oracle->begun(*world, id, envelope, letter.prelude + letter.body);
     const base::Deadline deadline = letter.patience == base::Duration::max()
                                         ? base::Deadline::never()
                                         : base::Deadline::in(world->loop, letter.patience);

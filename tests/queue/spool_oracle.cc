@@ -14,10 +14,9 @@ using queue::RecipientState;
 
 namespace {
 
-// What a device loses of the last moments before a power cut, nothing newer can tell of: the watermark goes out
-// after 100 ms of silence, and a batch or two may be under way. docs/reliability.md, "What one disk cannot do".
-constexpr std::int64_t untold_ns = 1'000'000'000;
 constexpr std::size_t violations_max = 20;
+// Places in the index that a start takes for messages of which only the completion is missing.
+constexpr std::size_t finished_at_start_max = 64;
 
 /// Ended or refused, and the record of that may not be durable.
 bool over_in_doubt(const Mail& mail) {
@@ -96,13 +95,15 @@ std::uint64_t Oracle::promised_count() const noexcept {
 
 // --- Clients and deliveries --------------------------------------------------------------------
 
-void Oracle::begun(MessageId id, const queue::Envelope& envelope, std::string_view content) {
+void Oracle::begun(World& world, MessageId id, const queue::Envelope& envelope,
+                   std::string_view content) {
     const auto [at, inserted] = mails_.try_emplace(id.value);
     if (!inserted) return violate(Invariant::numbers_never_repeat, "message id " + id.to_string());
     at->second.content = digest(content);
     at->second.envelope = digest(envelope);
     at->second.expiry = envelope.expiry;
     at->second.boot = boot_;
+    at->second.begun_at = world.loop.now().time_since_epoch().count();
     at->second.states.resize(envelope.recipient_count());
     at->second.states_synced.resize(envelope.recipient_count());
 }
@@ -112,6 +113,7 @@ void Oracle::acknowledged(World& world, const queue::Message& message) {
     mail.acknowledged = true;
     mail.acknowledged_at = world.loop.now().time_since_epoch().count();
     ++acknowledged_;
+    most_queued_ = std::max(most_queued_, world.queue->index().size());
     if (harmed(world)) return;
     // The promise is out: a power cut in this very moment must leave every byte of it.
     queue::QueueCore& core = queue::QueueProbe::core(*world.queue);
@@ -218,7 +220,6 @@ void Oracle::sync_ended(std::vector<Promise> promises, bool succeeded) {
 }
 
 void Oracle::boot_ends(World& world) {
-    last_boot_end_ = world.loop.now().time_since_epoch().count();
     static_cast<void>(harmed(world));
     changed_.clear();
     for (auto& [id, mail] : mails_) {
@@ -250,7 +251,6 @@ void Oracle::take_over(Mail& mail, const queue::Message& message) {
         mail.states.push_back(status.state);
     mail.attempts_synced = mail.attempts;
     mail.states_synced = mail.states;
-    mail.acknowledged_at = 0;
 }
 
 void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) {
@@ -291,7 +291,7 @@ void Oracle::check_one(World& world, Mail& mail, const queue::Message& message) 
     }
 }
 
-void Oracle::check_missing(World& world, std::uint64_t id, Mail& mail, bool alarm) {
+void Oracle::check_missing(World& world, std::uint64_t id, Mail& mail) {
     if (mail.lost) return;
     if (mail.loose && mail.ended_once && mail.acknowledged) mail.settled = true;
     if (mail.settled) {
@@ -307,17 +307,29 @@ void Oracle::check_missing(World& world, std::uint64_t id, Mail& mail, bool alar
         if (!world.second) mail.refused_for_good = true;
         return;
     }
-    const bool told = alarm || (damaged_ && mail.boot == boot_ - 1 &&
-                                last_boot_end_ - mail.acknowledged_at < untold_ns);
-    if (!told) violate(Invariant::acknowledged_survives, "lost: " + name(id));
     mail.lost = true;
     ++lost_;
+    if (!damaged_) return violate(Invariant::acknowledged_survives, "lost: " + name(id));
+    // What a device loses of the last moment before a power cut, no later write names. docs/reliability.md, "What one
+    // disk cannot do".
+    const bool last_moment = mail.boot == boot_ - 1 && mail.acknowledged_at >= told_until_;
+    if (!last_moment) missed_.emplace(mail.boot, mail.acknowledged_at);
+}
+
+/// A batch that is not found counts as one, whatever was in it. Without the checkpoint nobody can say how many there
+/// should be: that it is lost is all that is told.
+void Oracle::check_told(const queue::RecoveryReport& report) {
+    const std::uint64_t told = report.records_damaged + report.torn_tails;
+    if (missed_.size() > told && !report.checkpoint_lost)
+        violate(Invariant::acknowledged_survives,
+                "of " + std::to_string(missed_.size()) +
+                    " batches mail is lost, and the restart tells of " + std::to_string(told));
+    missed_.clear();
 }
 
 void Oracle::check_opened(World& world) {
     const queue::RecoveryReport& report = world.report;
-    const bool alarm = damaged_ && (report.records_damaged != 0 || report.torn_tails != 0 ||
-                                    report.checkpoint_lost);
+    most_queued_ = std::max(most_queued_, world.queue->index().size());
     if (!damaged_) {
         // With nowhere left to write to, a slot is used before the ends of its messages are durable (log.cc,
         // "stranded"): what was ended or refused and is in doubt may then be found in pieces.
@@ -341,6 +353,7 @@ void Oracle::check_opened(World& world) {
         return true;
     });
     std::set<std::uint64_t> found;
+    told_until_ = 0;
     std::uint64_t again = 0;
     std::string first_again;
     for (const auto& [id, state] : ids) {
@@ -361,6 +374,7 @@ void Oracle::check_opened(World& world) {
             continue;
         }
         if (at->second.boot == boot_) continue;
+        if (at->second.boot == boot_ - 1) told_until_ = std::max(told_until_, at->second.begun_at);
         // The restart goes by what is due, and the clock may have been set back.
         const bool due = (*message)->due <= world.loop.wall_now();
         if (at->second.settled && !at->second.unannounced && due) {
@@ -372,8 +386,9 @@ void Oracle::check_opened(World& world) {
         take_over(at->second, **message);
     }
     for (auto& [id, mail] : mails_) {
-        if (!found.contains(id) && mail.boot != boot_) check_missing(world, id, mail, alarm);
+        if (!found.contains(id) && mail.boot != boot_) check_missing(world, id, mail);
     }
+    check_told(report);
     if (!harmed(world) && again > report.possible_duplicates)
         violate(Invariant::duplicates_bounded,
                 std::to_string(again) + " delivered messages are back, and the restart speaks of " +
@@ -505,6 +520,12 @@ void Oracle::check_disk(World& world, bool fold) {
         }
     }
     if (!fold) return;
+    // A checkpoint has what was known when it was made, also of a round whose status still waited for a buffer.
+    const auto by_checkpoint = [&](const queue::Entry& entry, std::uint64_t lsn,
+                                   unsigned attempts) {
+        return world.report.checkpoint_entries != 0 && lsn == entry.lsn &&
+               attempts < entry.attempts;
+    };
     world.queue->for_each({}, [&](queue::EntryRef, const queue::Entry& entry) {
         const auto at = messages.find(entry.id.value);
         const std::string id = entry.id.to_string();
@@ -518,8 +539,13 @@ void Oracle::check_disk(World& world, bool fold) {
         } else if (finished.contains(entry.id.value)) {
             violate(Invariant::index_is_the_log, "in the index, and finished on the disk: " + id);
         } else if (!loose && at->second.status_lsn >= entry.lsn && at->second.status_lsn != 0 &&
-                   at->second.attempts != entry.attempts) {
-            violate(Invariant::index_is_the_log, "the disk's status is another one: " + id);
+                   at->second.attempts != entry.attempts &&
+                   !by_checkpoint(entry, at->second.status_lsn, at->second.attempts)) {
+            violate(Invariant::index_is_the_log,
+                    "the disk's status is another one: " + id + ": attempt " +
+                        std::to_string(at->second.attempts) + ", LSN " +
+                        std::to_string(at->second.status_lsn) + ", and not " +
+                        std::to_string(entry.attempts) + ", LSN " + std::to_string(entry.lsn));
         }
         return true;
     });
@@ -538,17 +564,36 @@ void Oracle::check_bounds(World& world) {
     std::uint64_t arena = 0;
     for (const std::span<std::byte> part : world.queue->arenas())
         arena += part.size();
-    if (counters.resident_bytes > arena)
+    // What it may be at least, core.cc: 256 small slabs and 128 large ones.
+    constexpr std::uint64_t arena_min =
+        256 * queue::small_slab_bytes + 128 * queue::large_slab_bytes;
+    if (counters.resident_bytes > arena || arena > world.options.resident_bytes_max + arena_min)
         violate(Invariant::memory_is_bounded, "more content than there is memory");
+    // Places in the index are used again.
+    const queue::MessageIndex& index = world.queue->index();
+    if (index.slot_count() > most_queued_ + finished_at_start_max)
+        violate(Invariant::memory_is_bounded, std::to_string(index.slot_count()) +
+                                                  " places in the index for at most " +
+                                                  std::to_string(most_queued_) + " messages");
     // Batches, one frame of the collector or a checkpoint, a header and a superblock.
-    std::uint64_t pending_max =
-        (queue::batch_buffer_count + 1) * std::uint64_t{queue::batch_bytes_max} + 65536;
-    if (world.second) pending_max += queue::mirror_window_bytes + queue::block_bytes;
+    queue::QueueCore& core = queue::QueueProbe::core(*world.queue);
+    const std::uint64_t batch_max = core.log().payload_bytes_max() + queue::block_bytes;
+    std::uint64_t pending_max = (world.options.writes.buffers + 1) * batch_max + 65536;
+    // Content, the collector's or the scrub's window, and what their blocks have in common with others.
+    std::uint64_t reading_max = arena + 2 * queue::collect_window_bytes;
+    if (world.second) {
+        pending_max += queue::mirror_window_bytes + queue::block_bytes;
+        reading_max += queue::mirror_window_bytes;
+    }
     for (unsigned side = 0; side < (world.second ? 2 : 1); ++side) {
         const std::uint64_t bytes = world.half(side).pending_bytes_max();
         if (bytes > pending_max)
             violate(Invariant::memory_is_bounded,
                     std::to_string(bytes) + " bytes of writes at once");
+        const std::uint64_t reading = world.half(side).reading_bytes_max();
+        if (reading > reading_max)
+            violate(Invariant::memory_is_bounded,
+                    std::to_string(reading) + " bytes of reads at once");
     }
 }
 
@@ -560,6 +605,9 @@ void Oracle::check_drained(World& world) {
     if (harmed(world)) return;
     if (world.queue->counters().resident_bytes != 0)
         violate(Invariant::memory_is_bounded, "content stays in memory although nothing is queued");
+    const queue::MessageIndex& index = world.queue->index();
+    if (index.size() == 0 && (index.texts().size() != 0 || index.errors().size() != 0))
+        violate(Invariant::memory_is_bounded, "texts stay in memory although nothing is queued");
 }
 
 } // namespace tests

@@ -16,6 +16,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace tests {
@@ -64,14 +65,15 @@ struct Mail {
     std::uint32_t attempts = 0, attempts_synced = 0;
     base::WallTime due_max{};
     std::vector<queue::RecipientState> states, states_synced;
-    std::int64_t acknowledged_at = 0; // ns of its boot
+    std::int64_t begun_at = 0, acknowledged_at = 0; // ns of its boot
     std::uint32_t boot = 0;
 };
 
 class Oracle {
 public:
     // Clients.
-    void begun(queue::MessageId id, const queue::Envelope& envelope, std::string_view content);
+    void begun(World& world, queue::MessageId id, const queue::Envelope& envelope,
+               std::string_view content);
     void acknowledged(World& world, const queue::Message& message);
     void refused(queue::MessageId id);
 
@@ -96,7 +98,10 @@ public:
     void sync_ended(std::vector<Promise> promises, bool succeeded);
 
     // The world.
-    void boot_begins() { ++boot_; }
+    void boot_begins() {
+        ++boot_;
+        most_queued_ = 0;
+    }
     void boot_ends(World& world);
     /// Bytes have been damaged from outside: what is lost must be reported, not survived.
     void damage_done() { damaged_ = true; }
@@ -125,7 +130,8 @@ public:
 private:
     [[nodiscard]] bool harmed(const World& world) noexcept;
     void check_one(World& world, Mail& mail, const queue::Message& message);
-    void check_missing(World& world, std::uint64_t id, Mail& mail, bool alarm);
+    void check_missing(World& world, std::uint64_t id, Mail& mail);
+    void check_told(const queue::RecoveryReport& report);
     void take_over(Mail& mail, const queue::Message& message);
 
     std::map<std::uint64_t, Mail> mails_;
@@ -134,10 +140,14 @@ private:
     std::map<std::uint64_t, std::uint64_t> place_of_segment_; // epoch and slot, by number
     std::vector<std::string> violations_;
     std::uint32_t boot_ = 0;
-    std::int64_t last_boot_end_ = 0;
+    std::int64_t told_until_ =
+        0; // of the last boot: what was acknowledged before, a later write names
+    // Batches of what this start did not find: all mail of one is acknowledged in the same moment of the same boot.
+    std::set<std::pair<std::uint32_t, std::int64_t>> missed_;
     bool damaged_ = false;
     std::uint32_t clean_boot_ = UINT32_MAX; // that had an orderly end
     std::uint64_t lost_ = 0;
+    std::size_t most_queued_ = 0; // at a time, in this boot
     std::uint64_t acknowledged_ = 0;
 };
 

@@ -17,7 +17,8 @@ public:
     /// Records of finished messages whose completion has not been written yet.
     template <class Visit>
     static void for_each_mark(QueueCore& core, Visit&& visit) {
-        for (const auto& mark : core.marks_) {
+        for (std::size_t i = 0; i < core.marks_.size(); ++i) {
+            const auto& mark = core.marks_[i];
             if (mark.place.valid()) visit(mark.place, mark.payload_bytes);
             for (const Chunk& chunk : mark.chunks)
                 visit(chunk.place, chunk_prefix_bytes + chunk.bytes);

@@ -1,15 +1,17 @@
 // spool_replay.cc: makes crashes of a recorded run again, opens what each left, and looks whether every
 // promise is kept.
 //
-// Usage: spool_replay JOURNAL [--images N] [--seed S]. JOURNAL is of a daemon that ran with --spool-journal under
-// mail from millrace-bench. Exit 1 when an image lost a message, damaged one, or would not open.
+// Exit 1 when an image lost a message, damaged one, or would not open, 2 when the command line is wrong.
 #include "dataplane/loadgen/content_check.h"
 #include "tests/queue/crash_images.h"
 #include "tests/queue/spool_world.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
-#include <cstdlib>
+#include <expected>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,6 +20,58 @@ namespace {
 using namespace tests;
 
 constexpr std::size_t contents_read_max = 32; // of each image
+
+constexpr const char* usage =
+    "usage: spool_replay JOURNAL [--images N] [--seed S]\n"
+    "\n"
+    "Makes crashes of a recorded run again and looks whether every promise is kept. JOURNAL is\n"
+    "FOLDER/shard-K.journal of a relay that was started with a new spool and --spool-journal "
+    "FOLDER,\n"
+    "and took mail from millrace-bench source.\n"
+    "\n"
+    "  --images N  crashes to make, each at a moment of its own (1000)\n"
+    "  --seed S    of the moments, and of what each leaves (1)\n"
+    "  --help      this\n"
+    "\n"
+    "Prints what was found as JSON. Exit codes: 0 all promises are kept, 1 one is not or there "
+    "was\n"
+    "nothing to look for, 2 the command line is wrong.\n";
+
+struct Arguments {
+    std::string journal;
+    std::uint64_t images = 1000, seed = 1;
+};
+
+std::optional<std::uint64_t> number_of(std::string_view text) {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+    return number;
+}
+
+/// The error is a sentence.
+std::expected<Arguments, std::string> parse(std::span<char* const> words) {
+    Arguments arguments;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::string word = words[i];
+        if (word == "--images" || word == "--seed") {
+            if (++i == words.size()) return std::unexpected(word + " needs a number");
+            const auto number = number_of(words[i]);
+            if (!number) return std::unexpected(word + " " + words[i] + " is no number");
+            (word == "--images" ? arguments.images : arguments.seed) = *number;
+        } else if (word.starts_with('-')) {
+            return std::unexpected("there is no option " + word);
+        } else if (!arguments.journal.empty()) {
+            return std::unexpected("one JOURNAL at a time: " + word + " is a second");
+        } else {
+            arguments.journal = word;
+        }
+    }
+    if (arguments.journal.empty()) return std::unexpected(std::string{"JOURNAL is missing"});
+    if (arguments.images == 0)
+        return std::unexpected(std::string{"--images 0 would look at nothing"});
+    return arguments;
+}
 
 struct Totals {
     std::uint64_t images = 0, failed = 0;
@@ -81,26 +135,22 @@ std::string audit(const CrashImages& images, std::vector<std::byte> image, std::
 } // namespace
 
 int main(int argc, char** argv) {
-    std::string journal;
-    std::uint64_t image_count = 1000, seed = 1;
-    for (int i = 1; i < argc; ++i) {
-        const std::string_view word = argv[i];
-        if (word == "--images" && i + 1 < argc) {
-            image_count = std::strtoull(argv[++i], nullptr, 10);
-        } else if (word == "--seed" && i + 1 < argc) {
-            seed = std::strtoull(argv[++i], nullptr, 10);
-        } else if (journal.empty() && !word.starts_with('-')) {
-            journal = word;
-        } else {
-            std::fprintf(stderr, "usage: spool_replay JOURNAL [--images N] [--seed S]\n");
-            return 2;
-        }
+    const std::span<char* const> words = std::span{argv, static_cast<std::size_t>(argc)}.subspan(1);
+    if (std::ranges::any_of(
+            words, [](std::string_view word) { return word == "--help" || word == "-h"; })) {
+        std::printf("%s", usage);
+        return 0;
+    }
+    const auto arguments = parse(words);
+    if (!arguments) {
+        std::fprintf(stderr, "spool_replay: %s; see --help\n", arguments.error().c_str());
+        return 2;
     }
     Totals totals;
     try {
-        CrashImages images(queue::read_journal(journal));
-        std::mt19937_64 random(seed);
-        std::vector<std::size_t> places(image_count);
+        CrashImages images(queue::read_journal(arguments->journal));
+        std::mt19937_64 random(arguments->seed);
+        std::vector<std::size_t> places(arguments->images);
         for (std::size_t& place : places)
             place = random() % (images.entry_count() + 1);
         std::ranges::sort(places);
@@ -108,7 +158,7 @@ int main(int argc, char** argv) {
             images.advance_to(place);
             totals.uncertain += images.uncertain_writes();
             ++totals.images;
-            const std::string fault = audit(images, images.draw(random), seed, totals);
+            const std::string fault = audit(images, images.draw(random), arguments->seed, totals);
             if (fault.empty()) continue;
             ++totals.failed;
             std::printf("image %llu, a crash after entry %zu: %s\n",

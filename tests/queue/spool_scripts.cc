@@ -208,11 +208,11 @@ SimResult run_crash_at_every_event(std::uint64_t stride, Commit commit) {
     return tally.result();
 }
 
-SimResult run_crash_in_every_recovery(std::uint64_t stride, Commit commit) {
+SimResult run_crash_in_every_recovery(std::uint64_t stride, std::uint64_t every, Commit commit) {
     Tally tally;
     for (std::size_t story = 0; story < stories.size(); ++story) {
         const std::uint64_t events = length_of(commit, stories[story]).events;
-        for (std::uint64_t stop = 3; stop <= events && tally.good(); stop += 7 * stride) {
+        for (std::uint64_t stop = 3; stop <= events && tally.good(); stop += every * stride) {
             Oracle first;
             std::vector<std::byte> image;
             {

@@ -4,7 +4,6 @@
 #include "tests/queue/spool_crew.h"
 #include "tests/queue/spool_keys.h"
 #include "tests/queue/spool_oracle.h"
-#include "tests/queue/spool_probe.h"
 #include "tests/queue/spool_world.h"
 
 #include <algorithm>
@@ -46,7 +45,10 @@ struct Setting {
     std::uint64_t copy_bytes_per_s = 0;
     unsigned missing_percent = 0; // of boots without one of them
     unsigned failing_percent = 0; // of boots in which one of them begins to refuse
-    unsigned stale_percent = 0;   // of boots between which the one that rots goes back in a part
+    unsigned hanging_percent = 0; // of boots in which one of them does not answer for a while
+    milliseconds answer_limit = queue::MirrorOptions{}.answer_limit;
+    milliseconds read_limit = queue::MirrorOptions{}.read_limit;
+    unsigned stale_percent = 0; // of boots between which the one that rots goes back in a part
 };
 
 template <class T>
@@ -165,9 +167,17 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random, Devices devices) {
     std::mt19937_64 commits{seed ^ 0x666C757368};
     if (commits() % 3 == 0) {
         setting.by_flush = true;
-        // A full pool that loses segments as well may end without one: docs/reliability.md, "Not done".
         const auto refused = pick<unsigned>(commits, {0, 50, 300});
-        if (!setting.media && seed % 10 != 8) faults.flush_refused = refused;
+        if (!setting.media) faults.flush_refused = refused;
+    }
+    std::mt19937_64 writes{seed ^ 0x777269746573};
+    if (writes() % 3 == 0) {
+        queue::WriteBounds& bounds = setting.options.writes;
+        bounds.batch_bytes =
+            pick<std::uint32_t>(writes, {queue::block_bytes, 2 * queue::block_bytes, 16 * kib,
+                                         64 * kib, 256 * kib, queue::batch_bytes_max});
+        bounds.buffers = pick<std::size_t>(writes, {2, 2, 3, 4, 8, 16});
+        bounds.natural_in_flight = pick<unsigned>(writes, {1, 1, 2, 4, 16});
     }
     if (devices == Devices::two) {
         std::mt19937_64 halves{seed ^ 0x68616C766573};
@@ -180,6 +190,17 @@ Setting draw(std::uint64_t seed, std::mt19937_64& random, Devices devices) {
         setting.copy_bytes_per_s = pick<std::uint64_t>(halves, {4 << 20, 64 << 20, 1 << 30});
         setting.missing_percent = pick<unsigned>(halves, {0, 0, 30});
         setting.failing_percent = pick<unsigned>(halves, {0, 40, 80});
+        std::mt19937_64 hangs{seed ^ 0x68616E6773};
+        setting.hanging_percent = pick<unsigned>(hangs, {0, 40, 80});
+        if (setting.hanging_percent != 0) {
+            // A boot here lasts for seconds only.
+            setting.answer_limit = pick<milliseconds>(hangs, {40ms, 400ms, 4s, 30s});
+            setting.read_limit = pick<milliseconds>(hangs, {10ms, 300ms, 5s});
+            if (setting.rotten) { // the other one keeps these
+                setting.answer_limit = 400ms;
+                setting.read_limit = 300ms;
+            }
+        }
     }
     return setting;
 }
@@ -251,8 +272,8 @@ void go_back(SimMedium& medium, const std::vector<std::byte>& earlier, std::mt19
 class Run {
 public:
     Run(std::uint64_t seed, Devices devices)
-        : random_(seed), halves_(seed ^ 0x6D6972726F72), setting_(draw(seed, random_, devices)),
-          seed_(seed) {}
+        : random_(seed), halves_(seed ^ 0x6D6972726F72), hangs_(seed ^ 0x73696C656E74),
+          setting_(draw(seed, random_, devices)), seed_(seed) {}
 
     SimResult run() {
         for (unsigned boot = 0; boot < setting_.boots && going(); ++boot)
@@ -294,7 +315,11 @@ private:
         SimDiskOptions disk = setting_.disk;
         disk.seed = side == 0 ? number : ~number;
         if (!setting_.rotten || setting_.rotten == side) return disk;
-        disk.faults = {.slow = disk.faults.slow, .slow_max = disk.faults.slow_max};
+        // Nor must it be left behind: what has rotted on the other would be the only copy.
+        const base::Duration patience =
+            std::min(setting_.answer_limit / 4, setting_.read_limit / 3);
+        disk.faults = {.slow = disk.faults.slow,
+                       .slow_max = std::min(disk.faults.slow_max, patience)};
         return disk;
     }
 
@@ -304,6 +329,8 @@ private:
         twin.rotten = setting_.rotten;
         twin.retry = setting_.retry;
         twin.copy_bytes_per_s = setting_.copy_bytes_per_s;
+        twin.answer_limit = setting_.answer_limit;
+        twin.read_limit = setting_.read_limit;
         missing_ = !whole && chance(halves_, setting_.missing_percent);
         if (missing_) twin.present[setting_.rotten.value_or(halves_() % 2)] = false;
         created_ = {};
@@ -315,6 +342,7 @@ private:
         note(world.disk.event_count());
         note(world.clock.now().time_since_epoch().count());
         result_.operations += world.operation_count();
+        result_.unanswered += world.unanswered;
         wall_ = world.loop.wall_now() + milliseconds{random_() % 10'000};
         if (setting_.clock_jumps && random_() % 2 == 0) {
             const auto by = std::chrono::hours{random_() % 100};
@@ -347,7 +375,9 @@ private:
 
     /// Some starts are refused rightly; then the operator does what the text says.
     void mirror_refused(World& world) {
-        if (missing_ || flush_fails_) return; // it is back, or works, at the next start
+        // It is back, or works, at the next start.
+        const bool silent = world.report.problem.find("did not answer") != std::string::npos;
+        if (missing_ || silent || flush_fails_) return;
         if (setting_.rotten) { // a half whose record of the mirror has gone is made anew
             replace_ = true;
             return;
@@ -359,7 +389,7 @@ private:
 
     /// False when this boot is over already.
     bool open(World& world, bool may_stop) {
-        flush_fails_ = killed_ && may_stop && chance(random_, 30);
+        flush_fails_ = killed_ && may_stop && chance(random_, 30) && !setting_.rotten;
         if (flush_fails_) world.fail_flushes(1);
         const auto opened = world.open_early();
         if (!opened) return false;
@@ -408,6 +438,7 @@ private:
         const auto owned = begin(false);
         World& world = *owned;
         if (chance(random_, 30)) world.stop_after_events(random_() % 120);
+        hang_half(world);
         if (open(world, true)) {
             start_deliveries(world, oracle_, setting_.mix);
             start_clients(world, oracle_, setting_.mix);
@@ -458,6 +489,15 @@ private:
         world.half(side).fail_writes(fault, count, halves_() % 100);
     }
 
+    /// One of the halves does not answer for a while: at the start, or while there is mail.
+    void hang_half(World& world) {
+        if (!setting_.mirrored || !chance(hangs_, setting_.hanging_percent)) return;
+        const auto after = pick<base::Duration>(hangs_, {0ms, 10ms, 100ms, 600ms});
+        const auto time = pick<base::Duration>(hangs_, {50ms, 1s, 20s, 100s});
+        SimDisk& half = world.half(setting_.rotten.value_or(hangs_() % 2));
+        world.loop.spawn(World::hang(&world.loop, &half, after, time), "a half that hangs");
+    }
+
     static base::Task<int> close_mirror(queue::MirrorDisk* mirror) {
         co_await mirror->close();
         co_return 0;
@@ -486,7 +526,7 @@ private:
             oracle_.check_accounting(world);
             oracle_.check_disk(world, true);
             if (!close(world)) {
-                if (!oracle_.damaged()) // else it says that it could not
+                if (!oracle_.damaged() && !worn(world)) // else it says that it could not
                     oracle_.violate(Invariant::everything_ends, "does not close");
                 return;
             }
@@ -525,7 +565,7 @@ private:
                 oracle_.damaged() && (entry.state == queue::EntryState::damaged ||
                                       error.find("disk") != std::string::npos ||
                                       error.find("cannot be read") != std::string::npos);
-            if (!told)
+            if (!told && !worn(world))
                 oracle_.violate(Invariant::everything_ends,
                                 "stays queued: " + entry.id.to_string());
             left.push_back(ref);
@@ -549,9 +589,7 @@ private:
         }
         if (!sent) {
             const auto counters = world.queue->counters();
-            // Bad places may have left less than the reserves want.
-            const bool worn = counters.segments_total - bad_slots(world) < 11;
-            if (!oracle_.damaged() && !worn)
+            if (!oracle_.damaged() && !worn(world))
                 oracle_.violate(
                     Invariant::full_disk_goes_on,
                     "an empty queue does not take mail: " + std::string{to_string(sent.error())} +
@@ -564,22 +602,18 @@ private:
             oracle_.violate(Invariant::everything_ends, "the last message stays");
     }
 
-    [[nodiscard]] static std::uint64_t bad_slots(World& world) {
-        const queue::Superblock& superblock =
-            queue::QueueProbe::core(*world.queue).log().superblock();
-        std::uint64_t bad = 0;
-        for (std::uint32_t slot = 0; slot < superblock.segment_count; ++slot)
-            bad += superblock.bad(slot) ? 1 : 0;
-        return bad;
+    /// Bad places have left less than a pool may have.
+    [[nodiscard]] static bool worn(World& world) {
+        const auto counters = world.queue->counters();
+        return counters.segments_total - counters.segments_bad < queue::segment_count_min;
     }
 
     void check_leak(World& world) {
         if (oracle_.damaged()) return;
-        const std::uint64_t bad = bad_slots(world);
         // The log's, the checkpoint's with the one before it, the collector's, and what died since.
         constexpr std::uint64_t in_use_max = 5;
         const auto counters = world.queue->counters();
-        if (counters.segments_free + bad + in_use_max < counters.segments_total)
+        if (counters.segments_free + counters.segments_bad + in_use_max < counters.segments_total)
             oracle_.violate(Invariant::accounting_agrees,
                             std::to_string(counters.segments_free) + " of " +
                                 std::to_string(counters.segments_total) +
@@ -588,6 +622,7 @@ private:
 
     std::mt19937_64 random_;
     std::mt19937_64 halves_; // drawn apart, so that a seed without them is otherwise what it was
+    std::mt19937_64 hangs_;  // and these as well
     Setting setting_;
     std::uint64_t seed_;
     Oracle oracle_;
@@ -612,6 +647,7 @@ void SimResult::add(const SimResult& other) {
     operations += other.operations;
     acknowledged += other.acknowledged;
     lost_and_told += other.lost_and_told;
+    unanswered += other.unanswered;
 }
 
 SimResult run_spool_seed(std::uint64_t seed, Devices devices) {

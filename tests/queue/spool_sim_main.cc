@@ -10,7 +10,8 @@
 namespace {
 
 constexpr const char* usage =
-    R"(Usage: spool_sim [--seed N | --seeds A..B | --exhaustive] [--mirror] [--stride N] [--progress]
+    R"(Usage: spool_sim [--seed N | --seeds A..B | --exhaustive] [--mirror] [--stride N] [--every N]
+                 [--progress]
 
 Runs a spool on a simulated disk: configuration, load, faults, crashes and restarts are drawn from a seed, and
 after each boot an oracle holds what is found against what was promised. Prints what failed, and one line in
@@ -21,6 +22,7 @@ the end.
   --mirror       on two devices
   --exhaustive   scripts instead: a crash at every event, in every recovery, an error at every operation
   --stride N     only every N-th point of those
+  --every N      a recovery is crashed at each of its own events after every N-th of the script (default: 7)
   --progress     a line for every thousand seeds
 )";
 
@@ -30,7 +32,7 @@ the end.
 }
 
 struct Arguments {
-    std::uint64_t first = 1, last = 200, stride = 1;
+    std::uint64_t first = 1, last = 200, stride = 1, every = 7;
     bool exhaustive = false, progress = false;
     tests::Devices devices = tests::Devices::one;
 };
@@ -51,6 +53,8 @@ struct Arguments {
             arguments.last = arguments.first;
         } else if (word == "--stride") {
             if (!parse_number(words[++i], arguments.stride) || arguments.stride == 0) return false;
+        } else if (word == "--every") {
+            if (!parse_number(words[++i], arguments.every) || arguments.every == 0) return false;
         } else if (word == "--seeds") {
             const std::string_view value = words[++i];
             const std::size_t dots = value.find("..");
@@ -75,6 +79,9 @@ void print(const tests::SimResult& total, const char* what) {
         "%s: %llu boots, %llu disk operations, %llu acknowledged, %llu damaged and reported\n",
         what, number(total.boots), number(total.operations), number(total.acknowledged),
         number(total.lost_and_told));
+    if (total.unanswered != 0)
+        std::printf("%s: %llu times a half did not answer and was left behind\n", what,
+                    number(total.unanswered));
 }
 
 bool run_seeds(const Arguments& arguments) {
@@ -100,7 +107,7 @@ bool run_seeds(const Arguments& arguments) {
     return failed == 0;
 }
 
-bool run_exhaustive(std::uint64_t stride) {
+bool run_exhaustive(std::uint64_t stride, std::uint64_t every) {
     bool good = true;
     const auto report = [&](const char* what, const tests::SimResult& result) {
         for (const std::string& violation : result.violations)
@@ -111,11 +118,11 @@ bool run_exhaustive(std::uint64_t stride) {
     };
     using enum tests::Commit;
     report("a crash at every event", tests::run_crash_at_every_event(stride, dsync));
-    report("a crash in every recovery", tests::run_crash_in_every_recovery(stride, dsync));
+    report("a crash in every recovery", tests::run_crash_in_every_recovery(stride, every, dsync));
     report("an error at every operation", tests::run_error_at_every_operation(stride, dsync));
     report("by flush: a crash at every event", tests::run_crash_at_every_event(stride, flush));
     report("by flush: a crash in every recovery",
-           tests::run_crash_in_every_recovery(stride, flush));
+           tests::run_crash_in_every_recovery(stride, every, flush));
     report("by flush: an error at every operation",
            tests::run_error_at_every_operation(stride, flush));
     report("a device that lies", tests::run_lying_device(400 / stride + 1));
@@ -135,7 +142,7 @@ int main(int count, char** words) {
         std::fputs(usage, stderr);
         return 2;
     }
-    const bool good =
-        arguments.exhaustive ? run_exhaustive(arguments.stride) : run_seeds(arguments);
+    const bool good = arguments.exhaustive ? run_exhaustive(arguments.stride, arguments.every)
+                                           : run_seeds(arguments);
     return good ? 0 : 1;
 }

@@ -99,9 +99,22 @@ void World::add_twin(Twin twin) {
     }
     mirror_options_.copy_bytes_per_s = twin.copy_bytes_per_s;
     mirror_options_.retry = twin.retry;
+    mirror_options_.answer_limit = twin.answer_limit;
+    mirror_options_.read_limit = twin.read_limit;
+    mirror_options_.report = [this](queue::MirrorState, const std::string& text) {
+        if (text.find("did not answer") != std::string::npos) ++unanswered;
+    };
     mirror_options_.fresh_pair = {std::byte{1}};
     mirror_options_.pool_of = queue::pool_of_superblock;
     mirror_options_.content = std::make_shared<queue::PoolContent>();
+}
+
+base::Task<void> World::hang(base::Loop* loop, SimDisk* half, base::Duration after,
+                             base::Duration time) {
+    static_cast<void>(co_await base::sleep_for(*loop, after));
+    half->hold(true);
+    static_cast<void>(co_await base::sleep_for(*loop, time));
+    half->hold(false);
 }
 
 std::optional<queue::SpoolResult<>> World::open_mirror() {
@@ -148,6 +161,10 @@ std::vector<unsigned> World::copies() const {
     std::vector<unsigned> sides;
     for (unsigned side = 0; side < 2; ++side) {
         if (mirror->counts(side) && counted_[side]) sides.push_back(side);
+    }
+    if (sides.empty()) { // given everything since, by the one that is behind now
+        for (unsigned side = 0; side < 2; ++side)
+            if (mirror->counts(side)) sides.push_back(side);
     }
     if (sides.size() == 2 && rotten_ == sides.front()) std::swap(sides[0], sides[1]);
     return sides;

@@ -38,6 +38,8 @@ struct Twin {
         rotten; // the half whose device damages what it has; the other one never does
     std::chrono::seconds retry{30};
     std::uint64_t copy_bytes_per_s = 100U << 20;
+    std::chrono::milliseconds answer_limit = queue::MirrorOptions{}.answer_limit;
+    std::chrono::milliseconds read_limit = queue::MirrorOptions{}.read_limit;
 };
 
 class World : public queue::ReadySink {
@@ -98,6 +100,9 @@ public:
     [[nodiscard]] std::uint64_t refused_flush_count() const noexcept {
         return disk.refused_flush_count() + (second ? second->refused_flush_count() : 0);
     }
+    /// Spawned on the loop: the half completes nothing from then on, for so long.
+    static base::Task<void> hang(base::Loop* loop, SimDisk* half, base::Duration after,
+                                 base::Duration time);
     /// Halves that have everything, and were asked at the start; one that rots comes last.
     [[nodiscard]] std::vector<unsigned> copies() const;
     [[nodiscard]] bool rots(unsigned side) const noexcept { return rotten_ == side; }
@@ -119,8 +124,9 @@ public:
     std::array<std::unique_ptr<queue::FlushDisk>, 2> flushing; // before them: strategy B
     std::unique_ptr<queue::Disk> careless; // before the second, with a seeded defect
     std::unique_ptr<queue::MirrorDisk> mirror;
-    bool mirror_refused = false; // report.problem says why
-    queue::Disk* top = &disk;    // what the queue is opened on
+    bool mirror_refused = false;  // report.problem says why
+    std::uint64_t unanswered = 0; // times that a half was left behind because it did not answer
+    queue::Disk* top = &disk;     // what the queue is opened on
     queue::QueueOptions options;
     queue::RecoveryReport report;
     std::unique_ptr<queue::MessageQueue> queue;

@@ -180,7 +180,10 @@ base::Task<SimDisk::Result> SimDisk::read(std::uint64_t offset, std::span<std::b
     CHECK(bytes.size() % queue::block_bytes == 0);
     CHECK(offset + bytes.size() <= size_bytes());
     const bool refused = operations_ >= operations_fail_from_ && operations_ < operations_fail_to_;
+    reading_bytes_ += bytes.size();
+    reading_bytes_max_ = std::max(reading_bytes_max_, reading_bytes_);
     static_cast<void>(co_await take_time());
+    reading_bytes_ -= bytes.size();
     const std::uint64_t first = offset / queue::block_bytes;
     const std::uint64_t count = bytes.size() / queue::block_bytes;
     if (falls(options_.faults.block_unreadable)) {

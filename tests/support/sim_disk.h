@@ -116,8 +116,9 @@ public:
     /// Faults so far that leave the only copy of something wrong: elsewhere, rotten, unreadable or not there.
     [[nodiscard]] std::uint64_t damage_count() const noexcept { return damage_; }
     [[nodiscard]] std::uint64_t refused_flush_count() const noexcept { return refused_flushes_; }
-    /// What was under way at most, of writes.
+    /// What was under way at most, of writes and of reads.
     [[nodiscard]] std::uint64_t pending_bytes_max() const noexcept { return pending_bytes_max_; }
+    [[nodiscard]] std::uint64_t reading_bytes_max() const noexcept { return reading_bytes_max_; }
     /// Whether a power cut now would leave these bytes as they can be read now.
     [[nodiscard]] bool safe(std::uint64_t offset, std::uint64_t bytes) const noexcept;
     [[nodiscard]] std::vector<std::byte>& bytes() noexcept {
@@ -163,6 +164,8 @@ private:
     std::uint64_t damage_ = 0;
     std::uint64_t pending_bytes_ = 0;
     std::uint64_t pending_bytes_max_ = 0;
+    std::uint64_t reading_bytes_ = 0;
+    std::uint64_t reading_bytes_max_ = 0;
 };
 
 } // namespace tests

@@ -472,6 +472,37 @@ TEST_F(Dispatcher, ReloadMovesMailToTheNewRoute) {
     EXPECT_EQ(new_host.accepted.size(), 1U);
 }
 
+// What is delivered then could not be written down, and would be delivered again after the next start.
+TEST_F(Dispatcher, ShardThatCannotWriteBeginsNoTransaction) {
+    rules.default_site.connections_max = 1;
+    ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");
+    host.when(".", {.delay = 30s});
+    start();
+    submit({"a@dest.example"});
+    ASSERT_TRUE(wait_for([&] { return host.count("BDAT") == 1; }));
+    submit({"b@dest.example"});
+    pass(1s);
+    ASSERT_EQ(sink.rounds, 2) << "the second waits for the connection of the first";
+    disk.fail_writes(SimDisk::Fault::io, SimDisk::always);
+    auto refused = [](queue::MessageQueue* to) -> base::Task<bool> {
+        auto draft = to->begin(10);
+        if (!draft) co_return true;
+        draft->envelope().set_sender("s@sender.example");
+        draft->envelope().add_recipient("c@dest.example", "", queue::notify_absent);
+        const auto committed = co_await draft->commit("", base::Deadline::never());
+        co_return !committed;
+    };
+    for (int i = 0; i < 4 && !queue->read_only(); ++i) {
+        EXPECT_TRUE(run(loop, clock, refused(queue.get())));
+        pass(1s);
+    }
+    ASSERT_TRUE(queue->read_only());
+    pass(1h);
+    EXPECT_EQ(host.count("MAIL"), 1U);
+    EXPECT_EQ(sink.rounds, 2) << "nor is anything handed out";
+    EXPECT_EQ(host.count("BDAT"), 1U);
+}
+
 TEST_F(Dispatcher, CloseFinishesWhatRunsAndSaysQuit) {
     rules.default_site.idle = 600s;
     ScriptedPeer& host = simple_site("dest.example", "192.0.2.1");

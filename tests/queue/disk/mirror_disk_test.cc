@@ -1,11 +1,7 @@
 // mirror_disk_test.cc: two disks as one: what was acknowledged is there, whichever of them fails when.
 //
 // SPOOL_SEEDS sets how many random lives there are, SPOOL_SEED the first one's seed.
-#include "queue/codec.h"
-#include "queue/disk/flush_disk.h"
-#include "queue/disk/mirror_disk.h"
-#include "tests/support/sim_disk.h"
-#include "tests/support/sim_net.h"
+#include "tests/queue/disk/mirror_boot.h"
 
 #include <gtest/gtest.h>
 
@@ -20,102 +16,8 @@ namespace {
 
 using namespace queue;
 using namespace std::chrono_literals;
-using tests::SimDisk;
-using tests::SimDiskOptions;
+using namespace tests;
 using State = MirrorRecord::State;
-namespace base = dataplane::base;
-
-constexpr std::uint64_t disk_bytes = 1 << 20;
-constexpr std::uint64_t first_free = 64 << 10; // behind the superblocks' area
-
-using Images = std::array<tests::SimMedium, 2>;
-
-Images blank() {
-    return {std::vector<std::byte>(disk_bytes), std::vector<std::byte>(disk_bytes)};
-}
-
-struct Boot {
-    Boot(Images images, std::uint64_t seed, bool flushing = false)
-        : disks{SimDisk{loop, SimDiskOptions{.bytes = disk_bytes, .seed = seed}, images[0]},
-                SimDisk{loop, SimDiskOptions{.bytes = disk_bytes, .seed = seed + 7919}, images[1]}},
-          flushes{FlushDisk{loop, disks[0]}, FlushDisk{loop, disks[1]}}, by_flush(flushing) {}
-    ~Boot() { loop.drop_tasks(); }
-
-    Disk& side(unsigned index) {
-        return by_flush ? static_cast<Disk&>(flushes[index]) : disks[index];
-    }
-    /// Nothing: the disks stopped before it was open.
-    std::optional<std::expected<void, std::string>>
-    open(std::array<bool, 2> present, std::array<bool, 2> created, MirrorOptions options = {}) {
-        using Opened = std::expected<std::unique_ptr<MirrorDisk>, std::string>;
-        std::optional<Opened> opened;
-        std::array<MirrorSide, 2> sides;
-        for (unsigned i = 0; i < 2; ++i)
-            if (present[i]) sides[i] = {&side(i), created[i]};
-        options.retry = std::max(options.retry, 1s);
-        options.fresh_pair = {std::byte{1}, std::byte{2}};
-        options.pool_of = pool_of_superblock;
-        if (!options.report)
-            options.report = [this](MirrorState state, const std::string& text) {
-                reports.emplace_back(state, text);
-            };
-        auto opening = [](base::Loop* to, std::array<MirrorSide, 2> two, MirrorOptions* with,
-                          std::optional<Opened>* out) -> base::Task<void> {
-            auto result = co_await MirrorDisk::open(*to, two, std::move(*with));
-            out->emplace(std::move(result));
-        };
-        base::Task<void> task = opening(&loop, sides, &options, &opened);
-        task.start();
-        run([&] { return opened.has_value(); });
-        if (!opened) return std::nullopt;
-        if (!*opened) return std::unexpected(opened->error());
-        mirror = std::move(**opened);
-        return std::expected<void, std::string>{};
-    }
-    void run(const std::function<bool()>& done, base::Duration limit = 100s) {
-        static_cast<void>(tests::run_until(loop, clock, done, limit));
-    }
-    bool write(std::uint64_t offset, std::byte value) {
-        BlockMemory block{block_bytes};
-        std::ranges::fill(block.span(), value);
-        return tests::run(loop, clock, mirror->write(offset, block.span(), Durable::yes))
-            .has_value();
-    }
-    /// The byte that fills the block, or nothing when it cannot be read or is mixed.
-    std::optional<std::byte> read(std::uint64_t offset, unsigned copy = 0) {
-        BlockMemory block{block_bytes};
-        auto read = copy == 0
-                        ? tests::run(loop, clock, mirror->read(offset, block.span()))
-                        : tests::run(loop, clock, mirror->read_copy(copy, offset, block.span()));
-        if (!read) return std::nullopt;
-        const std::byte first = block.span()[0];
-        if (!std::ranges::all_of(block.span(), [&](std::byte b) { return b == first; }))
-            return std::nullopt;
-        return first;
-    }
-    void close() {
-        auto closing = [](MirrorDisk* to) -> base::Task<int> {
-            co_await to->close();
-            co_return 0;
-        };
-        static_cast<void>(tests::run(loop, clock, closing(mirror.get())));
-    }
-    Images crash() {
-        Images images{disks[0].crash(), disks[1].crash()};
-        return images;
-    }
-
-    base::ManualClock clock;
-    base::Loop loop{clock};
-    std::vector<std::pair<MirrorState, std::string>> reports;
-    std::array<SimDisk, 2> disks;
-    std::array<FlushDisk, 2> flushes;
-    bool by_flush;
-    std::unique_ptr<MirrorDisk> mirror;
-};
-
-constexpr std::array<bool, 2> both{true, true};
-constexpr std::array<bool, 2> neither{false, false};
 
 TEST(MirrorDisk, WriteIsOnBothWhenItSucceeds) {
     Boot boot(blank(), 1);
@@ -158,6 +60,14 @@ TEST(MirrorDisk, HalfThatRefusesAWriteIsLeftBehindAndGivenEverythingAgain) {
     EXPECT_EQ(boot.mirror->state(), MirrorState::whole);
     EXPECT_EQ(boot.read(first_free, 1), std::byte{1});
     EXPECT_EQ(boot.read(first_free + block_bytes, 1), std::byte{2});
+    // Nothing says any more that the source stood alone: not even when one copy of its record rots.
+    for (std::size_t copy = 0; copy < mirror_record_copies; ++copy) {
+        const auto block = std::span<const std::byte>{boot.disks[0].bytes()}.subspan(
+            mirror_record_begin + copy * block_bytes);
+        const auto record = decode_mirror_record(block.first<block_bytes>());
+        ASSERT_TRUE(record) << copy;
+        EXPECT_EQ(record->state, MirrorRecord::State::paired) << copy;
+    }
 }
 
 TEST(MirrorDisk, FirstHalfMayBeTheOneThatIsLeftBehind) {
@@ -352,7 +262,7 @@ TEST(MirrorDisk, WhatIsCopiedIsJudgedFirst) {
         images[i % 2].visible[first_free + i * block_bytes] = std::byte{0};
         if (i % 5 == 0) images[i % 2].unreadable.insert(first_free / block_bytes + i);
     }
-    for (tests::SimMedium& image : images)
+    for (SimMedium& image : images)
         image.safe = image.visible;
     Boot boot(images, 140);
     const auto content = std::make_shared<ToyContent>();
@@ -443,13 +353,79 @@ TEST(MirrorRecord, HalfWithoutARecordIsACopyOnlyIfItHoldsNothingElse) {
         settle_mirror({alone(), {.present = true, .pool = PoolId{std::byte{7}}}}, {}, false)->copy);
 }
 
+/// Half of a pool whose superblocks have this checksum.
+MirrorHalf pooled(MirrorHalf made, std::uint32_t superblocks) {
+    made.pool = PoolId{std::byte{7}};
+    made.superblocks = superblocks;
+    return made;
+}
+
+TEST(MirrorRecord, HalfWhoseRecordsAreDamagedIsGivenEverythingWhereBothEndedTogether) {
+    const MirrorHalf rotten{.present = true, .records_lost = 2};
+    const auto good = half(State::paired, 6, true);
+    for (unsigned side = 0; side < 2; ++side) {
+        std::array<MirrorHalf, 2> halves{pooled(good, 1), pooled(rotten, 1)};
+        if (side == 1) std::ranges::swap(halves[0], halves[1]);
+        const auto plan = settle_mirror(halves, {}, false);
+        ASSERT_TRUE(plan) << plan.error();
+        EXPECT_EQ(plan->source, side);
+        EXPECT_TRUE(plan->copy);
+        EXPECT_EQ(plan->record.state, State::alone);
+        EXPECT_NE(plan->notice.find(side_name(1 - side)), std::string::npos);
+    }
+    const auto refused = [&](const MirrorHalf& known, const MirrorHalf& unknown) {
+        const auto plan = settle_mirror({known, unknown}, {}, true);
+        return plan ? std::string{} : plan.error();
+    };
+    // It may be the newer one: started since, or left alone by the half that can be read.
+    EXPECT_NE(refused(pooled(good, 1), pooled(rotten, 2)).find("event=spool_mirror"),
+              std::string::npos);
+    EXPECT_NE(
+        refused(pooled(half(State::paired, 6), 1), pooled(rotten, 1)).find("spool_dir refused"),
+        std::string::npos);
+    auto doubtful = pooled(good, 1);
+    doubtful.records_lost = 1; // a newer record may be the one that is gone
+    EXPECT_FALSE(refused(doubtful, pooled(rotten, 1)).empty());
+    EXPECT_NE(refused(pooled(half(State::stale, 6), 1), pooled(rotten, 1))
+                  .find("Move the pool's file in spool_dir away"),
+              std::string::npos);
+    auto never = pooled(rotten, 1);
+    never.records_lost = 0; // no half, but a copy that somebody has made
+    EXPECT_FALSE(refused(pooled(good, 1), never).empty());
+    auto unread = pooled(rotten, 1);
+    unread.superblocks = std::nullopt;
+    EXPECT_FALSE(refused(pooled(good, 1), unread).empty());
+}
+
 TEST(MirrorRecord, PoolThatGoesOnAloneSaysSo) {
     EXPECT_FALSE(settle_alone(std::nullopt, false)->has_value());
     const auto next = settle_alone(half(State::paired, 3).record, false);
     ASSERT_TRUE(next && *next);
     EXPECT_EQ((*next)->state, State::alone);
-    EXPECT_EQ((*next)->generation, 4U);
     EXPECT_FALSE(settle_alone(half(State::stale, 3).record, false));
+    const auto again = settle_alone(*next, false);
+    EXPECT_EQ((*again)->generation, (*next)->generation + 1);
+}
+
+TEST(MirrorRecord, WhoGoesOnWithoutTheOtherIsNewerThanWhateverTheOtherHasSaidMeanwhile) {
+    // A crash, or several, came when one half had been told more than the other.
+    for (const std::uint64_t told : {1U, 4U, 5U, 1000U}) {
+        const auto away = half(State::paired, 3 + told, true);
+        const auto by_itself = settle_mirror({MirrorHalf{}, half(State::paired, 3)}, {}, true);
+        ASSERT_TRUE(by_itself);
+        auto alone = half(State::alone, 0);
+        alone.record = by_itself->record;
+        EXPECT_EQ(settle_mirror({away, alone}, {}, false)->source, 1U) << told;
+        alone.record = **settle_alone(half(State::paired, 3).record, false);
+        EXPECT_EQ(settle_mirror({away, alone}, {}, false)->source, 1U) << told;
+        EXPECT_NE(alone.record->generation % 2, 3U % 2) << "the block of the one before stays";
+    }
+}
+
+TEST(MirrorRecord, GenerationsThatNobodyCanHaveCountedAreNone) {
+    std::array<std::byte, block_bytes> block{};
+    encode_mirror_record(block, {.generation = ~std::uint64_t{0}});
+    EXPECT_FALSE(decode_mirror_record(block));
 }
 
 // --- Random lives ------------------------------------------------------------------------------
@@ -479,9 +455,20 @@ base::Task<void> write_for_ever(Boot* boot, Life* life) {
     }
 }
 
-/// One pool from its making through some boots, with crashes and refusals at any time.
+base::Task<void> hang_for_a_while(Boot* boot, unsigned side, base::Duration after,
+                                  base::Duration time) {
+    static_cast<void>(co_await base::sleep_for(boot->loop, after));
+    boot->hangs[side].hang({.writes = true, .reads = true, .flushes = true});
+    static_cast<void>(co_await base::sleep_for(boot->loop, time));
+    boot->hangs[side].hang_no_more();
+    static_cast<void>(co_await base::sleep_for(boot->loop, time / 2));
+    boot->hangs[side].release();
+}
+
+/// One pool from its making through some boots, with crashes, refusals and silence at any time.
 void live(std::uint64_t seed) {
     Life life{.random = std::mt19937_64{seed}};
+    std::mt19937_64 hangs{seed ^ 0x68616E6773};
     Images images = blank();
     std::array<bool, 2> created = both;
     for (int boots = 0; boots < 6; ++boots) {
@@ -491,7 +478,17 @@ void live(std::uint64_t seed) {
         if (life.random() % 4 == 0) // also while it opens and copies
             boot->disks[life.random() % 2].fail_writes(SimDisk::Fault::io, 1 + life.random() % 5,
                                                        life.random() % 20);
-        auto opened = boot->open(present, created, {.retry = 1s});
+        const unsigned slow = hangs() % 2;
+        if (hangs() % 3 == 0) {
+            boot->loop.spawn(hang_for_a_while(boot.get(), slow,
+                                              std::chrono::microseconds{hangs() % 30'000},
+                                              std::chrono::microseconds{hangs() % 100'000}),
+                             "a half that hangs");
+        }
+        auto opened = boot->open(present, created,
+                                 {.retry = 1s,
+                                  .answer_limit = std::chrono::milliseconds{5 + hangs() % 40},
+                                  .read_limit = 5ms});
         if (!opened || !*opened) {
             // Only a half whose other half is away may be refused; or the disk would not take the record.
             images = boot->crash();
@@ -503,8 +500,10 @@ void live(std::uint64_t seed) {
         created = neither;
         for (const auto& [offset, value] : life.acknowledged) {
             ASSERT_EQ(boot->read(offset), value) << "seed " << seed << ", boot " << boots;
-            if (boot->mirror->state() != MirrorState::whole) continue;
-            ASSERT_EQ(boot->read(offset, 1), value) << "seed " << seed << ", boot " << boots;
+            if (boot->mirror->state() != MirrorState::whole || boot->mirror->hung()) continue;
+            const auto other = boot->read(offset, 1);
+            if (boot->mirror->state() != MirrorState::whole || boot->mirror->hung()) continue;
+            ASSERT_EQ(other, value) << "seed " << seed << ", boot " << boots;
         }
         for (int writer = 0; writer < 3; ++writer)
             boot->loop.spawn(write_for_ever(boot.get(), &life), "writer");

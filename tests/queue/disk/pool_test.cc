@@ -109,9 +109,11 @@ TEST(PoolChecks, WhatDoesNotOverwriteInPlaceIsFlushedAndSaysWhy) {
 }
 
 TEST(DiskFaults, AreReadFromTheirText) {
-    const auto faults = parse_faults("write:io:100,write:short:7+3,flush:io:5+,read:space:1");
+    const auto faults =
+        parse_faults("write:io:100,write:short:7+3,flush:io:5+,read:space:1,read:hang:2");
     ASSERT_TRUE(faults);
-    ASSERT_EQ(faults->size(), 4U);
+    ASSERT_EQ(faults->size(), 5U);
+    EXPECT_EQ((*faults)[4].error, DiskError::timed_out);
     EXPECT_EQ((*faults)[1].error, DiskError::short_transfer);
     EXPECT_EQ((*faults)[1].first, 7U);
     EXPECT_EQ((*faults)[1].count, 3U);

@@ -1,6 +1,8 @@
 // spool_tool_test.cc: millrace-spool's commands on pools that a queue has made, and on what damage makes of them.
 #include "queue/checkpoint.h"
+#include "queue/disk/mirror_record.h"
 #include "queue/keyring.h"
+#include "queue/segment_scan.h"
 #include "queue/tool/catalogue.h"
 #include "queue/tool/commands.h"
 #include "queue/tool/pool_file.h"
@@ -535,6 +537,146 @@ TEST_F(SpoolTool, NoDamageBreaksTheTool) {
         EXPECT_TRUE(slurp(pool).size() == damaged.size());
         fs::remove_all(to);
     }
+}
+
+TEST_F(SpoolTool, StatusOfTheCheckpointCountsWhereTheRecordIsDamaged) {
+    make_pool();
+    auto file = PoolFile::open(pool, PoolFile::Lock::none).value();
+    const Superblock block = read_geometry(*file).value().superblock;
+    const SegmentTable segments{block.segment_bytes, block.segment_count};
+    int damaged = 0;
+    for (std::uint32_t slot = 0; slot < block.segment_count; ++slot) {
+        std::vector<std::byte> bytes(segments.bytes_of(slot));
+        ASSERT_TRUE(file->read_file(segments.begin_of(slot), bytes));
+        for (const FoundRecord& record :
+             scan_segment(bytes, block.pool, block.shard, slot).records) {
+            if (record.header.type != static_cast<std::uint16_t>(RecordType::status)) continue;
+            flip(segments.begin_of(slot) + record.offset + record_header_bytes + 3);
+            ++damaged;
+        }
+    }
+    ASSERT_GE(damaged, 2);
+    const Said looked = said(inspect, InspectOptions{.pool = pool, .messages = true, .json = true});
+    ASSERT_EQ(looked.code, exit_ok) << looked.err;
+    bool found = false;
+    const json got = looked.parsed();
+    for (const json& message : got["messages"]) {
+        if (message["id"] != ids[0].to_string()) continue;
+        found = true;
+        EXPECT_EQ(message.value("last_error", ""), "451 4.7.1 later");
+        EXPECT_EQ(message["recipients"][0]["last_code"], 451);
+        EXPECT_EQ(message.value("due", ""), "2100-01-01T00:00:00Z");
+    }
+    EXPECT_TRUE(found);
+    EXPECT_NE(
+        said(inspect, InspectOptions{.pool = pool, .messages = true}).out.find("451 4.7.1 later"),
+        std::string::npos);
+    const std::string to = (folder / "out").string();
+    static_cast<void>(said(export_messages, ExportOptions{.pool = pool, .folder = to}));
+    EXPECT_EQ(beside(to, ids[1])["recipients"][0]["state"], "delivered");
+    EXPECT_EQ(beside(to, ids[0])["rounds"], 1);
+}
+
+/// Two copies of a pool, each with a record of the mirror that they are halves of.
+class SpoolToolMirror : public SpoolTool {
+protected:
+    void make_halves(MirrorRecord first, MirrorRecord second) {
+        const std::vector<std::byte> image = make_image();
+        other = (folder / "other.spool").string();
+        spill(pool, image);
+        spill(other, image);
+        put(pool, first);
+        put(other, second);
+    }
+    static void put(const std::string& path, const MirrorRecord& record) {
+        std::array<std::byte, block_bytes> block{};
+        encode_mirror_record(block, record);
+        put_block(path, record.generation % mirror_record_copies, block);
+    }
+    static void put_block(const std::string& path, std::uint64_t copy,
+                          std::span<const std::byte> block) {
+        std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+        file.seekp(static_cast<std::streamoff>(mirror_record_begin + copy * block_bytes));
+        file.write(reinterpret_cast<const char*>(block.data()),
+                   static_cast<std::streamsize>(block.size()));
+    }
+    [[nodiscard]] json state_of(const std::string& half, const std::string& second = {}) const {
+        const Said looked =
+            said(inspect, InspectOptions{.pool = half, .mirror = second, .json = true});
+        EXPECT_EQ(looked.code, exit_ok) << looked.err;
+        return looked.parsed()["mirror"];
+    }
+    static bool says(const std::string& text, const std::string& what) {
+        return text.find(what) != std::string::npos;
+    }
+
+    std::string other;
+    using State = MirrorRecord::State;
+};
+
+TEST_F(SpoolToolMirror, InspectSaysWhatAHalfsRecordSays) {
+    make_halves({.generation = 4, .state = State::alone}, {.generation = 4, .state = State::stale});
+    EXPECT_EQ(state_of(pool)["state"], "alone");
+    EXPECT_EQ(state_of(pool)["generation"], 4);
+    EXPECT_EQ(state_of(other)["state"], "stale");
+    EXPECT_TRUE(says(state_of(other)["meaning"], "use the other half"));
+    EXPECT_TRUE(says(state_of(other, pool)["meaning"], "use " + pool));
+    EXPECT_TRUE(says(said(inspect, InspectOptions{.pool = other}).out, "missed mail"));
+    make_pool();
+    EXPECT_FALSE(
+        said(inspect, InspectOptions{.pool = pool, .json = true}).parsed().contains("mirror"));
+}
+
+TEST_F(SpoolToolMirror, TheOtherHalfTellsWhatOneDoesNotKnow) {
+    make_halves({.generation = 3}, {.generation = 4, .state = State::alone});
+    EXPECT_EQ(state_of(pool)["state"], "paired");
+    EXPECT_EQ(state_of(pool, other)["state"], "stale");
+    EXPECT_EQ(state_of(other, pool)["state"], "alone");
+    EXPECT_EQ(said(verify, VerifyOptions{.pool = pool}).code, exit_ok);
+    const Said older = said(verify, VerifyOptions{.pool = pool, .mirror = other});
+    EXPECT_EQ(older.code, exit_damage);
+    EXPECT_TRUE(says(older.out, "use " + other)) << older.out;
+    make_halves({.generation = 4, .clean = true}, {.generation = 4, .clean = true});
+    EXPECT_TRUE(says(state_of(pool, other)["meaning"], "both have everything"));
+    make_halves({.generation = 4, .state = State::alone}, {.generation = 5, .state = State::alone});
+    EXPECT_EQ(state_of(pool, other)["state"], "undecided");
+    EXPECT_TRUE(says(state_of(pool, other)["meaning"], "without the other"));
+}
+
+TEST_F(SpoolToolMirror, AStaleHalfIsNotSoundNotAttachedAndExportedOnlyWhenAskedTo) {
+    make_halves({.generation = 4, .state = State::stale}, {.generation = 4, .state = State::alone});
+    EXPECT_EQ(said(verify, VerifyOptions{.pool = pool}).code, exit_damage);
+    EXPECT_EQ(said(verify, VerifyOptions{.pool = other}).code, exit_ok);
+    const std::string to = (folder / "out").string();
+    const Said refused = said(export_messages, ExportOptions{.pool = pool, .folder = to});
+    EXPECT_EQ(refused.code, exit_no_pool);
+    EXPECT_TRUE(says(refused.err, "--stale")) << refused.err;
+    EXPECT_FALSE(fs::exists(to));
+    const Said asked =
+        said(export_messages, ExportOptions{.pool = pool, .stale = true, .folder = to});
+    EXPECT_EQ(asked.code, exit_damage);
+    EXPECT_EQ(eml(to, ids[0]), "deferred\r\n");
+    spill(folder / "policy.snapshot", {});
+    const AttachOptions attaching{
+        .pool = pool, .mirror = other, .state_dir = folder.string(), .dry_run = true};
+    const Said attached = said(attach, attaching);
+    EXPECT_EQ(attached.code, exit_no_pool);
+    EXPECT_TRUE(says(attached.err, "use " + other)) << attached.err;
+    EXPECT_EQ(
+        said(attach, AttachOptions{.pool = other, .state_dir = folder.string(), .dry_run = true})
+            .code,
+        exit_ok);
+}
+
+TEST_F(SpoolToolMirror, DamagedRecordsAreNotTakenForAPoolWithoutAMirror) {
+    make_halves({.generation = 4, .clean = true}, {.generation = 4, .clean = true});
+    const std::vector<std::byte> junk(block_bytes, std::byte{0xEE});
+    for (std::uint64_t copy = 0; copy < mirror_record_copies; ++copy)
+        put_block(other, copy, junk);
+    EXPECT_EQ(state_of(other)["state"], "unreadable");
+    EXPECT_EQ(said(verify, VerifyOptions{.pool = other}).code, exit_damage);
+    EXPECT_EQ(state_of(pool, other)["state"], "alone");
+    EXPECT_TRUE(says(state_of(pool, other)["meaning"], "both ended together"));
 }
 
 } // namespace

@@ -217,6 +217,7 @@ void encode_frame_header(std::span<std::byte, frame_header_bytes> bytes, const F
 }
 
 std::expected<FrameHeader, CodecError> decode_frame_header(std::span<const std::byte> bytes,
+                                                           std::size_t available,
                                                            std::uint32_t seed,
                                                            std::uint32_t offset) noexcept {
     if (bytes.size() < frame_header_bytes) return std::unexpected(CodecError::truncated);
@@ -237,7 +238,7 @@ std::expected<FrameHeader, CodecError> decode_frame_header(std::span<const std::
         return std::unexpected(CodecError::bad_checksum);
     }
     if (!readable(get<std::uint16_t>(bytes, 8))) return std::unexpected(CodecError::unsupported);
-    if (header.bytes > bytes.size()) return std::unexpected(CodecError::truncated);
+    if (header.bytes > available) return std::unexpected(CodecError::truncated);
     if (header.bytes % block_bytes != 0 || header.used > header.bytes ||
         header.used < frame_header_bytes || header.records > header.used / record_header_bytes) {
         return std::unexpected(CodecError::malformed);
@@ -297,6 +298,7 @@ std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std
         crc32c(seeds.header, bytes.subspan(4, record_header_bytes - 4))) {
         return std::unexpected(CodecError::bad_checksum);
     }
+    if (header.payload_bytes > batch_bytes_max) return std::unexpected(CodecError::malformed);
     // In this order, so that nothing can wrap round.
     const std::size_t room = available - record_header_bytes;
     if (header.payload_bytes > room ||

@@ -207,11 +207,17 @@ SpoolResult<MessageRef> QueueCore::build(EntryRef ref, const base::SlabChain& pa
     const auto damaged = std::unexpected(SpoolError::damaged);
     std::array<std::byte, message_prefix_bytes> prefix_bytes;
     if (copy_head(payload, prefix_bytes) != prefix_bytes.size()) return damaged;
-    const bool chunked = !index_.chunks(entry).empty();
+    const std::span<const Chunk> chunks = index_.chunks(entry);
+    const bool chunked = !chunks.empty();
     auto prefix = decode_message_prefix(chunked ? RecordType::message_commit : RecordType::message,
                                         prefix_bytes, entry.payload_bytes);
     if (!prefix || prefix->content_bytes != entry.content_bytes) return damaged;
-    scratch_.resize(message_prefix_bytes + prefix->envelope_bytes);
+    const std::uint32_t head_bytes = message_prefix_bytes + prefix->envelope_bytes;
+    std::uint64_t content_bytes = entry.payload_bytes - head_bytes;
+    for (const Chunk& chunk : chunks)
+        content_bytes += chunk.bytes;
+    if (content_bytes != entry.content_bytes) return damaged; // a checkpoint said other chunks
+    scratch_.resize(head_bytes);
     if (copy_head(payload, scratch_) != scratch_.size()) return damaged;
     const std::span<const std::byte> envelope =
         std::span<const std::byte>{scratch_}.subspan(message_prefix_bytes);

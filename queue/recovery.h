@@ -140,7 +140,8 @@ private:
     void enter_message(MessageId id, const Found& found);
     void enter_rest();
     void finish_entry(EntryRef ref, std::uint64_t copy_lsn);
-    [[nodiscard]] std::optional<Place> place_of(const CheckpointPart& part) const;
+    [[nodiscard]] std::optional<Place> place_of(const CheckpointPart& part,
+                                                std::uint32_t prefix_bytes) const;
     [[nodiscard]] std::optional<Place> place_of_chunk(MessageId id, std::size_t number,
                                                       const CheckpointPart& part) const;
     void judge_frames();

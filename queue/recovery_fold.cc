@@ -80,10 +80,14 @@ base::Task<SpoolResult<>> Recovery::read_rest() {
     co_return read;
 }
 
-std::optional<Place> Recovery::place_of(const CheckpointPart& part) const {
+/// \param prefix_bytes  of the record's payload, that the part does not count
+std::optional<Place> Recovery::place_of(const CheckpointPart& part,
+                                        std::uint32_t prefix_bytes) const {
     const SegmentTable& segments = core_->log().segments();
     const auto slot = segments.slot_of(part.segment_seq);
-    if (!slot || part.offset >= segments.bytes_of(*slot)) return std::nullopt;
+    if (!slot || part.payload_bytes > batch_bytes_max) return std::nullopt;
+    if (!segments.has_room_for(*slot, part.offset, prefix_bytes + part.payload_bytes))
+        return std::nullopt;
     return Place{*slot, part.offset};
 }
 
@@ -92,7 +96,7 @@ std::optional<Place> Recovery::place_of(const CheckpointPart& part) const {
 std::optional<Place> Recovery::place_of_chunk(MessageId id, std::size_t number,
                                               const CheckpointPart& part) const {
     std::uint64_t newest = 0;
-    std::optional<Place> place = place_of(part);
+    std::optional<Place> place = place_of(part, chunk_prefix_bytes);
     const auto found = chunks_.find(id.value);
     if (found == chunks_.end()) return place;
     for (const ChunkFound& copy : found->second) {
@@ -119,7 +123,7 @@ void Recovery::enter_entry(const CheckpointEntry& found) {
     if (finished_.contains(id) || index.find(found.id) != no_entry) return;
     const auto copy = found_.find(id);
     std::optional<Place> place =
-        copy != found_.end() ? std::optional{copy->second.place} : place_of(found.place);
+        copy != found_.end() ? std::optional{copy->second.place} : place_of(found.place, 0);
     if (!place && ended(found.place)) return;
     std::vector<Chunk> chunks;
     for (std::size_t i = 0; i < found.chunks.size(); ++i) {
@@ -136,7 +140,8 @@ void Recovery::enter_entry(const CheckpointEntry& found) {
     const EntryRef ref = index.insert(found.id);
     Entry& entry = index[ref];
     entry.place = *place;
-    entry.payload_bytes = found.place.payload_bytes;
+    entry.payload_bytes =
+        copy != found_.end() ? copy->second.payload_bytes : found.place.payload_bytes;
     entry.content_bytes = found.content_bytes;
     entry.arrival_s = found.arrival_s;
     entry.expiry_s = found.expiry_s;

@@ -14,6 +14,7 @@
 #include "queue/codec.h"
 #include "queue/seeded_defect.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -88,6 +89,9 @@ public:
                                                 std::uint32_t payload_bytes) const noexcept {
         return record_bytes(payload_bytes, segments_[slot].encrypted);
     }
+    /// Whether a record of this size can be there at all.
+    [[nodiscard]] bool has_room_for(std::uint32_t slot, std::uint32_t offset,
+                                    std::uint32_t payload_bytes) const noexcept;
     /// Whether it can be overwritten even after a crash now.
     [[nodiscard]] bool free_for_good(std::uint32_t slot, std::uint64_t durable) const noexcept {
         return segments_[slot].state == State::free && segments_[slot].freed_behind <= durable;
@@ -150,7 +154,8 @@ public:
     }
     /// Bytes of sealed segments that are not live: what collection could win back at most.
     [[nodiscard]] std::uint64_t dead_bytes() const noexcept {
-        return sealed_bytes_ - sealed_live_bytes_;
+        return sealed_bytes_ -
+               std::min(sealed_bytes_, sealed_live_bytes_); // a damaged pool may claim more
     }
 
 private:

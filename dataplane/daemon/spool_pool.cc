@@ -42,11 +42,10 @@ base::Task<void> leave_mirror(queue::Disk* disk, bool told, std::string* problem
         *problem = next.error();
     } else if (*next) {
         queue::encode_mirror_record(bytes, **next);
-        const std::uint64_t at = queue::mirror_record_begin + (*next)->generation %
-                                                                  queue::mirror_record_copies *
-                                                                  queue::block_bytes;
-        auto written = co_await disk->write(at, bytes, queue::Durable::yes);
-        if (!written) *problem = "the record of its mirror cannot be written";
+        for (const std::uint64_t at : queue::mirror_record_offsets((*next)->generation)) {
+            auto written = co_await disk->write(at, bytes, queue::Durable::yes);
+            if (!written) *problem = "the record of its mirror cannot be written";
+        }
     }
 }
 

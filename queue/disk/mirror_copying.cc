@@ -250,16 +250,13 @@ base::Task<void> MirrorDisk::join() {
         co_return;
     }
     // The source must not say on disk that it is alone once the other one counts: if it failed then, and came
-    // back by itself, it would be believed: nor in the older copy of its record, should the newer one rot. The other
-    // one still says that it is stale, so that an early word of the pair harms nobody.
+    // back by itself, it would be believed. The other one still says that it is stale, so that an early word of the
+    // pair harms nobody.
     const std::uint64_t epoch = epoch_;
-    bool written = true;
-    for (std::size_t copy = 0; copy < mirror_record_copies && written && epoch == epoch_; ++copy) {
-        ++record_.generation;
-        record_.state = MirrorRecord::State::paired;
-        written = co_await write_record(source_, record_);
-    }
+    ++record_.generation;
+    record_.state = MirrorRecord::State::paired;
     const MirrorRecord paired = record_;
+    bool written = co_await write_record(source_, paired);
     if (!written || epoch != epoch_) {
         ++record_.generation;
         record_.state = MirrorRecord::State::alone;

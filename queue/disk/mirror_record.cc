@@ -14,7 +14,7 @@ constexpr std::uint64_t mirror_magic = 0x3152'4F52'5249'4D4DULL; // "MMIRROR1"
 constexpr std::size_t pair_at = 8, generation_at = 24, state_at = 32, clean_at = 33, crc_at = 36;
 
 // What a half's generation is raised by when it goes on alone without having seen the other's record, which may have been
-// raised since they were last written together, yet never so far. Odd: records are written in turn.
+// raised since they were last written together, yet never so far. Odd: the block of the newest record is written last.
 constexpr std::uint64_t unseen_step = (1ULL << 32) + 1;
 // Nobody has counted so far.
 constexpr std::uint64_t generation_max = 1ULL << 63;
@@ -65,6 +65,14 @@ decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept {
         return std::nullopt;
     if (record.generation > generation_max) return std::nullopt;
     return record;
+}
+
+std::array<std::uint64_t, mirror_record_copies>
+mirror_record_offsets(std::uint64_t generation) noexcept {
+    std::array<std::uint64_t, mirror_record_copies> offsets{};
+    for (std::size_t i = 0; i < offsets.size(); ++i)
+        offsets[i] = mirror_record_begin + (generation + i) % offsets.size() * block_bytes;
+    return offsets;
 }
 
 void take_mirror_record(MirrorHalf& half, std::span<const std::byte> block) noexcept {
@@ -138,11 +146,12 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
         return refuse(
             "spool_dir and mirror_dir hold a spool each, and neither is half of a mirror. "
             "Move one of them away; it is then made anew as a copy of the other");
-    // Left behind before its first record landed: nothing of its own is in it.
+    // Left behind before its first record landed, of which one block at least is zeros: nothing of its own is in it.
     for (unsigned side = 0; side < 2; ++side) {
         const MirrorHalf& other = halves[1 - side];
         if (!halves[side].record || halves[side].record->state != State::alone || other.record)
             continue;
+        if (other.records_lost == mirror_record_copies) continue;
         if (!other.pool || other.pool != halves[side].pool) continue;
         source_of(side);
         plan.copy = true;
@@ -171,9 +180,10 @@ std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf
                           " away; it is then made anew as a copy of the other");
         return refuse(
             unreadable +
-            ", and the last end was not clean: nobody knows which half is the newer one. If the "
-            "last "
-            "event=spool_mirror of the log says that " +
+            (half.record->state == State::alone ? ", and it may have gone on alone as the other has"
+                                                : ", and the last end was not clean") +
+            ": nobody knows which half is the newer one. If the last event=spool_mirror of the log "
+            "says that " +
             std::string{side_name(side)} + " refused a write, move the pool's file in " +
             std::string{side_name(side)} + " away, otherwise the one in " +
             std::string{side_name(1 - side)} +

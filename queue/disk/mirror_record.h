@@ -30,7 +30,8 @@ struct MirrorRecord {
     bool clean = false; // paired, and nothing was under way at the end
 };
 
-// Written in turn, by generation: a torn write leaves the one before it.
+// Each record is written to both, one after the other: a torn write leaves the one before it, and a block that rots
+// later takes nothing that had been decided with it.
 inline constexpr std::size_t mirror_record_copies = 2;
 inline constexpr std::uint64_t mirror_record_begin = 12 * block_bytes; // slot 0 begins at 16
 static_assert(mirror_record_begin >= superblock_copies * block_bytes);
@@ -43,6 +44,10 @@ void encode_mirror_record(std::span<std::byte, block_bytes> block,
                           const MirrorRecord& record) noexcept;
 [[nodiscard]] std::optional<MirrorRecord>
 decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept;
+
+/// Where the record is written, in this order: the newest of those before it goes last.
+[[nodiscard]] std::array<std::uint64_t, mirror_record_copies>
+mirror_record_offsets(std::uint64_t generation) noexcept;
 
 /// One half as it was found.
 struct MirrorHalf {

@@ -138,13 +138,17 @@ base::Task<bool> MirrorDisk::write_record(unsigned side, MirrorRecord record) {
     while (recording_[side])
         static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
     recording_[side] = true;
-    encode_mirror_record(record_block_.span().first<block_bytes>(), record);
-    const std::uint64_t at =
-        mirror_record_begin + record.generation % mirror_record_copies * block_bytes;
-    auto written = co_await write_one(side, at, record_block_.span());
+    bool written = true;
+    for (const std::uint64_t offset : mirror_record_offsets(record.generation)) {
+        if (!written) break;
+        // The block is of both halves; what is written is copied as it begins.
+        encode_mirror_record(record_block_.span().first<block_bytes>(), record);
+        auto result = co_await write_one(side, offset, record_block_.span());
+        written = result.has_value();
+    }
     recording_[side] = false;
     changed_.wake_all();
-    co_return written.has_value();
+    co_return written;
 }
 
 } // namespace queue

@@ -174,15 +174,18 @@ private:
     }
     /// False: the power went, and the record is there, torn, or not there.
     bool write(unsigned side, const MirrorRecord& record) {
-        Block& block = halves_[side].records[record.generation % mirror_record_copies];
-        const unsigned fate = input_.byte();
-        if (fate % 16 == 15) return false;
-        if (fate % 16 == 14) {
-            block.fill(std::byte{0xEE});
-            return false;
+        for (const std::uint64_t offset : mirror_record_offsets(record.generation)) {
+            Block& block = halves_[side].records[(offset - mirror_record_begin) / block_bytes];
+            const unsigned fate = input_.byte();
+            if (fate % 16 == 15) return false;
+            if (fate % 16 == 14) {
+                block.fill(std::byte{0xEE});
+                return false;
+            }
+            encode_mirror_record(block, record);
+            if (fate % 16 == 13) return false;
         }
-        encode_mirror_record(block, record);
-        return fate % 16 != 13;
+        return true;
     }
     void lost_for_good(std::uint64_t kept) { promised_ &= kept; }
     void accept(std::initializer_list<unsigned> sides) {
@@ -200,8 +203,9 @@ private:
         const auto record = record_of(side);
         const auto next = settle_alone(record, told);
         if (!next) return;
-        if (!*next || !write(side, **next)) return;
+        if (!*next) return;
         parted_ = true;
+        if (!write(side, **next)) return;
         half.boots = ++boots_;
         accept({side});
     }

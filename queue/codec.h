@@ -136,10 +136,16 @@ inline constexpr std::uint32_t frame_header_bytes = 64;
 
 void encode_frame_header(std::span<std::byte, frame_header_bytes> bytes, const FrameHeader& header,
                          std::uint32_t seed) noexcept;
-/// \param offset  where the bytes were found; a header that belongs elsewhere is not_ours
+/// \param available  bytes there are from its beginning on: a frame that is longer is truncated
+/// \param offset     where the bytes were found; a header that belongs elsewhere is not_ours
 [[nodiscard]] std::expected<FrameHeader, CodecError>
-decode_frame_header(std::span<const std::byte> bytes, std::uint32_t seed,
+decode_frame_header(std::span<const std::byte> bytes, std::size_t available, std::uint32_t seed,
                     std::uint32_t offset) noexcept;
+[[nodiscard]] inline std::expected<FrameHeader, CodecError>
+decode_frame_header(std::span<const std::byte> bytes, std::uint32_t seed,
+                    std::uint32_t offset) noexcept {
+    return decode_frame_header(bytes, bytes.size(), seed, offset);
+}
 
 enum class RecordType : std::uint16_t {
     message = 0x01,         // envelope, prelude and content

@@ -204,13 +204,15 @@ std::uint64_t PoolContent::seq_of(std::span<const std::byte> block, std::uint32_
     return ours ? header->segment_seq : 0;
 }
 
-/// Of the frames in a part of a slot; 0: there is none.
-std::uint64_t PoolContent::newest_frame_seq(std::span<const std::byte> bytes,
-                                            std::uint64_t in_slot) const noexcept {
+/// Of the frames that a window shows; 0: there is none.
+std::uint64_t PoolContent::newest_frame_seq(const Half& half,
+                                            const Segment& segment) const noexcept {
     std::uint64_t newest = 0;
-    for (std::size_t at = 0; at < bytes.size(); at += block_bytes) {
-        const auto header =
-            decode_frame_header(bytes.subspan(at), seed_, static_cast<std::uint32_t>(in_slot + at));
+    for (std::size_t at = 0; at < half.bytes.size() && segment.first + at < segment.bytes;
+         at += block_bytes) {
+        const std::uint64_t in_slot = segment.first + at;
+        const auto header = decode_frame_header(half.bytes.subspan(at), segment.bytes - in_slot,
+                                                seed_, static_cast<std::uint32_t>(in_slot));
         if (header && header->shard == superblock_.shard)
             newest = std::max(newest, header->segment_seq);
     }
@@ -243,14 +245,16 @@ std::size_t PoolContent::judge(Window& window) const {
     std::uint64_t seq = named[0];
     if (window.both_count && !SEEDED_DEFECT(mirror_first_generation))
         seq = std::max(named[0], named[1]);
-    if (seq == 0) seq = std::max(named[1], newest_frame_seq(window.halves[0].bytes, first));
+    Segment segment{.bytes = slot->bytes, .first = first, .seq = seq};
+    if (seq == 0)
+        segment.seq = seq = std::max(named[1], newest_frame_seq(window.halves[0], segment));
     const std::size_t end = std::min<std::size_t>(bytes, slot->bytes - first);
     std::size_t at = 0;
     if (first == 0) {
         judge_header(window, slot->number, seq);
         at = segment_header_bytes;
     }
-    const Segment segment{first, seq, end == slot->bytes - first};
+    segment.to_its_end = end == slot->bytes - first;
     while (at < end) {
         const Found found = frame_in(window, at, segment);
         if (found.header && at + found.header->bytes <= end) {
@@ -275,7 +279,7 @@ PoolContent::Found PoolContent::frame_in(const Window& window, std::size_t at,
                                          const Segment& segment) const {
     Found found;
     for (unsigned half = 0; half < 2 && segment.seq != 0; ++half) {
-        const auto header = frame_at(window.halves[half], at, segment.first + at, segment.seq);
+        const auto header = frame_at(window.halves[half], at, segment);
         if (!header) found.cut = found.cut || header.error() == CodecError::truncated;
         found.on[half] = header.has_value();
         if (header && !found.header) found.header = *header;
@@ -330,14 +334,17 @@ void PoolContent::judge_header(Window& window, std::uint32_t slot, std::uint64_t
     }
 }
 
+/// truncated: it goes on behind the window.
 std::expected<FrameHeader, CodecError> PoolContent::frame_at(const Half& half, std::size_t at,
-                                                             std::uint64_t in_slot,
-                                                             std::uint64_t seq) const {
-    auto header =
-        decode_frame_header(half.bytes.subspan(at), seed_, static_cast<std::uint32_t>(in_slot));
-    if (!header) return header;
-    if (header->segment_seq != seq || header->shard != superblock_.shard || header->bytes == 0)
+                                                             const Segment& segment) const {
+    const std::uint64_t in_slot = segment.first + at;
+    auto header = decode_frame_header(half.bytes.subspan(at), segment.bytes - in_slot, seed_,
+                                      static_cast<std::uint32_t>(in_slot));
+    // Of another generation it is of no interest, however long it says that it is.
+    if (!header || header->segment_seq != segment.seq || header->shard != superblock_.shard ||
+        header->bytes == 0)
         return std::unexpected(CodecError::not_ours);
+    if (header->bytes > half.bytes.size() - at) return std::unexpected(CodecError::truncated);
     return header;
 }
 

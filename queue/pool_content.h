@@ -29,9 +29,10 @@ private:
         std::uint64_t bytes = 0;
     };
     class Frame;
-    struct Segment { // what a window shows of it
-        std::uint64_t first = 0;
-        std::uint64_t seq = 0; // its generation
+    struct Segment {             // what a window shows of it
+        std::uint64_t bytes = 0; // all of it
+        std::uint64_t first = 0; // where the window begins in it
+        std::uint64_t seq = 0;   // its generation
         bool to_its_end = false;
     };
     struct Found {
@@ -43,15 +44,15 @@ private:
     [[nodiscard]] std::optional<Slot> slot_at(std::uint64_t offset) const noexcept;
     [[nodiscard]] std::uint64_t seq_of(std::span<const std::byte> block, std::uint32_t copy,
                                        std::uint32_t slot) const noexcept;
-    [[nodiscard]] std::uint64_t newest_frame_seq(std::span<const std::byte> bytes,
-                                                 std::uint64_t in_slot) const noexcept;
+    [[nodiscard]] std::uint64_t newest_frame_seq(const Half& half,
+                                                 const Segment& segment) const noexcept;
     void judge_header(Window& window, std::uint32_t slot, std::uint64_t seq) const;
     [[nodiscard]] Found frame_in(const Window& window, std::size_t at,
                                  const Segment& segment) const;
     [[nodiscard]] std::size_t judge_headless(Window& window, std::size_t at, std::size_t end,
                                              const Segment& segment) const;
-    [[nodiscard]] std::expected<FrameHeader, CodecError>
-    frame_at(const Half& half, std::size_t at, std::uint64_t in_slot, std::uint64_t seq) const;
+    [[nodiscard]] std::expected<FrameHeader, CodecError> frame_at(const Half& half, std::size_t at,
+                                                                  const Segment& segment) const;
 
     Superblock superblock_;
     std::uint32_t seed_ = 0;

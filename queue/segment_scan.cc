@@ -15,6 +15,7 @@ public:
 
     void run() {
         std::uint32_t at = segment_header_bytes;
+        std::uint32_t until = 0;
         while (at < size()) {
             if (at % block == 0) { // frames begin on blocks
                 if (const auto frame = frame_at(at)) {
@@ -30,7 +31,9 @@ public:
                 }
             }
             if (SEEDED_DEFECT(stop_at_first_hole)) return;
-            const std::uint32_t next = record_at(at, size(), nullptr);
+            // Whatever a record without a frame says of its length, it ends where a frame begins.
+            if (at >= until) until = next_frame(at);
+            const std::uint32_t next = record_at(at, until, nullptr);
             at = next != 0 ? next : at + record_alignment;
         }
     }
@@ -49,6 +52,14 @@ private:
             return std::nullopt;
         }
         return *frame;
+    }
+
+    /// The end, when there is none.
+    [[nodiscard]] std::uint32_t next_frame(std::uint32_t behind) const noexcept {
+        std::uint32_t at = (behind / block + 1) * block;
+        while (at < size() && !frame_at(at))
+            at += block;
+        return at;
     }
 
     [[nodiscard]] bool blank(std::uint32_t at) const noexcept {

@@ -223,6 +223,7 @@ struct Whole {
     std::uint32_t at = 0;
     std::uint32_t bytes = 0;
     bool frame = false;
+    std::uint32_t used = 0; // of a frame with all its bytes: where its records end
     [[nodiscard]] std::uint32_t end() const noexcept { return at + bytes; }
 };
 
@@ -241,7 +242,8 @@ public:
         }
         const SegmentScan scan = scan_segment(slot_, superblock.pool, superblock.shard, slot);
         for (const FoundFrame& frame : scan.frames) {
-            frames.push_back({frame.header.offset, frame.header.bytes, true});
+            frames.push_back({frame.header.offset, frame.header.bytes, true,
+                              frame.header.offset + frame.header.used});
             whole.push_back({frame.header.offset, frame_header_bytes, true});
         }
         for (const FoundRecord& record : scan.records)
@@ -312,6 +314,14 @@ public:
                     const bool apart = other.at >= frame.end() || frame.at >= other.end();
                     if (!apart && (other.at != frame.at || other.bytes != frame.bytes))
                         places_.push_back(frame);
+                }
+                // A record that a frame's header ends before, on whichever half that is.
+                for (const Found& side : found) {
+                    for (const Whole& one : side.whole) {
+                        const bool apart = one.at >= frame.end() || frame.at >= one.end();
+                        if (!apart && (one.at < frame.at || one.end() > frame.used))
+                            places_.push_back(one);
+                    }
                 }
                 // None of ours is as long as a window.
                 if (frame.bytes + block_bytes > window) places_.push_back(frame);

@@ -389,7 +389,8 @@ void QueueCore::write_status(Entry& entry) {
 }
 
 void QueueCore::flush_marks() {
-    for (; !marks_.empty(); marks_.pop()) {
+    std::size_t left = marks_per_turn_max;
+    for (; !marks_.empty() && left > 0; marks_.pop(), --left) {
         if (log_.make_room(0, AppendClass::essential) != Room::now) break;
         const Mark& mark = marks_.front();
         log_.begin(mark.type, mark.id, 0).finish(nullptr);
@@ -399,13 +400,15 @@ void QueueCore::flush_marks() {
         for (const Chunk& chunk : mark.chunks)
             drop_record(chunk.place, chunk_prefix_bytes + chunk.bytes);
     }
-    for (; !dirty_.empty(); dirty_.pop()) {
+    for (; !dirty_.empty() && left > 0; dirty_.pop(), --left) {
         Entry& entry = index_[dirty_.front()];
         if ((entry.flags & Entry::status_dirty) == 0) continue; // gone, or another's slot by now
         if (log_.make_room(status_bytes(entry), AppendClass::essential) != Room::now) break;
         entry.flags &= static_cast<std::uint8_t>(~Entry::status_dirty);
         write_status(entry);
     }
+    if (left == 0) loop_.at_turn_end(*this);
+    if (marks_.empty() && dirty_.empty()) flushed_.wake_all();
 }
 
 void QueueCore::turn_end() noexcept {
@@ -447,10 +450,9 @@ base::Task<SpoolResult<>> QueueCore::sync(base::Deadline deadline) {
     while (!marks_.empty() || !dirty_.empty()) {
         if (log_.read_only()) co_return std::unexpected(SpoolError::read_only);
         log_.urge();
-        const base::Wake woken = co_await log_.room_wait().wait(loop_, deadline);
+        const base::Wake woken = co_await flushed_.wait(loop_, deadline);
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::timed_out);
-        flush_marks();
     }
     const bool synced = co_await log_.sync(deadline);
     if (synced) co_return SpoolResult<>{};

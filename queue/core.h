@@ -211,7 +211,8 @@ private:
     std::array<Load, loads_in_flight_max> loads_;
     std::array<std::size_t, 2> loading_{}; // by share
     RecoveryReport recovery_report_;
-    std::unique_ptr<Recovery> recovery_; // while it goes on in the background
+    std::unique_ptr<Recovery> recovery_;     // while it goes on in the background
+    base::WaitQueue flushed_{"spool marks"}; // both are empty
     base::WaitQueue recovered_{"spool recovery"};
     std::vector<std::byte> scratch_; // a record's head, in one piece
     std::uint64_t next_id_ = 1;

@@ -92,8 +92,9 @@ inline constexpr std::chrono::seconds load_retry{60};
 // Entries of the schedule looked at in one turn.
 inline constexpr std::uint32_t schedule_steps_per_turn_max = 2048;
 
-// Messages given to the sink, index slots walked and the like in one turn.
+// Messages given to the sink, records of ends and statuses, index slots walked and the like in one turn.
 inline constexpr std::size_t handouts_per_turn_max = 1024;
+inline constexpr std::size_t marks_per_turn_max = 8192;
 inline constexpr std::size_t index_slots_per_turn_max = 8192;
 // A checkpoint's part: what one turn encodes.
 inline constexpr std::uint32_t checkpoint_entries_per_part = 2048;

@@ -79,9 +79,10 @@ public:
     /// false.
     std::function<bool(const AcceptedMail&)> on_accepted;
 
-    std::vector<AcceptedMail> accepted;
-    std::vector<std::string> commands; // all, in the order they came
-    unsigned connections = 0;          // so far
+    // Both grow without moving what is there: others measure turns beside this.
+    std::deque<AcceptedMail> accepted;
+    std::deque<std::string> commands; // all, in the order they came
+    unsigned connections = 0;         // so far
     unsigned open = 0, open_max = 0;
     [[nodiscard]] std::size_t count(std::string_view verb) const;
     [[nodiscard]] const base::SocketAddress& address() const { return address_; }

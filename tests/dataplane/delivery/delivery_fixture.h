@@ -8,6 +8,7 @@
 #include "tests/support/sim_net.h"
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <gtest/gtest.h>
 #include <map>
@@ -101,7 +102,7 @@ struct EventList final : telemetry::EventSink {
         return found;
     }
     telemetry::Event next;
-    std::vector<telemetry::Event> events;
+    std::deque<telemetry::Event> events;
 };
 
 /// Counts rounds on the way between queue and dispatcher.

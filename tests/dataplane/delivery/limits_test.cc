@@ -3,6 +3,7 @@
 #include "tests/dataplane/delivery/delivery_fixture.h"
 
 #include <algorithm>
+#include <ranges>
 #include <set>
 
 namespace tests {
@@ -196,7 +197,7 @@ TEST_F(DeliveryShards, OneConnectionGoesRoundBetweenShards) {
     EXPECT_EQ(host.open_max, 1U);
     ASSERT_EQ(host.accepted.size(), 600U);
     const auto first_half =
-        std::ranges::count_if(std::span{host.accepted}.first(300), [](const AcceptedMail& mail) {
+        std::ranges::count_if(host.accepted | std::views::take(300), [](const AcceptedMail& mail) {
             return mail.recipients[0].address.starts_with("second");
         });
     EXPECT_NEAR(static_cast<double>(first_half), 150.0, 60.0);

@@ -173,6 +173,47 @@ TEST_P(MirroredQueue, DeliveryReadsTheHalfThatIsWhole) {
     EXPECT_GE(world->queue->counters().mended_records, static_cast<unsigned>(letters) / 2);
 }
 
+struct Loads {
+    bool stop = false;
+    int failed = 0;
+    int running = 0;
+};
+
+base::Task<void> load_all(World* world, std::vector<MessageId> ids, Loads* loads) {
+    ++loads->running;
+    while (!loads->stop) {
+        for (const MessageId id : ids) {
+            const auto message =
+                co_await world->queue->load(id, base::Deadline::in(world->loop, 60s));
+            if (!message) ++loads->failed;
+        }
+    }
+    --loads->running;
+}
+
+TEST_P(MirroredQueue, AReadBeginsAgainWhenTheHalfThatWasAskedIsLeftBehindUnderIt) {
+    open();
+    submit();
+    note_places();
+    for (const std::size_t at : places)
+        world->disk.bytes()[at + 4] ^= std::byte{4};
+    Loads loads;
+    for (int i = 0; i < 8; ++i)
+        world->start(load_all(world.get(), ids, &loads));
+    for (const unsigned half : {0U, 1U, 0U}) {
+        world->run_for(10ms);
+        (half == 0 ? world->disk : *other).fail_writes(SimDisk::Fault::io, 1);
+        const int before = whole;
+        ASSERT_TRUE(world->submit("one more"));
+        EXPECT_NE(mirror->state(), MirrorState::whole);
+        ASSERT_TRUE(world->run_until([&] { return whole > before; }, 300s));
+    }
+    loads.stop = true;
+    ASSERT_TRUE(world->run_until([&] { return loads.running == 0; }, 60s));
+    EXPECT_EQ(loads.failed, 0);
+    EXPECT_EQ(quarantined, 0);
+}
+
 TEST_P(MirroredQueue, AStartFindsWhatOnlyOneHalfHas) {
     open();
     submit();

@@ -298,7 +298,8 @@ std::expected<RecordHeader, CodecError> decode_record_header(std::span<const std
         crc32c(seeds.header, bytes.subspan(4, record_header_bytes - 4))) {
         return std::unexpected(CodecError::bad_checksum);
     }
-    if (header.payload_bytes > batch_bytes_max) return std::unexpected(CodecError::malformed);
+    if (header.payload_bytes > record_payload_bytes_max)
+        return std::unexpected(CodecError::malformed);
     // In this order, so that nothing can wrap round.
     const std::size_t room = available - record_header_bytes;
     if (header.payload_bytes > room ||

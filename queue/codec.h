@@ -201,6 +201,10 @@ inline constexpr std::uint32_t record_alignment = 8;
     return record_bytes(payload_bytes + (encrypted && payload_bytes != 0 ? record_tag_bytes : 0));
 }
 
+/// The largest record by itself fills a batch; in an encrypted segment its tag takes from this.
+inline constexpr std::uint32_t record_payload_bytes_max =
+    batch_bytes_max - frame_header_bytes - record_header_bytes;
+
 /// The two seeds of a record: a stale record validates only if 64 mixed bits collide.
 struct RecordSeeds {
     std::uint32_t header;

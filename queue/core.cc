@@ -453,6 +453,7 @@ base::Task<SpoolResult<>> QueueCore::sync(base::Deadline deadline) {
         const base::Wake woken = co_await flushed_.wait(loop_, deadline);
         if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
         if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::timed_out);
+        flush_marks(); // what has come since is not waited for
     }
     const bool synced = co_await log_.sync(deadline);
     if (synced) co_return SpoolResult<>{};

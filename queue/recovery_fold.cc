@@ -85,7 +85,7 @@ std::optional<Place> Recovery::place_of(const CheckpointPart& part,
                                         std::uint32_t prefix_bytes) const {
     const SegmentTable& segments = core_->log().segments();
     const auto slot = segments.slot_of(part.segment_seq);
-    if (!slot || part.payload_bytes > batch_bytes_max) return std::nullopt;
+    if (!slot || part.payload_bytes > record_payload_bytes_max) return std::nullopt;
     if (!segments.has_room_for(*slot, part.offset, prefix_bytes + part.payload_bytes))
         return std::nullopt;
     return Place{*slot, part.offset};

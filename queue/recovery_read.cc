@@ -74,7 +74,7 @@ base::Task<std::span<const std::byte>> Recovery::read_record(const RecordAt* at,
     const std::uint32_t skew = at->offset % block_bytes;
     const std::size_t wanted = skew + std::size_t{record_bytes(at->payload_bytes, at->encrypted)};
     const std::size_t bytes = (wanted + block_bytes - 1) / block_bytes * block_bytes;
-    if (at->payload_bytes > batch_bytes_max ||
+    if (at->payload_bytes > record_payload_bytes_max ||
         at->offset - skew + bytes > segments.bytes_of(at->slot))
         co_return std::span<const std::byte>{};
     *memory = BlockMemory{bytes};

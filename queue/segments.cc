@@ -110,8 +110,8 @@ bool SegmentTable::sealed(std::uint32_t slot) const noexcept {
 bool SegmentTable::has_room_for(std::uint32_t slot, std::uint32_t offset,
                                 std::uint32_t payload_bytes) const noexcept {
     const std::uint64_t bytes = bytes_of(slot);
-    return payload_bytes <= batch_bytes_max && offset >= segment_header_bytes && offset < bytes &&
-           record_bytes_in(slot, payload_bytes) <= bytes - offset;
+    return payload_bytes <= record_payload_bytes_max && offset >= segment_header_bytes &&
+           offset < bytes && record_bytes_in(slot, payload_bytes) <= bytes - offset;
 }
 
 void SegmentTable::add_live(std::uint32_t slot, std::uint32_t bytes) noexcept {

@@ -30,22 +30,26 @@ namespace {
 base::Task<void> leave_mirror(queue::Disk* disk, bool told, std::string* problem) {
     const queue::BlockMemory block{queue::block_bytes};
     const std::span<std::byte, queue::block_bytes> bytes = block.span().first<queue::block_bytes>();
-    std::optional<queue::MirrorRecord> newest;
-    for (std::size_t copy = 0; copy < queue::mirror_record_copies; ++copy) {
-        const std::uint64_t at = queue::mirror_record_begin + copy * queue::block_bytes;
-        auto read = co_await disk->read(at, bytes);
-        const auto record = read ? queue::decode_mirror_record(bytes) : std::nullopt;
-        if (record && (!newest || record->generation > newest->generation)) newest = record;
+    queue::MirrorHalf half;
+    for (unsigned copy = 0; copy < queue::mirror_record_copies; ++copy) {
+        auto read = co_await disk->read(queue::mirror_record_offset(copy), bytes);
+        std::span<const std::byte> found;
+        if (read) found = bytes;
+        queue::take_mirror_record(half, copy, found);
     }
-    const auto next = queue::settle_alone(newest, told);
+    const auto next = queue::settle_alone(half.record, told);
     if (!next) {
         *problem = next.error();
     } else if (*next) {
         queue::encode_mirror_record(bytes, **next);
-        for (const std::uint64_t at : queue::mirror_record_offsets((*next)->generation)) {
-            auto written = co_await disk->write(at, bytes, queue::Durable::yes);
-            if (!written) *problem = "the record of its mirror cannot be written";
+        bool written = false;
+        for (const unsigned copy : queue::mirror_record_order(half.newest)) {
+            auto result =
+                co_await disk->write(queue::mirror_record_offset(copy), bytes, queue::Durable::yes);
+            if (!result) break; // the only one that counts is never written over
+            written = true;
         }
+        if (!written) *problem = "the record of its mirror cannot be written";
     }
 }
 

@@ -174,9 +174,10 @@ private:
     std::uint64_t bytes_ = 0;
     unsigned source_ = 0;
     Health other_ = Health::good;
-    MirrorRecord record_;             // the source's, as it is on disk or about to be
-    std::array<bool, 2> recording_{}; // of each half
-    bool alone_known_ = true;         // when the record says alone: it is on disk
+    MirrorRecord record_;                     // the source's, as it is on disk or about to be
+    std::array<bool, 2> recording_{};         // of each half
+    std::array<unsigned, 2> newest_record_{}; // of each half: which block
+    bool alone_known_ = true;                 // when the record says alone: it is on disk
     std::uint64_t epoch_ =
         0; // raised when a half is left behind: copying that began before is void
     bool reconciling_ = false; // copies, though the other is good

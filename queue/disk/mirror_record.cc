@@ -14,7 +14,7 @@ constexpr std::uint64_t mirror_magic = 0x3152'4F52'5249'4D4DULL; // "MMIRROR1"
 constexpr std::size_t pair_at = 8, generation_at = 24, state_at = 32, clean_at = 33, crc_at = 36;
 
 // What a half's generation is raised by when it goes on alone without having seen the other's record, which may have been
-// raised since they were last written together, yet never so far. Odd: the block of the newest record is written last.
+// raised since they were last written together, yet never so far.
 constexpr std::uint64_t unseen_step = (1ULL << 32) + 1;
 // Nobody has counted so far.
 constexpr std::uint64_t generation_max = 1ULL << 63;
@@ -67,22 +67,16 @@ decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept {
     return record;
 }
 
-std::array<std::uint64_t, mirror_record_copies>
-mirror_record_offsets(std::uint64_t generation) noexcept {
-    std::array<std::uint64_t, mirror_record_copies> offsets{};
-    for (std::size_t i = 0; i < offsets.size(); ++i)
-        offsets[i] = mirror_record_begin + (generation + i) % offsets.size() * block_bytes;
-    return offsets;
-}
-
-void take_mirror_record(MirrorHalf& half, std::span<const std::byte> block) noexcept {
+void take_mirror_record(MirrorHalf& half, unsigned copy,
+                        std::span<const std::byte> block) noexcept {
     std::optional<MirrorRecord> record;
     if (!block.empty()) record = decode_mirror_record(block.first<block_bytes>());
     const bool zeros =
         !block.empty() && std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
     if (!record && !zeros) ++half.records_lost;
-    if (record && (!half.record || record->generation > half.record->generation))
-        half.record = record;
+    if (!record || (half.record && half.record->generation >= record->generation)) return;
+    half.record = record;
+    half.newest = copy;
 }
 
 std::expected<MirrorPlan, std::string> settle_mirror(const std::array<MirrorHalf, 2>& halves,

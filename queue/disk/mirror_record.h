@@ -45,15 +45,22 @@ void encode_mirror_record(std::span<std::byte, block_bytes> block,
 [[nodiscard]] std::optional<MirrorRecord>
 decode_mirror_record(std::span<const std::byte, block_bytes> block) noexcept;
 
-/// Where the record is written, in this order: the newest of those before it goes last.
-[[nodiscard]] std::array<std::uint64_t, mirror_record_copies>
-mirror_record_offsets(std::uint64_t generation) noexcept;
+[[nodiscard]] constexpr std::uint64_t mirror_record_offset(unsigned copy) noexcept {
+    return mirror_record_begin + copy * block_bytes;
+}
+/// The blocks in the order in which a record is written to them: the newest of those before it goes last, and only
+/// when the other block has taken the record, or two power cuts could take both.
+[[nodiscard]] constexpr std::array<unsigned, mirror_record_copies>
+mirror_record_order(unsigned newest) noexcept {
+    return {1 - newest, newest};
+}
 
 /// One half as it was found.
 struct MirrorHalf {
     bool present = false;                     // its device and file are there
     bool created = false;                     // ... made just now: there is no mail in it
     std::optional<MirrorRecord> record;       // the newest
+    unsigned newest = 0;                      // which of its blocks holds that
     unsigned records_lost = 0;                // blocks of records that hold neither one nor zeros
     bool blank = false;                       // no superblock was ever written
     std::optional<PoolId> pool;               // which spool it is, by its superblock
@@ -61,7 +68,7 @@ struct MirrorHalf {
 };
 
 /// One of its blocks of records. \param block  empty: it cannot be read
-void take_mirror_record(MirrorHalf& half, std::span<const std::byte> block) noexcept;
+void take_mirror_record(MirrorHalf& half, unsigned copy, std::span<const std::byte> block) noexcept;
 
 struct MirrorPlan {
     unsigned source = 0;    // the half that counts

@@ -107,6 +107,7 @@ base::Task<void> MirrorDisk::read_halves(std::array<MirrorHalf, 2>* halves) {
                 sides_[side].disk = nullptr;
             } else {
                 read_head(&half, blocks[i], read.get(), side);
+                newest_record_[side] = half.newest;
             }
         }
         if (sides_[side].disk != nullptr) (*halves)[side] = half;
@@ -119,7 +120,7 @@ void MirrorDisk::read_head(MirrorHalf* half, std::size_t block, const MirrorOper
     if (block >= record_block) {
         std::span<const std::byte> record;
         if (read->took(side)) record = bytes;
-        take_mirror_record(*half, record);
+        take_mirror_record(*half, static_cast<unsigned>(block - record_block), record);
         return;
     }
     half->blank = half->blank && read->took(side) &&
@@ -138,13 +139,18 @@ base::Task<bool> MirrorDisk::write_record(unsigned side, MirrorRecord record) {
     while (recording_[side])
         static_cast<void>(co_await changed_.wait(loop_, base::Deadline::never()));
     recording_[side] = true;
-    bool written = true;
-    for (const std::uint64_t offset : mirror_record_offsets(record.generation)) {
-        if (!written) break;
+    bool written = false;
+    for (const unsigned copy : mirror_record_order(newest_record_[side])) {
         // The block is of both halves; what is written is copied as it begins.
         encode_mirror_record(record_block_.span().first<block_bytes>(), record);
-        auto result = co_await write_one(side, offset, record_block_.span());
-        written = result.has_value();
+        auto result = co_await write_one(side, mirror_record_offset(copy), record_block_.span());
+        if (!result) {
+            // In one block it says as much as in both, unless that rots. Who hangs is given nothing more.
+            written = written && result.error() != DiskError::timed_out;
+            break; // the only one that counts is never written over
+        }
+        written = true;
+        newest_record_[side] = copy;
     }
     recording_[side] = false;
     changed_.wake_all();

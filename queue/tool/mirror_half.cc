@@ -13,10 +13,10 @@ using State = MirrorStanding::State;
 
 [[nodiscard]] MirrorHalf read_half(const PoolFile& pool) {
     MirrorHalf half{.present = true};
-    for (std::size_t copy = 0; copy < mirror_record_copies; ++copy) {
+    for (unsigned copy = 0; copy < mirror_record_copies; ++copy) {
         std::array<std::byte, block_bytes> block;
-        const bool read = pool.read_file(mirror_record_begin + copy * block_bytes, block);
-        take_mirror_record(half,
+        const bool read = pool.read_file(mirror_record_offset(copy), block);
+        take_mirror_record(half, copy,
                            read ? std::span<const std::byte>{block} : std::span<const std::byte>{});
     }
     std::array<std::byte, superblock_copies * block_bytes> blocks;

@@ -162,9 +162,10 @@ private:
                 static_cast<std::byte>(number >> 8)};
     }
     void take_records(unsigned side, MirrorHalf& half) const {
-        for (const Block& block : halves_[side].records) {
+        for (unsigned copy = 0; copy < mirror_record_copies; ++copy) {
+            const Block& block = halves_[side].records[copy];
             static_cast<void>(checked(block));
-            take_mirror_record(half, block);
+            take_mirror_record(half, copy, block);
         }
     }
     [[nodiscard]] std::optional<MirrorRecord> record_of(unsigned side) const {
@@ -172,20 +173,25 @@ private:
         take_records(side, half);
         return half.record;
     }
-    /// False: the power went, and the record is there, torn, or not there.
+    /// False: the power went, and the record is there, torn, or not there; or the half takes none.
     bool write(unsigned side, const MirrorRecord& record) {
-        for (const std::uint64_t offset : mirror_record_offsets(record.generation)) {
-            Block& block = halves_[side].records[(offset - mirror_record_begin) / block_bytes];
-            const unsigned fate = input_.byte();
-            if (fate % 16 == 15) return false;
-            if (fate % 16 == 14) {
+        MirrorHalf before;
+        take_records(side, before);
+        bool written = false;
+        for (const unsigned copy : mirror_record_order(before.newest)) {
+            Block& block = halves_[side].records[copy];
+            const unsigned fate = input_.byte() % 16;
+            if (fate == 15) return false;
+            if (fate == 14) {
                 block.fill(std::byte{0xEE});
                 return false;
             }
+            if (fate == 12) break; // refused
             encode_mirror_record(block, record);
-            if (fate % 16 == 13) return false;
+            if (fate == 13) return false;
+            written = true;
         }
-        return true;
+        return written;
     }
     void lost_for_good(std::uint64_t kept) { promised_ &= kept; }
     void accept(std::initializer_list<unsigned> sides) {

@@ -33,6 +33,22 @@ TEST(SegmentTable, IsNotTakenBeforeTheRecordsThatFreedItAreDurable) {
     EXPECT_EQ(table.take(7), 0U);
 }
 
+// Whatever a damaged checkpoint says, the collector's window holds a record from its block's beginning on.
+TEST(SegmentTable, HasRoomForWhatFitsItsBytesAndABatch) {
+    SegmentTable table{4U << 20, 2};
+    const std::uint32_t end = 4U << 20;
+    EXPECT_TRUE(table.has_room_for(1, queue::segment_header_bytes, 0));
+    EXPECT_FALSE(table.has_room_for(1, queue::segment_header_bytes - 8, 0));
+    EXPECT_TRUE(table.has_room_for(1, end - queue::record_header_bytes, 0));
+    EXPECT_FALSE(table.has_room_for(1, end - queue::record_header_bytes, 1));
+    EXPECT_FALSE(table.has_room_for(1, end, 0));
+    EXPECT_TRUE(table.has_room_for(1, 12'280, queue::record_payload_bytes_max));
+    EXPECT_FALSE(table.has_room_for(1, 12'280, queue::record_payload_bytes_max + 1));
+    EXPECT_LE(12'280 % queue::block_bytes +
+                  queue::record_bytes(queue::record_payload_bytes_max, true),
+              queue::collect_window_bytes + queue::block_bytes);
+}
+
 // One that is known as bad is not read: what ended its mail must be found instead.
 TEST(SegmentTable, LeavesNotBeforeTheRecordsThatEmptiedItAreDurable) {
     SegmentTable table = table_with_one_sealed();

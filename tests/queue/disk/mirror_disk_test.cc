@@ -75,6 +75,50 @@ TEST(MirrorDisk, HalfThatRefusesAWriteIsLeftBehindAndGivenEverythingAgain) {
     expect_records(boot.disks[1].bytes(), State::paired);
 }
 
+TEST(MirrorDisk, RecordThatOneOfItsBlocksTakesCounts) {
+    Boot boot(blank(), 4);
+    ASSERT_TRUE(boot.open(both, both)->has_value());
+    boot.disks[1].fail_writes(SimDisk::Fault::io, SimDisk::always);
+    boot.disks[0].fail_writes(SimDisk::Fault::io, 1,
+                              2); // behind the mail and the record's first block
+    EXPECT_TRUE(boot.write(first_free, std::byte{1}));
+    EXPECT_NE(boot.mirror->state(), MirrorState::whole);
+}
+
+TEST(MirrorDisk, PowerCutLeavesARecordOnAHalfThatHadOneTornAlready) {
+    Images whole;
+    {
+        Boot boot(blank(), 1);
+        ASSERT_TRUE(boot.open(both, both)->has_value());
+        whole = boot.crash();
+    }
+    int cuts = 0;
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        const unsigned side = seed % 2;
+        const std::size_t torn = mirror_record_begin + seed / 2 % 2 * block_bytes;
+        Images images = whole;
+        for (auto* bytes : {&images[side].safe, &images[side].visible})
+            std::fill_n(bytes->begin() + static_cast<std::ptrdiff_t>(torn), block_bytes,
+                        std::byte{0xEE});
+        for (std::uint64_t events = 0;; ++events, ++cuts) {
+            Boot cut(images, seed);
+            cut.disks[0].share_power(cut.disks[1]);
+            cut.disks[0].stop_after_events(events);
+            cut.disks[1].stop_after_events(events);
+            static_cast<void>(cut.open(both, neither));
+            if (!cut.disks[0].stopped() && !cut.disks[1].stopped()) break;
+            const Images left = cut.crash();
+            MirrorHalf half;
+            for (unsigned copy = 0; copy < mirror_record_copies; ++copy)
+                take_mirror_record(
+                    half, copy,
+                    std::span{left[side].visible}.subspan(mirror_record_offset(copy), block_bytes));
+            ASSERT_TRUE(half.record) << "seed " << seed << ", after " << events << " events";
+        }
+    }
+    EXPECT_GT(cuts, 200);
+}
+
 TEST(MirrorDisk, FirstHalfMayBeTheOneThatIsLeftBehind) {
     Boot boot(blank(), 5);
     ASSERT_TRUE(boot.open(both, both)->has_value());

@@ -254,9 +254,10 @@ private:
         if (!rotted_) {
             // Each half that counts has everything; one by itself, too, if nobody ever said that it need not.
             if (both_count) CHECK((promised_ & seen & ~(halves_[0].mail & halves_[1].mail)) == 0);
-            parted_ = parted_ || (!plan->usable && told);
-            if (!plan->usable && !parted_) CHECK((promised_ & ~halves_[source_].mail) == 0);
+            if (!plan->usable && !parted_ && !told)
+                CHECK((promised_ & ~halves_[source_].mail) == 0);
         }
+        parted_ = parted_ || (!plan->usable && told);
         reconciling_ = plan->reconcile;
         other_ = both_count ? Health::good : Health::refused;
         if (!write(source_, record_)) return;

@@ -1,6 +1,7 @@
 #include "tests/dataplane/smtp/client/session_fixture.h"
 
 #include <algorithm>
+#include <deque>
 #include <random>
 
 namespace tests {
@@ -18,7 +19,7 @@ class ClientSession : public SessionFixture {};
 
 TEST_F(ClientSession, ReadsWhatThePeerOffers) {
     ASSERT_TRUE(open());
-    EXPECT_EQ(peer.commands, std::vector<std::string>{"EHLO relay.example"});
+    EXPECT_EQ(peer.commands, std::deque<std::string>{"EHLO relay.example"});
     EXPECT_TRUE(session->capabilities().offers(smtp::Extension::pipelining));
     EXPECT_TRUE(session->capabilities().offers(smtp::Extension::chunking));
     EXPECT_FALSE(session->capabilities().offers(smtp::Extension::starttls));

@@ -121,8 +121,11 @@ class UnboundResolverTest : public ::testing::Test {
 protected:
     ~UnboundResolverTest() override { service.stop(); }
 
+    enum class Answers { taken, held };
+
+    /// \param answers  held: none is taken from the inbox, however soon the server sends it
     template <class T>
-    T run(base::Task<T> task) {
+    T run(base::Task<T> task, Answers answers = Answers::taken) {
         std::optional<T> value;
         auto wrap = [](base::Task<T> inner, std::optional<T>* out) -> base::Task<void> {
             auto result = co_await std::move(inner);
@@ -131,7 +134,7 @@ protected:
         loop.spawn(wrap(std::move(task), &value), "test");
         const auto give_up = std::chrono::steady_clock::now() + 20s;
         while (!value && std::chrono::steady_clock::now() < give_up) {
-            resolver.inbox().drain();
+            if (answers == Answers::taken) resolver.inbox().drain();
             if (!loop.turn()) std::this_thread::sleep_for(1ms);
         }
         CHECK(value.has_value());
@@ -279,7 +282,8 @@ TEST_F(UnboundResolverTest, EqualQuestionsAtOnceAreAskedOnce) {
 }
 
 TEST_F(UnboundResolverTest, DeadlineEndsTheWaitAndTheAnswerIsKept) {
-    const auto late = run(resolver.mx("mill.example", base::Deadline::in(loop, 0s)));
+    const auto late =
+        run(resolver.mx("mill.example", base::Deadline::in(loop, 10ms)), Answers::held);
     ASSERT_FALSE(late.has_value());
     EXPECT_EQ(late.error(), ResolveError::temporary);
     EXPECT_TRUE(mx("mill.example").has_value());

@@ -27,13 +27,17 @@ Uring::~Uring() {
 io_uring_sqe* Uring::stage() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     while (sqe == nullptr) { // more staged in one turn than the queue holds: hand it over now
-        const InRoom in{Room::kernel};
-        ++enter_count_;
-        const int submitted = io_uring_submit(&ring_);
-        CHECK(submitted >= 0 || submitted == -EBUSY || submitted == -EAGAIN || submitted == -EINTR);
+        submit();
         sqe = io_uring_get_sqe(&ring_);
     }
     return sqe;
+}
+
+void Uring::submit() {
+    const InRoom in{Room::kernel};
+    ++enter_count_;
+    const int submitted = io_uring_submit(&ring_);
+    CHECK(submitted >= 0 || submitted == -EBUSY || submitted == -EAGAIN || submitted == -EINTR);
 }
 
 void Uring::cancel(UringOp& op) {

@@ -41,10 +41,13 @@ public:
     Uring& operator=(const Uring&) = delete;
 
     /// A blank entry bound to `op`, to fill with an io_uring_prep_* call followed by nothing else;
-    /// the entry's user data is set here. It is submitted with the next poll().
+    /// the entry's user data is set here. It is submitted with the next poll(), or by submit().
     /// Usage: auto* sqe = ring.stage(); io_uring_prep_send(sqe, ...); ring.bind(sqe, op);
     [[nodiscard]] io_uring_sqe* stage();
     void bind(io_uring_sqe* sqe, UringOp& op) noexcept { io_uring_sqe_set_data(sqe, &op); }
+    /// Hands what is staged to the kernel now, for what is worth an entry by itself: a device can work on a
+    /// large write while the turn goes on.
+    void submit();
     /// Asks the kernel to end `op` early; its completion still comes.
     void cancel(UringOp& op);
 

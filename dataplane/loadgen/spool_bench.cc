@@ -1,6 +1,7 @@
 #include "dataplane/loadgen/spool_bench.h"
 
 #include "dataplane/loadgen/child.h"
+#include "dataplane/loadgen/fio.h"
 #include "dataplane/loadgen/runtime.h"
 #include "dataplane/loadgen/spool_load.h"
 #include "queue/disk/calibration.h"
@@ -32,14 +33,16 @@ using Steady = std::chrono::steady_clock;
 
 constexpr std::uint32_t paced_bytes = 30'720;
 constexpr std::size_t file_writers = 20; // processes of Postfix that write at the same time
-constexpr std::array<unsigned, 3> fio_depths{1, 2, 4};
+// The spool and fio take turns of this length: a shared disk is not the same from one second to the next.
+constexpr std::chrono::milliseconds slice_time{1000};
+constexpr std::chrono::milliseconds warm_up{500};
 constexpr std::chrono::seconds restart_limit{600};
 
-/// A pool's file in the folder, removed whatever happens.
+/// A file in the folder, removed whatever happens.
 class PoolPath {
 public:
-    explicit PoolPath(const std::string& folder)
-        : path_(folder + "/millrace-bench-" + std::to_string(getpid()) + ".pool") {}
+    PoolPath(const std::string& folder, std::string_view ending)
+        : path_(folder + "/millrace-bench-" + std::to_string(getpid()) + std::string{ending}) {}
     ~PoolPath() { unlink(path_.c_str()); }
     PoolPath(const PoolPath&) = delete;
     PoolPath& operator=(const PoolPath&) = delete;
@@ -86,33 +89,6 @@ double resident_bytes() {
     return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
-/// The best that fio gets out of the same file with writes of this size, each of them durable.
-std::optional<double> fio_bytes_per_s(const SpoolCommand& command, const std::string& pool,
-                                      std::uint64_t block, std::string& depth_text) {
-    const TemporaryFolder folder;
-    const std::string output = folder.path + "/fio.json";
-    double best = 0;
-    for (const unsigned depth : fio_depths) {
-        const auto seconds =
-            std::max<std::int64_t>(1, command.time / fio_depths.size() / std::chrono::seconds{1});
-        run_tool({"fio", "--name=dsync", "--filename=" + pool, "--rw=write", "--overwrite=1",
-                  "--bs=" + std::to_string(block), "--direct=1", "--sync=dsync",
-                  "--ioengine=io_uring", "--iodepth=" + std::to_string(depth), "--time_based",
-                  "--runtime=" + std::to_string(seconds),
-                  "--cpus_allowed=" + std::to_string(command.cpu), "--output-format=json",
-                  "--output=" + output});
-        std::ifstream in(output);
-        const Json found = Json::parse(in, nullptr, false);
-        if (found.is_discarded()) throw std::runtime_error("fio's answer cannot be read");
-        const double rate = found.at("jobs").at(0).at("write").at("bw_bytes").get<double>();
-        if (rate > best) {
-            best = rate;
-            depth_text = std::to_string(depth);
-        }
-    }
-    return best;
-}
-
 class Report {
 public:
     explicit Report(const SpoolCommand& command) : command_(command) {}
@@ -143,28 +119,77 @@ std::string format(const char* pattern, Values... values) {
     return text.data();
 }
 
-bool has_fio() {
-    return std::system("fio --version >/dev/null 2>&1") == 0; // NOLINT: our own words only
+void add(SpoolFigures& sum, const SpoolFigures& more) {
+    sum.messages += more.messages;
+    sum.refused += more.refused;
+    sum.seconds += more.seconds;
+    sum.cpu_seconds += more.cpu_seconds;
+    sum.batches += more.batches;
+    sum.written_bytes += more.written_bytes;
+    sum.latency.merge(more.latency);
+}
+
+std::uint64_t batch_bytes(const SpoolFigures& figures) {
+    return figures.written_bytes / std::max<std::uint64_t>(figures.batches, 1);
+}
+
+double bytes_per_s(const SpoolFigures& figures) {
+    return static_cast<double>(figures.written_bytes) / figures.seconds;
+}
+
+std::uint64_t whole_blocks(std::uint64_t bytes) {
+    return (bytes + queue::block_bytes - 1) / queue::block_bytes * queue::block_bytes;
+}
+
+/// fio beside the spool, on a file like the pool's: the pool itself is in use.
+struct Beside {
+    PoolPath file;
+    Fio fio;
+    explicit Beside(const SpoolCommand& command)
+        : file(command.folder, ".fio"), fio(file.text(), command.cpu) {
+        SpoolLoad(file.text(), command.pool_mib << 20, queue::CommitStrategy::dsync);
+    }
+};
+
+/// What the spool and fio did in turn, a slice each.
+struct Accepts {
+    SpoolFigures spool;
+    std::vector<double> slices; // bytes/s
+    std::optional<Fio::Best> fio;
+};
+
+Accepts run_accepts(const SpoolCommand& command, queue::CommitStrategy commit, std::uint32_t size,
+                    bool with_fio) {
+    const PoolPath pool(command.folder, ".pool");
+    std::optional<Beside> beside;
+    if (with_fio) beside.emplace(command);
+    SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
+    static_cast<void>(load.open(false, keys_of(command)));
+    static_cast<void>(load.run({.body_bytes = size, .writers = command.writers, .time = warm_up}));
+    Accepts accepts;
+    const auto count = std::max<std::int64_t>(1, command.time / slice_time);
+    for (std::int64_t i = 0; i < count; ++i) {
+        const SpoolFigures figures =
+            load.run({.body_bytes = size, .writers = command.writers, .time = slice_time});
+        if (figures.messages == 0) throw std::runtime_error("no message became durable");
+        accepts.slices.push_back(bytes_per_s(figures));
+        add(accepts.spool, figures);
+        if (beside) beside->fio.run(whole_blocks(batch_bytes(accepts.spool)), slice_time);
+    }
+    if (beside) accepts.fio = beside->fio.best();
+    return accepts;
 }
 
 void measure_accepts(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
     const double clock_rate = cycles_per_second();
-    const bool fio = has_fio();
-    if (!fio) say("fio is not installed: its rows are left out (apt-get install fio)");
+    const bool with_fio = Fio::installed();
+    if (!with_fio) say("fio is not installed: its rows are left out (apt-get install fio)");
     for (const std::uint32_t size : command.sizes) {
-        const PoolPath pool(command.folder);
-        SpoolFigures figures;
-        {
-            SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
-            static_cast<void>(load.open(false, keys_of(command)));
-            static_cast<void>(load.run({size, command.writers, 0, std::chrono::milliseconds{500}}));
-            figures = load.run({size, command.writers, 0, command.time});
-        }
-        if (figures.messages == 0) throw std::runtime_error("no message became durable");
+        const Accepts accepts = run_accepts(command, commit, size, with_fio);
+        const SpoolFigures& figures = accepts.spool;
         const double rate = static_cast<double>(figures.messages) / figures.seconds;
-        const double spool_bytes = static_cast<double>(figures.written_bytes) / figures.seconds;
-        const std::uint64_t batch =
-            figures.written_bytes / std::max<std::uint64_t>(figures.batches, 1);
+        const double spool_bytes = bytes_per_s(figures);
+        const std::uint64_t batch = batch_bytes(figures);
         const double cycles =
             figures.cpu_seconds * clock_rate / static_cast<double>(figures.messages);
         Json more{{"commit", commit == queue::CommitStrategy::flush ? "flush" : "dsync"},
@@ -177,36 +202,36 @@ void measure_accepts(const SpoolCommand& command, queue::CommitStrategy commit, 
                   {"cpu_share", figures.cpu_seconds / figures.seconds},
                   {"write_amplification", static_cast<double>(figures.written_bytes) /
                                               (static_cast<double>(figures.messages) * size)},
-                  {"spool_bytes_per_s", spool_bytes}};
-        std::string beside;
-        if (fio) {
-            const std::uint64_t block =
-                (batch + queue::block_bytes - 1) / queue::block_bytes * queue::block_bytes;
-            std::string depth;
-            const auto best = fio_bytes_per_s(command, pool.text(), block, depth);
-            more["fio_bytes_per_s"] = *best;
-            more["fio_block_bytes"] = block;
-            more["fio_depth"] = depth;
-            more["ratio"] = spool_bytes / *best;
-            beside = format("; fio at %llu KiB, %s at a time: %.0f MB/s, so %.2f of it",
-                            static_cast<unsigned long long>(block / 1024), depth.c_str(),
-                            *best / 1e6, spool_bytes / *best);
+                  {"spool_bytes_per_s", spool_bytes},
+                  {"spool_slices", accepts.slices}};
+        std::string text =
+            format("accept %6u B: %8.0f/s, %5.0f MB/s in batches of %llu KiB, p50 %.0f p99 %.0f "
+                   "p99.9 %.0f us, %.0f cycles each",
+                   size, rate, spool_bytes / 1e6, static_cast<unsigned long long>(batch / 1024),
+                   microseconds(figures.latency.percentile(0.5)),
+                   microseconds(figures.latency.percentile(0.99)),
+                   microseconds(figures.latency.percentile(0.999)), cycles);
+        if (accepts.fio) {
+            const Fio::Best& fio = *accepts.fio;
+            const auto [low, high] = std::ranges::minmax(fio.slices);
+            more["fio_bytes_per_s"] = fio.bytes_per_s;
+            more["fio_block_bytes"] = whole_blocks(batch);
+            more["fio_depth"] = fio.depth;
+            more["fio_slices"] = fio.slices;
+            more["ratio"] = spool_bytes / fio.bytes_per_s;
+            text += format("; fio at %llu KiB, %u at a time: %.0f MB/s (%.0f to %.0f in %zu "
+                           "slices), so %.2f of it",
+                           static_cast<unsigned long long>(whole_blocks(batch) / 1024), fio.depth,
+                           fio.bytes_per_s / 1e6, low / 1e6, high / 1e6, fio.slices.size(),
+                           spool_bytes / fio.bytes_per_s);
         }
-        report.add("accept", size, rate, "messages/s", std::move(more),
-                   format("accept %6u B: %8.0f/s, %5.0f MB/s in batches of %llu KiB, "
-                          "p50 %.0f p99 %.0f p99.9 %.0f us, %.0f cycles each",
-                          size, rate, spool_bytes / 1e6,
-                          static_cast<unsigned long long>(batch / 1024),
-                          microseconds(figures.latency.percentile(0.5)),
-                          microseconds(figures.latency.percentile(0.99)),
-                          microseconds(figures.latency.percentile(0.999)), cycles) +
-                       beside);
+        report.add("accept", size, rate, "messages/s", std::move(more), text);
     }
 }
 
 void measure_paced(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
     const double clock_rate = cycles_per_second();
-    const PoolPath pool(command.folder);
+    const PoolPath pool(command.folder, ".pool");
     SpoolLoad load(pool.text(), command.pool_mib << 20, commit);
     static_cast<void>(load.open(false, keys_of(command)));
     const SpoolFigures figures =
@@ -278,7 +303,7 @@ void measure_files(const SpoolCommand& command, Report& report) {
 }
 
 void measure_queued(const SpoolCommand& command, queue::CommitStrategy commit, Report& report) {
-    const PoolPath pool(command.folder);
+    const PoolPath pool(command.folder, ".pool");
     const double before = resident_bytes();
     double each = 0, fill_rate = 0, resident = 0;
     {

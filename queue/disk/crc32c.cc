@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::uint32_t polynomial = 0x82F63B78; // reflected
 
+enum class Copy : std::uint8_t { no, cached, streamed };
+
 constexpr std::uint32_t step_bit(std::uint32_t crc) {
     return (crc >> 1) ^ ((crc & 1) != 0 ? polynomial : 0);
 }
@@ -18,6 +20,8 @@ constexpr std::uint32_t step_bit(std::uint32_t crc) {
 #ifdef __SSE4_2__
 
 constexpr std::size_t stream_bytes = 256;
+constexpr std::size_t cache_line_bytes = 64;
+constexpr std::size_t streamed_bytes_min = 1024;
 using MoveTable = std::array<std::array<std::uint32_t, 256>, 4>;
 
 // What each byte of a checksum becomes once stream_bytes of zeros have followed it.
@@ -40,16 +44,18 @@ std::uint64_t move_over_stream(std::uint64_t crc) noexcept {
            move_table[2][crc >> 16 & 0xFF] ^ move_table[3][crc >> 24 & 0xFF];
 }
 
-template <bool copying>
+template <Copy copy>
 std::uint64_t take_word(std::uint64_t crc, std::byte*& to, const std::byte* from,
                         std::size_t ahead) noexcept {
     std::uint64_t word;
     std::memcpy(&word, from + ahead, sizeof word);
-    if constexpr (copying) std::memcpy(to + ahead, &word, sizeof word);
+    if constexpr (copy == Copy::cached) std::memcpy(to + ahead, &word, sizeof word);
+    if constexpr (copy == Copy::streamed)
+        _mm_stream_si64(reinterpret_cast<long long*>(to + ahead), static_cast<long long>(word));
     return _mm_crc32_u64(crc, word);
 }
 
-template <bool copying>
+template <Copy copy>
 std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
                   std::size_t left) noexcept {
     std::uint64_t crc = ~start;
@@ -57,23 +63,23 @@ std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
         std::uint64_t second = 0;
         std::uint64_t third = 0;
         for (std::size_t i = 0; i < stream_bytes; i += 8) {
-            crc = take_word<copying>(crc, to, from, i);
-            second = take_word<copying>(second, to, from, i + stream_bytes);
-            third = take_word<copying>(third, to, from, i + 2 * stream_bytes);
+            crc = take_word<copy>(crc, to, from, i);
+            second = take_word<copy>(second, to, from, i + stream_bytes);
+            third = take_word<copy>(third, to, from, i + 2 * stream_bytes);
         }
         crc = move_over_stream(move_over_stream(crc) ^ second) ^ third;
         from += 3 * stream_bytes;
-        if constexpr (copying) to += 3 * stream_bytes;
+        if constexpr (copy != Copy::no) to += 3 * stream_bytes;
         left -= 3 * stream_bytes;
     }
     while (left >= 8) {
-        crc = take_word<copying>(crc, to, from, 0);
+        crc = take_word<copy>(crc, to, from, 0);
         from += 8;
-        if constexpr (copying) to += 8;
+        if constexpr (copy != Copy::no) to += 8;
         left -= 8;
     }
     for (; left > 0; --left) {
-        if constexpr (copying) *to++ = *from;
+        if constexpr (copy != Copy::no) *to++ = *from;
         crc = _mm_crc32_u8(static_cast<std::uint32_t>(crc), static_cast<std::uint8_t>(*from++));
     }
     return ~static_cast<std::uint32_t>(crc);
@@ -92,11 +98,11 @@ constexpr std::array<std::uint32_t, 256> byte_table = [] {
     return table;
 }();
 
-template <bool copying>
+template <Copy copy>
 std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
                   std::size_t left) noexcept {
     std::uint32_t crc = ~start;
-    if constexpr (copying) std::memcpy(to, from, left);
+    if constexpr (copy != Copy::no) std::memcpy(to, from, left);
     for (; left > 0; --left) {
         crc = (crc >> 8) ^ byte_table[(crc ^ static_cast<std::uint8_t>(*from++)) & 0xFF];
     }
@@ -108,12 +114,25 @@ std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
 } // namespace
 
 std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
-    return run<false>(crc, nullptr, bytes.data(), bytes.size());
+    return run<Copy::no>(crc, nullptr, bytes.data(), bytes.size());
 }
 
 std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to,
                           std::span<const std::byte> from) noexcept {
-    return run<true>(crc, to, from.data(), from.size());
+#ifdef __SSE4_2__
+    if (from.size() >= streamed_bytes_min) {
+        // Whole lines: what is written beside a part of one would fetch it again.
+        const std::size_t head = -reinterpret_cast<std::uintptr_t>(to) % cache_line_bytes;
+        const std::size_t lines = (from.size() - head) / cache_line_bytes * cache_line_bytes;
+        const std::size_t end = head + lines;
+        crc = run<Copy::cached>(crc, to, from.data(), head);
+        crc = run<Copy::streamed>(crc, to + head, from.data() + head, lines);
+        crc = run<Copy::cached>(crc, to + end, from.data() + end, from.size() - end);
+        _mm_sfence(); // whoever is told of it must see it
+        return crc;
+    }
+#endif
+    return run<Copy::cached>(crc, to, from.data(), from.size());
 }
 
 } // namespace queue

@@ -56,6 +56,23 @@ protected:
     std::filesystem::path folder;
 };
 
+TEST_F(UringFileTest, LargeWriteDoesNotWaitForTheTurnsEnd) {
+    auto file = UringFile::open(loop, ring, folder / "pool", {.pool_bytes = 4 << 20});
+    ASSERT_TRUE(file) << file.error().text;
+    const auto entries_of_start = [&](std::size_t bytes) {
+        const BlockMemory memory{bytes};
+        base::Task<std::expected<void, DiskError>> write =
+            (*file)->write(0, memory.span(), Durable::yes);
+        const std::uint64_t before = ring.enter_count();
+        write.start(); // and no poll yet
+        const std::uint64_t entries = ring.enter_count() - before;
+        run(std::move(write)).value();
+        return entries;
+    };
+    EXPECT_EQ(entries_of_start(block_bytes), 0U);
+    EXPECT_EQ(entries_of_start(1 << 20), 1U);
+}
+
 TEST_F(UringFileTest, CreatedPoolIsZeroAndKeepsWhatIsWritten) {
     std::uint64_t progress = 0;
     auto file =

@@ -2,9 +2,9 @@
 //
 // Scope      The queue alone, without SMTP: writers commit messages, a sink settles them at once, and
 //            every commit is durable when it returns. Beside it in the same run: fio with DSYNC writes of the
-//            spool's own batch size on the same file, and a file per message with its own fsync, as Postfix
-//            keeps mail.
-// Owns       A pool file in the folder given, removed at the end.
+//            spool's own batch size, in turn with it on a file beside the pool, and a file per message with its
+//            own fsync, as Postfix keeps mail.
+// Owns       A pool file in the folder given and fio's beside it, removed at the end.
 // Threading  One thread, pinned; the comparisons run on the same CPU.
 // Failure    Throws std::runtime_error with a text for a person.
 #pragma once

@@ -15,7 +15,7 @@ namespace queue {
 
 [[nodiscard]] std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept;
 /// Copies `from` to `to` and returns the checksum of what went by. The ranges must not overlap. What is long passes by
-/// the cache: it is for a device to read, and fetching what it replaces would cost as much as the copy.
+/// the cache: it is for a device to read, and fetching what it replaces would be a third of the memory's work.
 [[nodiscard]] std::uint32_t crc32c_copy(std::uint32_t crc, std::byte* to,
                                         std::span<const std::byte> from) noexcept;
 

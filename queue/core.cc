@@ -427,9 +427,18 @@ void QueueCore::turn_end() noexcept {
 // --- Waiting -----------------------------------------------------------------------------------
 
 base::Task<SpoolResult<>> QueueCore::wait_room(std::uint32_t payload_bytes,
-                                               AppendClass append_class, base::Deadline deadline) {
+                                               base::Deadline deadline) {
+    const auto ended = [](base::Wake woken) {
+        return std::unexpected(woken == base::Wake::cancelled ? SpoolError::cancelled
+                                                              : SpoolError::overloaded);
+    };
+    base::WaitLine::Place place{room_line_};
+    while (!place.first()) {
+        const base::Wake woken = co_await place.called(loop_, deadline);
+        if (woken != base::Wake::event) co_return ended(woken);
+    }
     for (;;) {
-        switch (log_.make_room(payload_bytes, append_class)) {
+        switch (log_.make_room(payload_bytes, AppendClass::mail)) {
         case Room::now:
             co_return SpoolResult<>{};
         case Room::full:
@@ -440,8 +449,7 @@ base::Task<SpoolResult<>> QueueCore::wait_room(std::uint32_t payload_bytes,
             break;
         }
         const base::Wake woken = co_await log_.room_wait().wait(loop_, deadline);
-        if (woken == base::Wake::cancelled) co_return std::unexpected(SpoolError::cancelled);
-        if (woken == base::Wake::timed_out) co_return std::unexpected(SpoolError::overloaded);
+        if (woken != base::Wake::event) co_return ended(woken);
     }
 }
 

@@ -88,9 +88,9 @@ public:
     }
     /// Waits, in order of arrival, until slabs may have come back.
     [[nodiscard]] base::WaitQueue& read_wait() noexcept;
-    /// Waits until a record of this size can be begun.
-    [[nodiscard]] base::Task<SpoolResult<>>
-    wait_room(std::uint32_t payload_bytes, AppendClass append_class, base::Deadline deadline);
+    /// Waits until a record of new mail of this size can be begun; in order of arrival, a large one as well.
+    [[nodiscard]] base::Task<SpoolResult<>> wait_room(std::uint32_t payload_bytes,
+                                                      base::Deadline deadline);
     /// Appends a message's present state; place has been made.
     void write_status(Entry& entry);
     void encode_status_of(const Entry& entry, std::span<std::byte> to) const noexcept;
@@ -201,6 +201,7 @@ private:
     KeyRotation rotation_;
     Quarantine quarantine_;
     Scrub scrub_;
+    base::WaitLine room_line_{"spool room"};
     base::WaitQueue draft_wait_{"spool memory"};
     base::WaitQueue read_wait_{"spool read memory"};
     OwnedTimer slab_timer_;

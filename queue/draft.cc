@@ -70,7 +70,7 @@ base::Task<SpoolResult<>> QueueCore::wait_durable(Message& draft, base::Deadline
 base::Task<SpoolResult<>> QueueCore::spill(Message& draft, base::Deadline deadline) {
     const auto body_bytes = static_cast<std::uint32_t>(draft.content.size_bytes());
     const std::uint32_t payload_bytes = chunk_prefix_bytes + body_bytes;
-    auto room_made = co_await wait_room(payload_bytes, AppendClass::mail, deadline);
+    auto room_made = co_await wait_room(payload_bytes, deadline);
     if (!room_made) co_return room_made;
     RecordWriter writer = log_.begin(RecordType::body_chunk, draft.id, payload_bytes);
     writer.encode(chunk_prefix_bytes, [&](std::span<std::byte> bytes) {
@@ -158,7 +158,7 @@ base::Task<SpoolResult<>> QueueCore::commit(Message& draft, std::string_view pre
                                .chunk_count = static_cast<std::uint32_t>(draft.chunks_.size())};
     const auto payload_bytes = static_cast<std::uint32_t>(
         message_prefix_bytes + prefix.envelope_bytes + draft.content.size_bytes());
-    auto room_made = co_await wait_room(payload_bytes, AppendClass::mail, deadline);
+    auto room_made = co_await wait_room(payload_bytes, deadline);
     if (!room_made) co_return room_made;
     write_message(draft, prefix, payload_bytes);
     auto durable = co_await wait_durable(draft, deadline);

@@ -66,4 +66,16 @@ void WaitQueue::wake_all() noexcept {
         wake_one();
 }
 
+WaitLine::~WaitLine() {
+    while (!head_.alone())
+        head_.next->unlink();
+}
+
+WaitLine::Place::~Place() {
+    if (!linked()) return; // the line is gone
+    unlink();
+    detail::Link* first = line_.head_.next;
+    if (first != &line_.head_) static_cast<Place*>(first)->called_.wake_all();
+}
+
 } // namespace dataplane::base

@@ -143,6 +143,43 @@ private:
     detail::Link head_;
 };
 
+/// Coroutines that want the same thing and get it one after another, in the order they came. Only the first asks for
+/// it and waits for it, so that a change wakes one of them and not all to find that one can go on.
+/// Usage: WaitLine::Place place{line}; while (!place.first()) co_await place.called(loop, deadline); then ask.
+class WaitLine {
+public:
+    /// \param label  names the wait to the loop's watchdog; a string literal
+    explicit WaitLine(const char* label) noexcept : label_(label) { head_.make_head(); }
+    ~WaitLine();
+    WaitLine(const WaitLine&) = delete;
+    WaitLine& operator=(const WaitLine&) = delete;
+
+    /// One coroutine's, in its frame: whichever way that ends, the next is called.
+    class Place : detail::Link {
+    public:
+        explicit Place(WaitLine& line) noexcept : line_(line), called_(line.label_) {
+            link_before(line.head_);
+        }
+        ~Place();
+        Place(const Place&) = delete;
+        Place& operator=(const Place&) = delete;
+        [[nodiscard]] bool first() const noexcept { return prev == &line_.head_; }
+        /// Wakes when this place may have become the first.
+        [[nodiscard]] WaitQueue::Awaiter called(Loop& loop, Deadline deadline) noexcept {
+            return called_.wait(loop, deadline);
+        }
+
+    private:
+        friend class WaitLine;
+        WaitLine& line_;
+        WaitQueue called_;
+    };
+
+private:
+    const char* label_;
+    detail::Link head_;
+};
+
 /// Sleeps until the deadline (Wake::timed_out) or cancellation.
 class Sleep {
 public:

@@ -1,7 +1,8 @@
 // Goal: each wait ends exactly once, for the first of event, deadline and cancellation, and a frame
-// may be destroyed at any point of its wait.
+// may be destroyed at any point of its wait. Who waits in line is served in order, and one wake-up wakes one.
 #include "dataplane/base/wait.h"
 
+#include <algorithm>
 #include <gtest/gtest.h>
 #include <memory>
 #include <optional>
@@ -193,6 +194,130 @@ TEST_F(WaitTest, RandomEndingsOfManyWaitsAllEndOnce) {
             EXPECT_TRUE(task.done());
         EXPECT_TRUE(queue.empty());
         EXPECT_EQ(loop.next_due(), TimePoint::max());
+    }
+}
+
+// One thing that many want: give() hands out one piece, to whoever has asked for it.
+struct WaitLineTest : WaitTest {
+    WaitLine line{"test line"};
+    int pieces = 0;
+    int asked = 0; // how often anybody looked
+    std::vector<int> got;
+    std::vector<int> left; // without a piece
+
+    Task<void> take(int name, Deadline deadline) {
+        WaitLine::Place place{line};
+        while (!place.first()) {
+            const Wake woken = co_await place.called(loop, deadline);
+            if (woken != Wake::event) co_return left.push_back(name);
+        }
+        for (; ++asked, pieces == 0;) {
+            const Wake woken = co_await queue.wait(loop, deadline);
+            if (woken != Wake::event) co_return left.push_back(name);
+        }
+        --pieces;
+        got.push_back(name);
+    }
+    void give(int count) {
+        pieces += count;
+        queue.wake_all();
+    }
+};
+
+TEST_F(WaitLineTest, OnlyTheFirstOfManyAsksAndAllAreServedInOrder) {
+    constexpr int takers = 100;
+    for (int i = 0; i < takers; ++i)
+        loop.spawn(take(i, Deadline::never()), "taker");
+    pass(0s);
+    EXPECT_EQ(asked, 1);
+    for (int round = 0; round < takers / 2; ++round) {
+        give(2);
+        pass(0s);
+    }
+    ASSERT_EQ(got.size(), takers);
+    EXPECT_TRUE(std::ranges::is_sorted(got));
+    EXPECT_EQ(asked,
+              1 + 3 * takers / 2 - 1); // each round two that find one, and the next that finds none
+}
+
+TEST_F(WaitLineTest, WhoeverLeavesLetsTheNextAsk) {
+    CancelSource cancel;
+    auto first = take(0, Deadline::never());
+    auto second = take(1, Deadline::never());
+    auto third = take(2, Deadline::in(loop, 1s));
+    auto fourth = take(3, Deadline::in(loop, 2s, &cancel));
+    auto last = take(4, Deadline::never());
+    for (Task<void>* task : {&first, &second, &third, &fourth, &last})
+        task->start();
+    first = Task<void>{};  // the second is called by it
+    second = Task<void>{}; // between its wake-up and its turn
+    pass(0s);
+    EXPECT_EQ(asked, 2); // the first and now the third
+    pass(1001ms);
+    EXPECT_EQ(left, std::vector<int>{2});
+    EXPECT_EQ(asked, 3);
+    cancel.cancel();
+    pass(0s);
+    EXPECT_EQ(left, (std::vector<int>{2, 3}));
+    EXPECT_EQ(asked, 4);
+    give(1);
+    pass(0s);
+    EXPECT_EQ(got, std::vector<int>{4});
+}
+
+TEST_F(WaitLineTest, LeavingFromTheMiddleDisturbsNobody) {
+    auto first = take(0, Deadline::never());
+    auto second = take(1, Deadline::in(loop, 1s));
+    auto third = take(2, Deadline::never());
+    for (Task<void>* task : {&first, &second, &third})
+        task->start();
+    pass(1001ms);
+    EXPECT_EQ(left, std::vector<int>{1});
+    EXPECT_EQ(asked, 1);
+    give(2);
+    pass(0s);
+    EXPECT_EQ(got, (std::vector<int>{0, 2}));
+}
+
+// Whatever ends the places, nobody is left asleep while there is something to be had.
+TEST_F(WaitLineTest, RandomEndingsLeaveNobodyBehind) {
+    std::mt19937_64 random{20'261'123};
+    for (int round = 0; round < 300; ++round) {
+        std::vector<std::unique_ptr<CancelSource>> cancels;
+        std::vector<Task<void>> tasks;
+        for (int step = 0; step < 100; ++step) {
+            switch (random() % 6) {
+            case 0:
+            case 1: {
+                cancels.push_back(std::make_unique<CancelSource>());
+                const Duration limit = random() % 2 == 0
+                                           ? Duration::max()
+                                           : Duration{std::chrono::milliseconds{random() % 20}};
+                tasks.push_back(take(static_cast<int>(tasks.size()),
+                                     Deadline::in(loop, limit, cancels.back().get())));
+                tasks.back().start();
+                break;
+            }
+            case 2:
+                if (!cancels.empty()) cancels[random() % cancels.size()]->cancel();
+                break;
+            case 3:
+                if (!tasks.empty()) tasks[random() % tasks.size()] = Task<void>{};
+                break;
+            case 4:
+                give(static_cast<int>(random() % 3));
+                break;
+            default:
+                loop.turn();
+                clock.advance(std::chrono::milliseconds{random() % 3});
+                break;
+            }
+        }
+        give(static_cast<int>(tasks.size()));
+        pass(0s);
+        for (const auto& task : tasks)
+            EXPECT_TRUE(task.done());
+        pieces = 0;
     }
 }
 

@@ -16,7 +16,18 @@ double mean(const std::vector<double>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
+/// How many the kernel has put by and nobody uses.
+std::uint64_t huge_pages_free() {
+    std::ifstream in("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    std::uint64_t count = 0;
+    in >> count;
+    return count;
+}
+
 } // namespace
+
+Fio::Fio(std::string file, int cpu)
+    : file_(std::move(file)), cpu_(cpu), huge_pages_(huge_pages_free() >= 2 * depths.back()) {}
 
 bool Fio::installed() {
     return std::system("fio --version >/dev/null 2>&1") == 0; // NOLINT: our own words only
@@ -45,7 +56,7 @@ double Fio::bytes_per_s(std::uint64_t block_bytes, unsigned depth,
               "--ioengine=io_uring", "--iodepth=" + std::to_string(depth), "--time_based",
               "--runtime=" + std::to_string(slice.count()) + "ms",
               "--cpus_allowed=" + std::to_string(cpu_), "--output-format=json",
-              "--output=" + output});
+              "--output=" + output, huge_pages_ ? "--iomem=mmaphuge" : "--fixedbufs"});
     std::ifstream in(output);
     const nlohmann::json found = nlohmann::json::parse(in, nullptr, false);
     if (found.is_discarded()) throw std::runtime_error("fio's answer cannot be read");

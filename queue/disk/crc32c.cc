@@ -1,5 +1,7 @@
 #include "queue/disk/crc32c.h"
 
+#include "queue/disk/crc32c_fold.h"
+
 #include <array>
 #include <cstring>
 #ifdef __SSE4_2__
@@ -59,6 +61,15 @@ template <Copy copy>
 std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
                   std::size_t left) noexcept {
     std::uint64_t crc = ~start;
+    if (copy != Copy::cached && crc32c_wide && left >= detail::fold_step_bytes) {
+        const std::size_t steps = left / detail::fold_step_bytes * detail::fold_step_bytes;
+        const auto state = static_cast<std::uint32_t>(crc);
+        crc = copy == Copy::no ? detail::fold(state, from, steps)
+                               : detail::fold_streamed(state, to, from, steps);
+        from += steps;
+        if constexpr (copy != Copy::no) to += steps;
+        left -= steps;
+    }
     while (left >= 3 * stream_bytes) {
         std::uint64_t second = 0;
         std::uint64_t third = 0;
@@ -112,6 +123,8 @@ std::uint32_t run(std::uint32_t start, std::byte* to, const std::byte* from,
 #endif
 
 } // namespace
+
+bool crc32c_wide = detail::cpu_folds();
 
 std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
     return run<Copy::no>(crc, nullptr, bytes.data(), bytes.size());

@@ -4,7 +4,8 @@
 // Threading  Any.
 //
 // Three streams interleaved, because the SSE4.2 instruction takes one operand a cycle but three to
-// give its result; the streams are joined through a table that moves a checksum over 256 bytes.
+// give its result; the streams are joined through a table that moves a checksum over 256 bytes. Where the CPU
+// has the instructions for it, what is long is folded instead (crc32c_fold.h).
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,9 @@
 #include <span>
 
 namespace queue {
+
+/// Whether long spans are folded. Set at start from what the CPU has; cleared by tests, for the other way.
+extern bool crc32c_wide;
 
 [[nodiscard]] std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexcept;
 /// Copies `from` to `to` and returns the checksum of what went by. The ranges must not overlap. What is long passes by

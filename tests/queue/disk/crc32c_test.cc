@@ -29,9 +29,28 @@ TEST(Crc32c, GivesThePublishedValues) {
     EXPECT_EQ(crc32c(0, std::vector<std::byte>(32, std::byte{0xFF})), 0x62A8AB43U);
 }
 
-TEST(Crc32c, InterleavedStreamsAgreeWithOneBitAtATime) {
+/// Each way that this CPU has.
+class Crc32cWays : public testing::TestWithParam<bool> {
+protected:
+    void SetUp() override {
+        if (GetParam() && !had_) GTEST_SKIP() << "no AVX-512 with VPCLMULQDQ here";
+        queue::crc32c_wide = GetParam();
+    }
+    void TearDown() override { queue::crc32c_wide = had_; }
+
+private:
+    bool had_ = queue::crc32c_wide;
+};
+
+INSTANTIATE_TEST_SUITE_P(OfTheCpu, Crc32cWays, testing::Bool(),
+                         [](const auto& way) { return way.param ? "folded" : "streams"; });
+
+TEST_P(Crc32cWays, AgreeWithOneBitAtATime) {
     std::mt19937_64 random{7};
-    for (std::size_t bytes = 0; bytes < 5000; bytes += 1 + random() % 97) {
+    std::vector<std::size_t> sizes{255, 256, 257, 511, 512, 1023, 1024, 1024 + 63, 4096, 65'537};
+    for (std::size_t bytes = 0; bytes < 5000; bytes += 1 + random() % 97)
+        sizes.push_back(bytes);
+    for (const std::size_t bytes : sizes) {
         std::vector<std::byte> data(bytes);
         for (std::byte& byte : data)
             byte = static_cast<std::byte>(random());

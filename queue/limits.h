@@ -11,8 +11,9 @@ namespace queue {
 
 // One write. 1 MiB is where devices reach their full rate, and what RocksDB groups at most as well.
 inline constexpr std::uint32_t batch_bytes_max = 1U << 20;
-// Buffers: the writes in flight, the open batch, and some that wait for a slow device.
-inline constexpr std::size_t batch_buffer_count = 6;
+// Buffers: eight writes in flight, as many as it takes until a device writes no faster, the open batch, and one to
+// mend with.
+inline constexpr std::size_t batch_buffer_count = 10;
 // An unfilled batch is held back while this many writes are in flight: what comes meanwhile joins it.
 inline constexpr unsigned natural_writes_in_flight = 2;
 // The three above, where a queue has others: for tests. Less than a block is no batch, and with one buffer a refused

@@ -23,7 +23,7 @@ struct SpoolCommand {
     std::vector<std::string> cases{"accept", "paced", "file"};
     std::vector<std::uint32_t> sizes{10'240, 30'720, 51'200};
     std::chrono::milliseconds time{5000}; // of each figure
-    std::size_t writers = 256;            // as many sessions as a busy shard has
+    std::size_t writers = 512;            // as many sessions as a busy shard has
     std::uint32_t rate_per_s = 10'000;    // paced
     std::uint64_t queued = 1'000'000;     // messages
     std::uint32_t destinations = 50'000;

@@ -2,6 +2,8 @@
 
 #include "queue/disk/block_memory.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -9,9 +11,11 @@
 #include <fcntl.h>
 #include <fstream>
 #include <liburing.h>
+#include <optional>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+#include <vector>
 
 namespace queue {
 namespace {
@@ -21,6 +25,7 @@ using Steady = std::chrono::steady_clock;
 constexpr std::size_t group_bytes = std::size_t{calibration_sizes.back()} * calibration_group;
 
 enum class Way : std::uint8_t { dsync, flush, plain };
+constexpr std::array ways{Way::dsync, Way::flush, Way::plain};
 
 /// The file, the ring and the buffer of one measurement.
 class Bench {
@@ -50,16 +55,26 @@ public:
                ::fsync(file_) == 0;
     }
 
-    /// Writes a second; 0 when one failed.
-    [[nodiscard]] double rate(std::uint32_t bytes, Way way, std::chrono::milliseconds time) {
+    /// The ways take turns, and the middle one of their groups counts: a device that others use halts now and then,
+    /// and that says nothing about a way. Nothing when a write or a flush failed.
+    [[nodiscard]] std::optional<CommitRates> rates(std::uint32_t bytes,
+                                                   std::chrono::milliseconds time) {
+        std::array<std::vector<double>, ways.size()> took; // seconds
         const auto began = Steady::now();
-        std::uint64_t count = 0;
         do {
-            if (!group(bytes, way)) return 0;
-            count += calibration_group;
+            for (std::size_t i = 0; i < ways.size(); ++i) {
+                const auto start = Steady::now();
+                if (!group(bytes, ways[i])) return std::nullopt;
+                took[i].push_back(std::chrono::duration<double>(Steady::now() - start).count());
+            }
         } while (Steady::now() - began < time);
-        return static_cast<double>(count) /
-               std::chrono::duration<double>(Steady::now() - began).count();
+        const auto rate = [&](Way way) {
+            std::vector<double>& all = took[static_cast<std::size_t>(way)];
+            const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+            std::ranges::nth_element(all, middle);
+            return calibration_group / *middle;
+        };
+        return CommitRates{bytes, rate(Way::dsync), rate(Way::flush), rate(Way::plain)};
     }
 
 private:
@@ -113,15 +128,11 @@ std::expected<Calibration, std::string> measure(const std::string& folder) {
         result.volatile_cache = queue_setting(status.st_dev, "write_cache") == "write back";
         result.fua = queue_setting(status.st_dev, "fua") == "1";
     }
-    const auto each = calibration_time / (3 * calibration_sizes.size());
     for (std::size_t i = 0; i < calibration_sizes.size(); ++i) {
-        CommitRates& rates = result.rates[i];
-        rates.write_bytes = calibration_sizes[i];
-        rates.plain = bench.rate(rates.write_bytes, Way::plain, each);
-        rates.dsync = bench.rate(rates.write_bytes, Way::dsync, each);
-        rates.flush = bench.rate(rates.write_bytes, Way::flush, each);
-        if (rates.plain == 0 || rates.dsync == 0 || rates.flush == 0)
-            return std::unexpected("a write or flush to " + bench.path() + " failed");
+        const auto rates =
+            bench.rates(calibration_sizes[i], calibration_time / calibration_sizes.size());
+        if (!rates) return std::unexpected("a write or flush to " + bench.path() + " failed");
+        result.rates[i] = *rates;
     }
     return result;
 }

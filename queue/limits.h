@@ -11,8 +11,8 @@ namespace queue {
 
 // One write. 1 MiB is where devices reach their full rate, and what RocksDB groups at most as well.
 inline constexpr std::uint32_t batch_bytes_max = 1U << 20;
-// Buffers: eight writes in flight, as many as it takes until a device writes no faster, the open batch, and one to
-// mend with.
+// Buffers: one that is open, or left to mend with, and the others under way. A device here wrote no faster with more
+// than eight (fio).
 inline constexpr std::size_t batch_buffer_count = 10;
 // An unfilled batch is held back while this many writes are in flight: what comes meanwhile joins it.
 inline constexpr unsigned natural_writes_in_flight = 2;

@@ -156,7 +156,7 @@ struct Accepts {
     SpoolFigures spool;
     std::vector<double> slices; // bytes/s
     std::optional<Fio::Best> fio;
-    bool fio_huge_pages = false;
+    const char* fio_memory = "";
 };
 
 Accepts run_accepts(const SpoolCommand& command, queue::CommitStrategy commit, std::uint32_t size,
@@ -179,7 +179,7 @@ Accepts run_accepts(const SpoolCommand& command, queue::CommitStrategy commit, s
     }
     if (beside) {
         accepts.fio = beside->fio.best();
-        accepts.fio_huge_pages = beside->fio.huge_pages();
+        accepts.fio_memory = beside->fio.memory();
     }
     return accepts;
 }
@@ -222,13 +222,13 @@ void measure_accepts(const SpoolCommand& command, queue::CommitStrategy commit, 
             more["fio_block_bytes"] = whole_blocks(batch);
             more["fio_depth"] = fio.depth;
             more["fio_slices"] = fio.slices;
-            more["fio_memory"] = accepts.fio_huge_pages ? "huge pages" : "registered";
+            more["fio_memory"] = accepts.fio_memory;
             more["ratio"] = spool_bytes / fio.bytes_per_s;
-            text += format("; fio at %llu KiB, %u at a time%s: %.0f MB/s (%.0f to %.0f in %zu "
+            text += format("; fio at %llu KiB, %u at a time, %s: %.0f MB/s (%.0f to %.0f in %zu "
                            "slices), so %.2f of it",
                            static_cast<unsigned long long>(whole_blocks(batch) / 1024), fio.depth,
-                           accepts.fio_huge_pages ? ", huge pages" : "", fio.bytes_per_s / 1e6,
-                           low / 1e6, high / 1e6, fio.slices.size(), spool_bytes / fio.bytes_per_s);
+                           accepts.fio_memory, fio.bytes_per_s / 1e6, low / 1e6, high / 1e6,
+                           fio.slices.size(), spool_bytes / fio.bytes_per_s);
         }
         report.add("accept", size, rate, "messages/s", std::move(more), text);
     }

@@ -3,7 +3,7 @@
 // Scope      A quarter of a second at start: groups of writes made durable by RWF_DSYNC, by one fdatasync after plain
 //            writes, and not at all, in turn, in a file of its own beside the pool. choose() is arithmetic alone.
 // Owns       The file, removed at the end.
-// Threading  Start-up; blocks for calibration_time at most, and what a slow device takes for its last group.
+// Threading  Start-up; blocks for calibration_time at most, and what a slow device takes for its last groups.
 // Failure    measure() returns a sentence when it cannot: without numbers the choice is dsync.
 #pragma once
 

@@ -103,7 +103,7 @@ public:
 
 private:
     static constexpr std::size_t spare_count_max = 32;
-    static constexpr std::size_t spare_bytes_max = 8U << 20; // what the log has under way at most
+    static constexpr std::size_t spare_bytes_max = 9U << 20; // what the log has under way at most
 
     [[nodiscard]] MirrorOperation& take(Disks disks, std::size_t bytes);
     void start(MirrorOperation& operation);

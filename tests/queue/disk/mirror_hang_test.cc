@@ -326,7 +326,7 @@ TEST_P(MirrorHang, MemoryThatIsKeptForTheNextOneIsBounded) {
         boot->run([&] { return !boot->mirror->hung(); }, 10s);
     }
     EXPECT_TRUE(boot->write(first_free, std::byte{5}));
-    EXPECT_LE(boot->mirror->memory_bytes(), 9U << 20);
+    EXPECT_LE(boot->mirror->memory_bytes(), 10U << 20);
 }
 
 TEST_P(MirrorHang, HalfThatHangsWhileItIsGivenEverythingIsLeftForLater) {

@@ -170,7 +170,6 @@ public:
         }
 
     private:
-        friend class WaitLine;
         WaitLine& line_;
         WaitQueue called_;
     };

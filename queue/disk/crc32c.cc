@@ -11,13 +11,9 @@
 namespace queue {
 namespace {
 
-constexpr std::uint32_t polynomial = 0x82F63B78; // reflected
+using detail::step_bit;
 
 enum class Copy : std::uint8_t { no, cached, streamed };
-
-constexpr std::uint32_t step_bit(std::uint32_t crc) {
-    return (crc >> 1) ^ ((crc & 1) != 0 ? polynomial : 0);
-}
 
 #ifdef __SSE4_2__
 

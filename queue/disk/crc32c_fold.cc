@@ -10,13 +10,11 @@ namespace queue::detail {
 #ifdef __SSE4_2__
 namespace {
 
-constexpr std::uint32_t polynomial = 0x82F63B78; // reflected
-
 /// x^n mod P, reflected, in the place where a carry-less product of reflected numbers wants it.
 constexpr long long power(unsigned n) {
     std::uint32_t value = 0x80000000; // 1
     for (; n > 0; --n)
-        value = (value >> 1) ^ ((value & 1) != 0 ? polynomial : 0);
+        value = step_bit(value);
     return static_cast<long long>(std::uint64_t{value} << 1);
 }
 
@@ -94,13 +92,6 @@ bool cpu_folds() noexcept {
 
 bool cpu_folds() noexcept {
     return false;
-}
-std::uint32_t fold(std::uint32_t state, const std::byte*, std::size_t) noexcept {
-    return state;
-}
-std::uint32_t fold_streamed(std::uint32_t state, std::byte*, const std::byte*,
-                            std::size_t) noexcept {
-    return state;
 }
 
 #endif

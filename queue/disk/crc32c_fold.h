@@ -14,6 +14,11 @@ namespace queue::detail {
 
 inline constexpr std::size_t fold_step_bytes = 256;
 
+/// Times x mod P, both reflected: what a checksum becomes with one more bit of zero behind it.
+[[nodiscard]] constexpr std::uint32_t step_bit(std::uint32_t crc) noexcept {
+    return (crc >> 1) ^ ((crc & 1) != 0 ? 0x82F63B78U : 0U);
+}
+
 [[nodiscard]] bool cpu_folds() noexcept;
 
 /// \param state  the checksum inside its two inversions
